@@ -1,0 +1,188 @@
+"""What an experiment is: frozen dataclasses, one screen, no field that nothing reads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cat_jax.data.factors import Effect, Granularity
+from cat_jax.losses.guidance import Form, Reduce, Scope
+from cat_jax.losses.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class GeneratedData:
+    """Records drawn from the Spurious Token Game.
+
+    Attributes:
+        game: ``stg`` (risk of cancer) or ``stg_h`` (air quality index).
+        train_rows: size of the training set.
+        test_rows: size of each of the two generated test sets, IID and OOD.
+        test_files: JSONL files to evaluate besides; each is reported under its file name.
+        granularity: annotate a cause as "Smoking: 8" (``span``) or "8" (``value``).
+        effect: annotate the answer (``target``) or "Answer: ..." (``answer``).
+        trace: annotate each cause's own value too, as depending on its span alone.
+    """
+
+    game: Literal["stg", "stg_h"] = "stg"
+    train_rows: int = 1_600
+    test_rows: int = 400
+    test_files: tuple[str, ...] = ()
+    granularity: Granularity = "value"
+    effect: Effect = "target"
+    trace: bool = False
+
+
+@dataclass(frozen=True)
+class JsonlData:
+    """Your own annotated records.
+
+    Attributes:
+        train: JSONL file with ``input``, ``target`` and ``important``.
+        iid: JSONL test file drawn like the training data.
+        ood: JSONL test file in which the spurious correlations are broken.
+        test_files: more JSONL files to evaluate; each is reported under its file name.
+    """
+
+    train: str
+    iid: str
+    ood: str
+    test_files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A Llama with random weights and a tokenizer made from the training text.
+
+    Attributes:
+        width: D.
+        mlp_width: F.
+        num_layers: N.
+        num_heads: H.
+        num_kv_heads: G.
+        attention: implementation of the attention.
+    """
+
+    width: int = 64
+    mlp_width: int = 172
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 4
+    attention: Literal["xla", "xla_chunked"] = "xla"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model and its tokenizer in Hugging Face format.
+
+    Attributes:
+        name: local folder or hub name.
+        attention: implementation of the attention.
+        remat: recompute layers in the backward pass to save memory.
+        dtype: dtype of activations; parameters stay float32.
+    """
+
+    name: str
+    attention: Literal["xla", "xla_chunked"] = "xla_chunked"
+    remat: bool = True
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The second objective: loss = next-token loss + gamma(t) * guidance loss.
+
+    Attributes:
+        weight: gamma at the start.
+        schedule: how gamma falls: ``exponential`` per epoch (CAT), ``linear`` or ``cosine`` to 0
+            at the last step, or ``constant``.
+        rate: of the exponential schedule, per epoch.
+        form: of the loss; see ``cat_jax.losses.attention_guidance_loss``, as for the rest.
+        alpha: ratio of causal to other attention from which a row is left alone.
+        scope: what must meet the constraint.
+        reduce: average over rows, or over samples.
+        layers: constrain only these layers.
+    """
+
+    weight: float = 1.0
+    schedule: Schedule = "constant"
+    rate: float = 1.0
+    form: Form = "mass_nll"
+    alpha: float = 2.0
+    scope: Scope = "mean"
+    reduce: Reduce = "row"
+    layers: tuple[int, ...] | None = None
+
+
+PUBLISHED = Guidance(weight=1.0, schedule="exponential", rate=1.0, form="hinge", alpha=2.0)
+"""The guidance of CAT (Han et al., EMNLP 2025) as its code most likely ran."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with a warm-up, a cosine to zero, and clipping.
+
+    Attributes:
+        learning_rate: peak.
+        warmup: share of the steps before the peak.
+        weight_decay: decoupled.
+        clip: largest global norm of the gradient.
+        b2: decay of the second moment.
+    """
+
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    b2: float = 0.999
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop.
+
+    Attributes:
+        steps: optimizer steps of each run.
+        batch_size: rows of a step.
+        max_length: longest row in tokens; longer ones are left out and counted.
+        match: find annotated words by character ``offsets``, or as the published code
+            (``reference``) does.
+        log_every: steps between lines of ``metrics.jsonl``.
+        eval_every: steps between evaluations on IID and OOD rows (for the curves).
+        save_every: steps between checkpoints.
+    """
+
+    steps: int = 1_000
+    batch_size: int = 64
+    max_length: int = 256
+    match: Literal["offsets", "reference"] = "offsets"
+    log_every: int = 20
+    eval_every: int = 100
+    save_every: int = 500
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One comparison of plain fine-tuning with causal attention tuning.
+
+    Attributes:
+        name: of the output folder ``runs/NAME``.
+        data: what to train and test on.
+        model: what to train.
+        guidance: the second objective of the ``cat`` run.
+        optimizer: the same for every run.
+        train: the same for every run.
+        seeds: each gives its own initialisation and order of rows.
+        published: compare with CAT under its published loss and annotation as well.
+        resume: continue the runs in the output folder from their last checkpoints.
+        out: parent of the output folder.
+    """
+
+    name: str
+    data: GeneratedData | JsonlData
+    model: Scratch | Pretrained
+    guidance: Guidance = Guidance()
+    optimizer: Optimizer = Optimizer()
+    train: Training = Training()
+    seeds: tuple[int, ...] = (0,)
+    published: bool = False
+    resume: bool = False
+    out: str = "runs"

@@ -1,0 +1,70 @@
+"""Examples to batches: padded once, shuffled by grain, with a position that can be saved."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from cat_jax.data.alignment import Example
+from cat_jax.errors import InputError
+from cat_jax.types import Array
+
+
+class Batch(NamedTuple):
+    """Rows padded on the right with token 0, where nothing is trained and nothing is annotated.
+
+    Causal attention never looks right, so the padding changes no other position.
+
+    Attributes:
+        tokens_BT: token ids, int32.
+        target_mask_BT: True at the answer's tokens.
+        q_bits_BTW: annotation bits as queries, uint32.
+        k_bits_BTW: annotation bits as keys, uint32.
+        causal_count_BT: annotated keys each row sees, int32.
+        visible_count_BT: keys each row sees, int32.
+    """
+
+    tokens_BT: Array | np.ndarray
+    target_mask_BT: Array | np.ndarray
+    q_bits_BTW: Array | np.ndarray
+    k_bits_BTW: Array | np.ndarray
+    causal_count_BT: Array | np.ndarray
+    visible_count_BT: Array | np.ndarray
+
+
+def stack_examples(examples: Sequence[Example]) -> Batch:
+    """All examples as one batch of numpy arrays, as long as the longest of them."""
+    length = max(len(example.tokens) for example in examples)
+    words = max(example.q_bits.shape[1] for example in examples)
+
+    def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        trailing = (words,) if arrays[0].ndim == 2 else ()
+        stacked = np.zeros((len(arrays), length, *trailing), arrays[0].dtype)
+        for row, array in zip(stacked, arrays, strict=True):
+            row[tuple(slice(size) for size in array.shape)] = array
+        return stacked
+
+    fields = ("tokens", "target_mask", "q_bits", "k_bits", "causal_count", "visible_count")
+    return Batch(*(stack([getattr(example, name) for example in examples]) for name in fields))
+
+
+def training_batches(
+    examples: Sequence[Example], *, batch_size: int, seed: int
+) -> grain.DatasetIterator:
+    """Endless batches; each epoch visits the rows in a new order and drops an incomplete batch.
+
+    The iterator's ``get_state()`` is a small JSON value, ``set_state`` continues after it.
+
+    Raises:
+        InputError: fewer examples than one batch holds.
+    """
+    if len(examples) < batch_size:
+        raise InputError(
+            f"{len(examples)} training rows do not fill one batch of {batch_size}; "
+            "add rows or lower train.batch_size"
+        )
+    rows = stack_examples(examples)
+    indices = grain.MapDataset.range(len(examples)).seed(seed).shuffle()
+    batches = indices.batch(batch_size, drop_remainder=True).repeat()
+    return iter(batches.map(lambda ids: Batch(*(field[ids] for field in rows))).to_iter_dataset())

@@ -1,0 +1,33 @@
+"""A tokenizer for models trained from scratch: whole field names, whole numbers."""
+
+from collections.abc import Iterable
+from itertools import chain
+
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from tokenizers.trainers import WordLevelTrainer
+from transformers import PreTrainedTokenizerFast
+
+PIECE = r"[,;.]? ?[A-Z][A-Za-z() ]*: |\d+"
+"""A field name with its separators (", Room size: "), a number, or all between two of these."""
+
+END = "<end>"
+UNKNOWN = "<unknown>"
+
+
+def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Gives every piece of the texts, and every whole number below 100, a token of its own.
+
+    Rows become short enough for a laptop ("Smoking: 8" is two tokens), offsets are exact, and
+    decoding gives the text back.
+    """
+    tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = Split(Regex(PIECE), behavior="isolated")
+    tokenizer.decoder = Fuse()
+    trainer = WordLevelTrainer(special_tokens=[UNKNOWN, END], show_progress=False)
+    tokenizer.train_from_iterator(chain(texts, map(str, range(100))), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token=UNKNOWN, eos_token=END, pad_token=END
+    )

@@ -1,0 +1,82 @@
+"""Accuracy by decoding, the causal mass, and what an intervention changes."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from cat_jax.data.alignment import Example
+from cat_jax.data.pipeline import Batch, stack_examples
+from cat_jax.evaluation.decode import greedy_decode
+from cat_jax.losses import attention_guidance_loss
+from cat_jax.models import CausalLM
+
+
+def answers(
+    model: CausalLM,
+    params: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    batch_size: int = 256,
+) -> list[str]:
+    """Greedy answers to the examples' prompts, as text without surrounding space.
+
+    An answer ends at the tokenizer's end token, or a few tokens after the longest right one.
+    """
+    borders = [int(example.target_mask.argmax()) for example in examples]
+    prompts = [
+        example.tokens[:border].tolist() for example, border in zip(examples, borders, strict=True)
+    ]
+    longest = max(len(e.tokens) - border for e, border in zip(examples, borders, strict=True))
+    ids = greedy_decode(
+        model,
+        params,
+        prompts,
+        max_new_tokens=longest + 4,
+        stop_ids=(tokenizer.eos_token_id,),
+        batch_size=batch_size,
+    )
+    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def exact_match(given: Sequence[str], targets: Sequence[str]) -> float:
+    """Share of answers equal to their target but for surrounding space."""
+    return float(np.mean([a.strip() == t.strip() for a, t in zip(given, targets, strict=True)]))
+
+
+def changed_answers(before: Sequence[str], after: Sequence[str]) -> float:
+    """Share of answers that an intervention changed; 0 for a model that ignores its object."""
+    return 1.0 - exact_match(before, after)
+
+
+def causal_mass(
+    model: CausalLM, params: Any, examples: Sequence[Example], *, batch_size: int = 64
+) -> float:
+    """Attention on annotated causes, averaged over layers, heads and annotated rows.
+
+    Returns NaN when no row is annotated.
+    """
+    rows = stack_examples(examples)
+    # Empty rows complete the last batch: one shape, one compilation, and they do not count.
+    missing = -len(examples) % batch_size
+    rows = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in rows))
+    masses, weights = [], []
+    for start in range(0, len(rows.tokens_BT), batch_size):
+        batch = Batch(*(x[start : start + batch_size] for x in rows))
+        masses.append(float(_batch_mass(model, params, batch)))
+        counted = (batch.causal_count_BT > 0) & (batch.causal_count_BT < batch.visible_count_BT)
+        weights.append(int(counted.sum()))
+    return float(np.average(masses, weights=weights)) if sum(weights) else float("nan")
+
+
+@partial(jax.jit, static_argnums=0)
+def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> jax.Array:
+    _, aux = model.apply(
+        {"params": params}, batch.tokens_BT, q_bits=batch.q_bits_BTW, k_bits=batch.k_bits_BTW
+    )
+    _, metrics = attention_guidance_loss(aux.mass, batch.causal_count_BT, batch.visible_count_BT)
+    return metrics["causal_mass"]

@@ -1,0 +1,51 @@
+"""The shape of a decoder-only language model: Llama and Qwen2 in one dataclass."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cat_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides what a forward pass computes.
+
+    Attributes:
+        vocab_size: V.
+        width: D, width of the residual stream.
+        mlp_width: F, hidden width of the SwiGLU block.
+        num_layers: N.
+        num_heads: H, query heads.
+        num_kv_heads: G, key/value heads; divides H.
+        head_dim: C, size of one head (even; need not be D / H).
+        rope_theta: base of the rotary frequencies.
+        norm_eps: epsilon of RMSNorm.
+        qkv_bias: query, key and value projections have a bias (Qwen2).
+        tie_embeddings: the output projection is the embedding, transposed.
+        attention: implementation of ``pallas_kernels.causal_mass_attention``.
+        remat: recompute each layer in the backward pass instead of storing it.
+        dtype: dtype of activations and matrix products; parameters keep their own.
+    """
+
+    vocab_size: int
+    width: int
+    mlp_width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    qkv_bias: bool = False
+    tie_embeddings: bool = False
+    attention: Literal["xla", "xla_chunked"] = "xla"
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise InputError(
+                f"num_kv_heads ({self.num_kv_heads}) must divide num_heads ({self.num_heads})"
+            )
+        if self.head_dim % 2:
+            raise InputError(f"head_dim must be even for rotary positions, got {self.head_dim}")

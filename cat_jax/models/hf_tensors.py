@@ -1,0 +1,91 @@
+"""One table between the tensors of Hugging Face files and the parameters of ``CausalLM``."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from cat_jax.models.config import ModelConfig
+
+
+class TensorRule(NamedTuple):
+    """How one Hugging Face tensor lies in our parameters; ``*`` stands for the layer.
+
+    Axes are letters of the glossary in ``cat_jax.types``. A word of several letters is one axis
+    that joins them, so ``"HC D"`` <-> ``"D H C"`` gives reshape and transpose in either
+    direction. The layers of a ``*`` are stacked on axis 0 of ours.
+    """
+
+    hf_name: str
+    hf_axes: str
+    path: str
+    axes: str
+
+    @property
+    def is_layered(self) -> bool:
+        """Tell whether every layer has its own."""
+        return "*" in self.hf_name
+
+    def hf_names(self, num_layers: int) -> list[str]:
+        """List the names of the tensors, one per layer if the name has a layer."""
+        if not self.is_layered:
+            return [self.hf_name]
+        return [self.hf_name.replace("*", str(n)) for n in range(num_layers)]
+
+    def hf_shape(self, sizes: Mapping[str, int]) -> list[int]:
+        """Give the shape of one Hugging Face tensor."""
+        return [math.prod(sizes[letter] for letter in word) for word in self.hf_axes.split()]
+
+    def from_hf(self, tensor: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+        """Lay one Hugging Face tensor out in our axes."""
+        split, ours = self.hf_axes.replace(" ", ""), self.axes.split()
+        return tensor.reshape([sizes[a] for a in split]).transpose([split.index(a) for a in ours])
+
+
+LAYER = "model.layers.*."
+EMBED, UNEMBED = "model.embed_tokens.weight", "lm_head.weight"
+TENSOR_RULES = tuple(
+    TensorRule(*row)
+    for row in (
+        (EMBED, "V D", "embed/embedding", "V D"),
+        (LAYER + "input_layernorm.weight", "D", "layers/attention_norm/scale", "D"),
+        (LAYER + "self_attn.q_proj.weight", "HC D", "layers/attention/query/kernel", "D H C"),
+        (LAYER + "self_attn.k_proj.weight", "GC D", "layers/attention/key/kernel", "D G C"),
+        (LAYER + "self_attn.v_proj.weight", "GC D", "layers/attention/value/kernel", "D G C"),
+        (LAYER + "self_attn.q_proj.bias", "HC", "layers/attention/query/bias", "H C"),
+        (LAYER + "self_attn.k_proj.bias", "GC", "layers/attention/key/bias", "G C"),
+        (LAYER + "self_attn.v_proj.bias", "GC", "layers/attention/value/bias", "G C"),
+        (LAYER + "self_attn.o_proj.weight", "D HC", "layers/attention/output/kernel", "H C D"),
+        (LAYER + "post_attention_layernorm.weight", "D", "layers/mlp_norm/scale", "D"),
+        (LAYER + "mlp.gate_proj.weight", "F D", "layers/mlp/gate/kernel", "D F"),
+        (LAYER + "mlp.up_proj.weight", "F D", "layers/mlp/up/kernel", "D F"),
+        (LAYER + "mlp.down_proj.weight", "D F", "layers/mlp/down/kernel", "F D"),
+        ("model.norm.weight", "D", "final_norm/scale", "D"),
+        (UNEMBED, "V D", "unembed/kernel", "D V"),
+    )
+)
+COMPUTED_TENSORS = LAYER + "self_attn.rotary_emb.inv_freq"
+"""A buffer in old files, fixed by rope_theta."""
+
+
+def tensor_rules(config: ModelConfig) -> list[TensorRule]:
+    """Select the rows of the table that a model of this configuration has."""
+    left_out = set()
+    if not config.qkv_bias:
+        left_out |= {rule.path for rule in TENSOR_RULES if rule.path.endswith("/bias")}
+    if config.tie_embeddings:
+        left_out.add("unembed/kernel")
+    return [rule for rule in TENSOR_RULES if rule.path not in left_out]
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
+    """Give the size of every axis that the table names."""
+    return {
+        "V": config.vocab_size,
+        "D": config.width,
+        "F": config.mlp_width,
+        "H": config.num_heads,
+        "G": config.num_kv_heads,
+        "C": config.head_dim,
+    }

@@ -1,0 +1,68 @@
+"""RMSNorm, rotary positions and SwiGLU: the maths as functions, modules only hold parameters."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cat_jax.models.config import ModelConfig
+from cat_jax.types import Array, Float, Int
+
+dense_init = nn.initializers.lecun_normal()
+embed_init = nn.initializers.normal(stddev=0.02)
+
+
+def rms_normalize(x_BTD: Array, scale_D: Array, eps: float) -> Array:
+    """Scales x to unit root mean square over its last axis, in float32, then by ``scale_D``."""
+    x_32 = x_BTD.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x_32), axis=-1, keepdims=True) + eps)
+    return ((x_32 * inverse) * jnp.expand_dims(scale_D, range(x_32.ndim - 1))).astype(x_BTD.dtype)
+
+
+def rotate(
+    x_BTHC: Float[Array, "B T H C"], positions_BT: Int[Array, "B T"], theta: float
+) -> Float[Array, "B T H C"]:
+    """Rotary position embedding in the half-split layout of Llama and Qwen.
+
+    Component c of the first half turns with component c of the second half by the angle
+    ``position * theta ** (-2 c / C)`` (RoFormer, Su et al. 2021).
+    """
+    half = x_BTHC.shape[-1] // 2
+    # Rounded as where the checkpoints were trained: an ulp times a late position is an angle.
+    frequencies = 1.0 / theta ** (jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None, :]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x_BTHC.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BTHC.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation (Zhang & Sennrich 2019)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: Array) -> Array:
+        """Normalises over the last axis."""
+        scale_D = self.param("scale", nn.initializers.ones_init(), (x_BTD.shape[-1],))
+        return rms_normalize(x_BTD, scale_D, self.config.norm_eps)
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward block: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: Array) -> Array:
+        """Maps [B, T, D] to [B, T, D]."""
+        config = self.config
+
+        def project(name: str, features: int):
+            return nn.Dense(
+                features, use_bias=False, dtype=config.dtype, kernel_init=dense_init, name=name
+            )
+
+        gate_BTF = project("gate", config.mlp_width)(x_BTD)
+        up_BTF = project("up", config.mlp_width)(x_BTD)
+        return project("down", config.width)(nn.silu(gate_BTF) * up_BTF)

@@ -1,0 +1,120 @@
+"""One decoder-only transformer for every supported family, scanned over its layers."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import struct
+
+from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
+from cat_jax.models.config import ModelConfig
+from cat_jax.models.layers import RMSNorm, SwiGLU, dense_init, embed_init
+from cat_jax.types import Array, Float, Int, UInt32
+
+
+@struct.dataclass
+class Aux:
+    """What a forward pass gives besides logits.
+
+    Attributes:
+        mass: attention probability on the annotated keys, [N, B, H, T] float32; None without bits.
+        cache: the key/value cache after this pass; None when none was given.
+    """
+
+    mass: Float[Array, "N B H T"] | None = None
+    cache: KVCache | None = None
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward with residuals; the body of the scan."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: Array, context: Context, cache: KVCache | None):
+        """Returns (x, (mass, cache)) as ``nn.scan`` wants it."""
+        normed_BTD = RMSNorm(self.config, name="attention_norm")(x_BTD)
+        attended_BTD, mass_BHT, cache = SelfAttention(self.config, name="attention")(
+            normed_BTD, context, cache
+        )
+        x_BTD = x_BTD + attended_BTD
+        normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
+        x_BTD = x_BTD + SwiGLU(self.config, name="mlp")(normed_BTD)
+        return x_BTD, (mass_BHT, cache)
+
+
+class CausalLM(nn.Module):
+    """Llama and Qwen2 as a function of parameters.
+
+    ``logits, aux = CausalLM(config).apply({"params": params}, tokens, q_bits=..., k_bits=...)``
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        *,
+        q_bits: UInt32[Array, "B T W"] | None = None,
+        k_bits: UInt32[Array, "B T W"] | None = None,
+        segment_ids: Int[Array, "B T"] | None = None,
+        positions: Int[Array, "B T"] | None = None,
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "B T V"], Aux]:
+        """Logits [B, T, V] float32 of the next token at every position.
+
+        Args:
+            tokens_BT: token ids.
+            q_bits: annotation bits of the queries; given together with ``k_bits``.
+            k_bits: annotation bits of the keys.
+            segment_ids: rows attend only within equal ids (packing).
+            positions: of the tokens, counted from 0 without it.
+            cache: keys and values of earlier tokens; the pass then reads and extends it, and
+                gives no mass.
+
+        Raises:
+            ValueError: bits, or the tap of the maps, together with a cache.
+        """
+        if cache is not None and (q_bits is not None or self.is_mutable_collection(MAPS)):
+            raise ValueError("the causal mass and the maps are of whole passes: give no cache")
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+        config = self.config
+        embed = nn.Embed(
+            config.vocab_size,
+            config.width,
+            dtype=config.dtype,
+            embedding_init=embed_init,
+            name="embed",
+        )
+        context = Context(positions, q_bits, k_bits, segment_ids)
+        x_BTD, (mass, cache) = self._layers()(embed(tokens_BT), context, cache)
+        x_BTD = RMSNorm(config, name="final_norm")(x_BTD)
+        if config.tie_embeddings:
+            logits_BTV = embed.attend(x_BTD)
+        else:
+            logits_BTV = nn.Dense(
+                config.vocab_size,
+                use_bias=False,
+                dtype=config.dtype,
+                kernel_init=dense_init,
+                name="unembed",
+            )(x_BTD)
+        return logits_BTV.astype(jnp.float32), Aux(mass, cache)
+
+    def _layers(self) -> nn.Module:
+        layer = nn.remat(DecoderLayer, prevent_cse=False) if self.config.remat else DecoderLayer
+        scanned = nn.scan(
+            layer,
+            variable_axes={"params": 0, MAPS: 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+            length=self.config.num_layers,
+        )
+        return scanned(self.config, name="layers")
+
+
+def empty_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
+    """A zero cache for ``rows`` sequences of at most ``slots`` tokens."""
+    shape = (config.num_layers, rows, slots, config.num_kv_heads, config.head_dim)
+    zeros = jnp.zeros(shape, config.dtype)
+    return KVCache(zeros, zeros)

@@ -1,0 +1,1 @@
+"""Training: a pure step, and a loop that keeps it safe."""

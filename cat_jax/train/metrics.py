@@ -1,0 +1,46 @@
+"""Numbers on their way out: one JSON line and one TensorBoard event each."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+
+class MetricsLog:
+    """Appends to ``metrics.jsonl`` and TensorBoard events in a run's folder.
+
+    Lines are ``{"kind": "train" | "eval", "step": ..., NAME: float, ...}``.
+    """
+
+    def __init__(self, folder: Path, resume_step: int):
+        """Opens the log; lines after ``resume_step``, which a crash left behind, are dropped."""
+        path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(path) if line["step"] <= resume_step]
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._file = path.open("a")
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Appends the values of one step, visible to readers at once."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(path: Path) -> Iterator[dict]:
+    """The lines of a ``metrics.jsonl``; a last line that a crash cut short is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

@@ -1,0 +1,87 @@
+"""One pure optimizer step over both objectives."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from cat_jax.config import Guidance
+from cat_jax.data.pipeline import Batch
+from cat_jax.losses import attention_guidance_loss, next_token_loss
+from cat_jax.models import CausalLM
+from cat_jax.sharding import replicated, split_rows
+from cat_jax.train.state import TrainState
+from cat_jax.types import Array
+
+Metrics = dict[str, Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def combined_loss(
+    model: CausalLM, params, batch: Batch, guidance: Guidance | None, gamma: Array | float
+) -> tuple[Array, Metrics]:
+    """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
+
+    Without guidance the statistic is not computed at all: plain fine-tuning pays nothing for it.
+    """
+    bits = {} if guidance is None else {"q_bits": batch.q_bits_BTW, "k_bits": batch.k_bits_BTW}
+    with jax.named_scope("forward"):
+        logits_BTV, aux = model.apply({"params": params}, batch.tokens_BT, **bits)
+    with jax.named_scope("next_token_loss"):
+        loss, metrics = next_token_loss(logits_BTV, batch.tokens_BT, batch.target_mask_BT)
+    metrics = {"next_token_loss": loss, **metrics}
+    if guidance is None:
+        return loss, {"loss": loss, **metrics}
+    with jax.named_scope("guidance_loss"):
+        guided, guided_metrics = attention_guidance_loss(
+            aux.mass,
+            batch.causal_count_BT,
+            batch.visible_count_BT,
+            form=guidance.form,
+            alpha=guidance.alpha,
+            scope=guidance.scope,
+            reduce=guidance.reduce,
+            layers=guidance.layers,
+        )
+    total = loss + gamma * guided
+    metrics |= {"guidance_loss": guided, "gamma": gamma, **guided_metrics}
+    return total, {"loss": total, **metrics}
+
+
+def make_train_step(
+    model: CausalLM,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    guidance: Guidance | None = None,
+    gamma: Callable[[Array], Array] | None = None,
+) -> TrainStep:
+    """Compiles ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
+
+    Args:
+        model: whose parameters are trained.
+        optimizer: applied to the gradient of the combined loss.
+        mesh: the batch is split along its ``data`` axis, the state is replicated.
+        guidance: the second objective; None trains on next tokens alone.
+        gamma: weight of the second objective as a function of the step; needed with guidance.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        weight = 0.0 if gamma is None else gamma(state.step)
+
+        def loss(params):
+            return combined_loss(model, params, batch, guidance, weight)
+
+        gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        metrics["gradient_norm"] = optax.global_norm(gradient)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return jax.jit(
+        step,
+        in_shardings=(replicated(mesh), split_rows(mesh)),
+        out_shardings=(replicated(mesh), replicated(mesh)),
+        donate_argnums=0,
+    )

@@ -1,0 +1,1 @@
+"""One file, one experiment: each module defines ``CONFIG`` and says what to expect of it."""

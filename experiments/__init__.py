@@ -1,0 +1,1 @@
+"""Command lines: each module is run as ``python -m experiments.NAME``."""

@@ -1,0 +1,66 @@
+"""From the words on a command line to an experiment, and from exceptions to exit statuses."""
+
+import difflib
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+import configs
+from cat_jax.config import Experiment
+from cat_jax.errors import InputError
+from cat_jax.train.loop import Diverged, Interrupted
+
+
+def parse_experiment(arguments: Sequence[str], *, default: str, description: str) -> Experiment:
+    """Reads ``[CONFIG] [--section.field value ...]``; leaves with status 2 on an unknown field.
+
+    Raises:
+        InputError: no such config.
+    """
+    arguments = list(arguments)
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else default
+    return tyro.cli(
+        tyro.conf.AvoidSubcommands[Experiment],
+        prog=f"train_stg {name}",
+        description=f"{description}\nConfigs: {', '.join(config_names())}.",
+        args=arguments,
+        default=load_config(name),
+    )
+
+
+def config_names() -> list[str]:
+    """The modules of the package ``configs``."""
+    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+
+
+def load_config(name: str) -> Experiment:
+    """``CONFIG`` of the module ``configs.NAME``.
+
+    Raises:
+        InputError: no such config; suggests the nearest name.
+    """
+    names = config_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise InputError(f"no config named {name!r}; {hint}")
+    return importlib.import_module(f"configs.{name}").CONFIG
+
+
+def exit_status(main: Callable[[], None]) -> int:
+    """Runs ``main``; what a user can mend is one sentence on stderr instead of a traceback."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(f"{error}; add --resume to continue", file=sys.stderr)
+        return 128 + error.signum
+    return 0

@@ -1,0 +1,236 @@
+"""Plain fine-tuning and causal attention tuning, side by side from the same start."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance
+from cat_jax.data.alignment import Example, align_records
+from cat_jax.data.pipeline import training_batches
+from cat_jax.data.records import Record
+from cat_jax.errors import InputError
+from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
+from cat_jax.losses.schedules import guidance_weight
+from cat_jax.models import CausalLM
+from cat_jax.sharding import data_mesh
+from cat_jax.train.checkpoint import Checkpoints
+from cat_jax.train.loop import train
+from cat_jax.train.metrics import MetricsLog, read_metrics
+from cat_jax.train.optimizer import make_optimizer
+from cat_jax.train.state import TrainState, new_state
+from cat_jax.train.step import make_train_step
+from experiments.model_source import make_model
+from experiments.run_folder import settings
+from experiments.splits import Splits, as_published, intervened, load_splits
+
+CURVE_ROWS = 200
+"""Rows of each test set behind a point of the training curves; the report uses all."""
+
+Say = Callable[[str], None]
+Progress = Callable[[str, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: its name in reports, its objective, and its training rows."""
+
+    name: str
+    guidance: Guidance | None
+    rows: list[Record]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Rows to answer, aligned, with the right answers."""
+
+    examples: list[Example]
+    targets: list[str]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the methods of one seed share."""
+
+    config: Experiment
+    seed: int
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase
+    model: CausalLM
+    params: Any
+    splits: Splits
+    tests: dict[str, TestSet]
+    mesh: Mesh
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained method: its scores by name and its parameters."""
+
+    method: str
+    seed: int
+    scores: dict[str, float]
+    params: Any
+
+
+def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
+    """Reads data and model; nothing is written.
+
+    Raises:
+        InputError: whatever is wrong with data, tokenizer or model.
+    """
+    splits = load_splits(config.data, seed)
+    texts = (row.text for row in splits.train)
+    tokenizer, model, params = make_model(config.model, texts, seed)
+    tests = {
+        name: make_test_set(name, rows, tokenizer, config) for name, rows in splits.tests.items()
+    }
+    mesh = data_mesh(config.train.batch_size)
+    return Bench(config, seed, folder, tokenizer, model, params, splits, tests, mesh)
+
+
+def make_test_set(
+    name: str, rows: Sequence[Record], tokenizer: PreTrainedTokenizerBase, config: Experiment
+) -> TestSet:
+    """Aligns test rows; every one of them must fit, or the accuracy would be of others."""
+    examples, coverage = align(rows, tokenizer, config)
+    if coverage.too_long:
+        raise InputError(
+            f"test set {name!r}: {coverage.too_long} of {len(rows)} rows are longer than "
+            f"{config.train.max_length} tokens; raise train.max_length"
+        )
+    check_known_words(f"test set {name!r}", examples, tokenizer)
+    return TestSet(examples, [row.target for row in rows])
+
+
+def align(rows: Sequence[Record], tokenizer: PreTrainedTokenizerBase, config: Experiment):
+    """``align_records`` as the experiment asks."""
+    return align_records(
+        rows, tokenizer, max_length=config.train.max_length, match=config.train.match
+    )
+
+
+def check_known_words(
+    what: str, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuses text that the tokenizer can only express as "unknown"."""
+    unknown = tokenizer.unk_token_id
+    count = sum(bool((example.tokens == unknown).any()) for example in examples)
+    if unknown is not None and count:
+        raise InputError(
+            f"{what}: {count} of {len(examples)} rows have words that the tokenizer does not know; "
+            "use a pretrained model with its own tokenizer, or training rows with the same words"
+        )
+
+
+def methods(bench: Bench) -> list[Method]:
+    """The baseline, CAT, and on request CAT as published, all on the same texts."""
+    config, rows = bench.config, bench.splits.train
+    chosen = [Method("baseline", None, rows), Method("cat", config.guidance, rows)]
+    if config.published:
+        published = load_splits(as_published(config.data), bench.seed).train
+        chosen.append(Method("cat_published", PUBLISHED, published))
+    return chosen
+
+
+def method_folder(folder: Path, seed: int, method: str) -> Path:
+    """Where one run keeps its checkpoints and metrics."""
+    return folder / f"seed-{seed}" / method
+
+
+def run_method(bench: Bench, method: Method, *, say: Say, progress: Progress) -> Outcome:
+    """Trains (or resumes, or only reloads) one method and scores it."""
+    folder = method_folder(bench.folder, bench.seed, method.name)
+    examples, coverage = align(method.rows, bench.tokenizer, bench.config)
+    if not examples:
+        raise InputError(
+            f"no training row fits in {bench.config.train.max_length} tokens; "
+            "raise train.max_length"
+        )
+    if method.guidance is not None:
+        if coverage.records_without_mask == coverage.records:
+            raise InputError("no training row has an annotation that was found in its text")
+        say(f"{method.name}: {coverage}")
+    state = train_method(bench, method, examples, folder, progress)
+    return Outcome(method.name, bench.seed, score(bench, state.params, folder), state.params)
+
+
+def train_method(
+    bench: Bench, method: Method, examples: Sequence[Example], folder: Path, progress: Progress
+) -> TrainState:
+    """From the newest checkpoint, if there is one, to the last step."""
+    config = bench.config.train
+    optimizer = make_optimizer(bench.config.optimizer, config.steps)
+    batches = training_batches(examples, batch_size=config.batch_size, seed=bench.seed)
+    gamma = None
+    if method.guidance is not None:
+        gamma = guidance_weight(
+            method.guidance.schedule,
+            method.guidance.weight,
+            rate=method.guidance.rate,
+            steps=config.steps,
+            steps_per_epoch=len(examples) // config.batch_size,
+        )
+    checkpoints = Checkpoints(folder / "checkpoints", settings(bench.config))
+    state = new_state(bench.params, optimizer, bench.mesh)
+    if checkpoints.latest_step() is not None:
+        state = checkpoints.restore(state, batches)
+    log = MetricsLog(folder, resume_step=int(state.step))
+    try:
+        return train(
+            state,
+            make_train_step(bench.model, optimizer, bench.mesh, method.guidance, gamma),
+            batches,
+            config=config,
+            checkpoints=checkpoints,
+            log=log,
+            evaluate=lambda params: curve_point(bench, params),
+            report=lambda step, values: progress(method.name, step, values),
+        )
+    finally:
+        log.close()
+        checkpoints.close()
+
+
+def curve_point(bench: Bench, params: Any) -> dict[str, float]:
+    """Accuracy and causal mass on the first test rows, for the training curves."""
+    point = {}
+    for name in ("iid", "ood"):
+        test = bench.tests[name]
+        few = TestSet(test.examples[:CURVE_ROWS], test.targets[:CURVE_ROWS])
+        point[name] = accuracy(bench, params, few)
+    iid = bench.tests["iid"].examples[:CURVE_ROWS]
+    return point | {"causal_mass": causal_mass(bench.model, params, iid)}
+
+
+def accuracy(bench: Bench, params: Any, test: TestSet) -> float:
+    """Exact match of greedy answers."""
+    return exact_match(answers(bench.model, params, bench.tokenizer, test.examples), test.targets)
+
+
+def score(bench: Bench, params: Any, folder: Path) -> dict[str, float]:
+    """All that the report says of one trained method."""
+    scores = {name: accuracy(bench, params, test) for name, test in bench.tests.items()}
+    scores["causal_mass"] = causal_mass(bench.model, params, bench.tests["iid"].examples)
+    if isinstance(bench.config.data, GeneratedData):
+        scores["changed_answers"] = changed_by_intervention(bench, params)
+    lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
+    scores["seconds_per_step"] = median(line["seconds_per_step"] for line in lines)
+    return scores
+
+
+def changed_by_intervention(bench: Bench, params: Any) -> float:
+    """Share of IID answers that change when only the spurious factors are redrawn."""
+    rows = intervened(bench.config.data, bench.splits.tests["iid"], bench.seed)
+    after = make_test_set("iid, intervened", rows, bench.tokenizer, bench.config)
+    given = [
+        answers(bench.model, params, bench.tokenizer, test.examples)
+        for test in (bench.tests["iid"], after)
+    ]
+    return changed_answers(*given)

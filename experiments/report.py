@@ -1,0 +1,135 @@
+"""What a comparison leaves behind: a table, ``report.json``, ``report.md`` and figures."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import jax
+from rich.table import Table
+
+from cat_jax.config import Experiment
+from experiments.comparison import Outcome
+from experiments.run_folder import settings
+
+TITLES = {
+    "baseline": "plain fine-tuning",
+    "cat": "CAT",
+    "cat_published": "CAT, published loss",
+    "iid": "IID",
+    "ood": "OOD",
+    "changed_answers": "answers changed",
+    "causal_mass": "causal mass",
+    "seconds_per_step": "s / step",
+}
+"""How methods and scores are called where people read them; test files keep their names."""
+
+EXPLANATIONS = """\
+IID and OOD are exact-match accuracy of greedy answers; out of distribution the spurious
+factors are drawn independently of the causal ones. *Answers changed*: share of IID answers that
+change when only the spurious factors are redrawn (0 is right). *Causal mass*: attention on
+annotated causes, averaged over layers, heads and annotated rows of the IID test set.
+"""
+
+
+def summarize(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Per method: the mean of each score, and with several seeds its standard deviation."""
+    summary = {}
+    for method in dict.fromkeys(outcome.method for outcome in outcomes):
+        runs = [outcome for outcome in outcomes if outcome.method == method]
+        values = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
+        summary[method] = {name: mean(numbers) for name, numbers in values.items()}
+        if len(runs) > 1:
+            summary[method]["std"] = {name: stdev(numbers) for name, numbers in values.items()}
+            summary[method]["seeds"] = {str(run.seed): run.scores for run in runs}
+    return summary
+
+
+def report_json(config: Experiment, outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
+    """The report as JSON values: one entry per method, then how it was made."""
+    return summarize(outcomes) | {
+        "seconds": seconds,
+        "config": settings(config),
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    packages = ("cat-jax", "jax", "flax", "optax")
+    return {
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def cells(summary: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Column titles and rows of the table, the same on the terminal and on the page."""
+    names = [name for name in next(iter(summary.values())) if name not in ("std", "seeds")]
+    rows = []
+    for method, scores in summary.items():
+        row = [TITLES[method]]
+        for name in names:
+            row.append(format_score(name, scores[name], scores.get("std", {}).get(name)))
+        rows.append(row)
+    return ["", *(TITLES.get(name, name) for name in names)], rows
+
+
+def format_score(name: str, value: float, std: float | None) -> str:
+    """Shares as percentages, seconds with four digits, and "± std" over seeds."""
+    if name == "seconds_per_step":
+        return f"{value:.4f}"
+    spread = "" if std is None else f" ± {100 * std:.1f}"
+    return f"{100 * value:.1f}{spread} %"
+
+
+def terminal_table(summary: dict[str, dict[str, Any]]) -> Table:
+    """The table for a rich console."""
+    columns, rows = cells(summary)
+    table = Table()
+    for title in columns:
+        table.add_column(title, justify="right" if title else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def report_page(config: Experiment, report: dict[str, Any], notes: Sequence[str]) -> str:
+    """The page ``report.md``: table, figures, and how to get the same again."""
+    columns, rows = cells({name: report[name] for name in TITLES if name in report})
+    made_on = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
+    seeds = f"mean ± standard deviation of {len(config.seeds)} seeds"
+    return "\n".join(
+        [
+            f"# {config.name}",
+            "",
+            *("| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *rows)),
+            "",
+            f"Values are the {seeds}." if len(config.seeds) > 1 else "Values are of one seed.",
+            EXPLANATIONS,
+            "![Attention of the answer row](figures/attention.png)",
+            "",
+            "![Accuracy and causal mass over training](figures/training.png)",
+            "",
+            "## How it was made",
+            "",
+            *(f"- {note}" for note in notes),
+            f"- {report['seconds']:.0f} s in all; {made_on}",
+            "- all settings: `config.json`; all numbers: `report.json`, `seed-*/*/metrics.jsonl`",
+            "",
+        ]
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)

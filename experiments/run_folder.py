@@ -1,0 +1,59 @@
+"""The output folder of an experiment: ``OUT/NAME``, one experiment each."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from cat_jax.config import Experiment
+from cat_jax.errors import InputError
+
+CONFIG_FILE = "config.json"
+
+
+def settings(config: Experiment) -> dict[str, Any]:
+    """The fields that decide the numbers, as JSON values."""
+    fields = dataclasses.asdict(config)
+    del fields["resume"], fields["out"]
+    return json.loads(json.dumps(fields))
+
+
+def check_folder(config: Experiment) -> Path:
+    """The folder to write to; writes nothing.
+
+    Raises:
+        InputError: the folder holds another run, or there is nothing to resume, or what is there
+            was made with other settings.
+    """
+    folder = Path(config.out) / config.name
+    saved = folder / CONFIG_FILE
+    if not config.resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder} already holds a run; continue it with --resume, choose another --name, "
+                "or remove the folder"
+            )
+        return folder
+    if not saved.is_file():
+        raise InputError(f"nothing to resume: {saved} does not exist; leave out --resume")
+    changed = _differences(json.loads(saved.read_text()), settings(config))
+    if changed:
+        raise InputError(
+            f"{folder} was made with other settings ({'; '.join(changed)}); "
+            "give the same ones to resume, or choose another --name"
+        )
+    return folder
+
+
+def create_folder(folder: Path, config: Experiment) -> None:
+    """Makes the folder and notes the settings in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(settings(config), indent=2) + "\n")
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        nested = (_differences(old.get(n), new.get(n), f"{path}.{n}".lstrip(".")) for n in names)
+        return [difference for differences in nested for difference in differences]
+    return [] if old == new else [f"{path}: {old!r} there, {new!r} now"]

@@ -1,0 +1,108 @@
+"""The public function: checks its input once, then runs the implementation that was named."""
+
+import math
+from numbers import Real
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Float32, Int32, UInt32
+
+from pallas_kernels.causal_mass_attention.chunked import xla_chunked
+from pallas_kernels.causal_mass_attention.reference import xla
+
+IMPLEMENTATIONS = {"xla": xla, "xla_chunked": xla_chunked}
+
+_FLOATS = ("float32", "bfloat16", "float16")
+
+
+def causal_mass_attention(
+    query_BQHC: Float[Array, "B Q H C"],
+    key_BKGC: Float[Array, "B K G C"],
+    value_BKGC: Float[Array, "B K G C"],
+    q_bits_BQW: UInt32[Array, "B Q W"] | None,
+    k_bits_BKW: UInt32[Array, "B K W"] | None,
+    *,
+    segment_ids: Int32[Array, "B K"] | None = None,
+    scale: float | None = None,
+    implementation: str = "xla",
+) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
+    """Causal attention, and per row the probability it puts on its annotated keys.
+
+    The statistic of CAT (Han et al., EMNLP 2025), without a map in memory:
+    ``mass[b, h, i] = sum of P[b, h, i, j] over visible j with any(q_bits[b, i] & k_bits[b, j])``.
+    Key j is visible to query i when j <= i and both are in the same segment.
+
+    Args:
+      query_BQHC: float32, bfloat16 or float16. Q = K, or Q < K: then the queries are the last Q
+        of the K positions (a prefix before them).
+      key_BKGC: of the query's dtype. G divides H; query head h reads group h // (H // G).
+      value_BKGC: as the keys.
+      q_bits_BQW: uint32, the annotation bits of each query.
+      k_bits_BKW: uint32, those of each key. Both None: the mass is None and costs nothing.
+      segment_ids: int32 [B, K], for packed rows; give padding a segment of its own.
+      scale: a Python number that multiplies the scores, C**-0.5 by default.
+      implementation: "xla" (materialises the maps) or "xla_chunked" (O(T) memory, reverse mode
+        only). It never falls back to another.
+
+    Returns:
+      out [B, Q, H, C] in the query's dtype and mass [B, H, Q] in float32, both differentiable
+      with respect to query, key and value. Softmax statistics are float32 for every dtype.
+
+    Raises:
+      ValueError: an unknown implementation, or a shape, dtype or scale other than the above.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        names = ", ".join(repr(name) for name in IMPLEMENTATIONS)
+        raise ValueError(f"implementation {implementation!r} is not available: choose from {names}")
+    _check_values(query_BQHC, key_BKGC, value_BKGC)
+    batch, queries, _, size = query_BQHC.shape
+    keys = key_BKGC.shape[1]
+    _check_bits(q_bits_BQW, k_bits_BKW, (batch, queries), (batch, keys))
+    if segment_ids is not None:
+        _check_array("segment_ids", segment_ids, (batch, keys), "int32")
+    scale = size**-0.5 if scale is None else _checked_scale(scale)
+    with jax.named_scope("causal_mass_attention"):
+        return IMPLEMENTATIONS[implementation](
+            query_BQHC, key_BKGC, value_BKGC, q_bits_BQW, k_bits_BKW, segment_ids, scale
+        )
+
+
+def _check_values(query: Array, key: Array, value: Array) -> None:
+    if query.ndim != 4 or key.ndim != 4 or 0 in query.shape + key.shape:
+        raise ValueError(
+            "query must be [B, Q, H, C] and key [B, K, G, C] with no empty axis, "
+            f"not {query.shape} and {key.shape}"
+        )
+    if jnp.dtype(query.dtype).name not in _FLOATS:
+        raise ValueError(f"query must be one of {', '.join(_FLOATS)}, not {query.dtype}")
+    batch, queries, heads, size = query.shape
+    keys, groups = key.shape[1:3]
+    _check_array("key", key, (batch, keys, groups, size), query.dtype)
+    _check_array("value", value, key.shape, query.dtype)
+    if heads % groups:
+        raise ValueError(f"query has {heads} heads, not a multiple of the {groups} of key")
+    if queries > keys:
+        raise ValueError(f"query has {queries} positions, more than the {keys} of key")
+
+
+def _check_bits(q_bits, k_bits, q_lead: tuple[int, ...], k_lead: tuple[int, ...]) -> None:
+    if (q_bits is None) != (k_bits is None):
+        raise ValueError("q_bits and k_bits must be given together, or both be None")
+    if q_bits is not None:
+        words = q_bits.shape[-1:]
+        if words in ((), (0,)):
+            raise ValueError(f"q_bits must be [B, Q, W] with W >= 1, not {q_bits.shape}")
+        _check_array("q_bits", q_bits, q_lead + words, "uint32")
+        _check_array("k_bits", k_bits, k_lead + words, "uint32")
+
+
+def _check_array(name: str, x: Array, shape: tuple[int, ...], dtype) -> None:
+    if x.shape != shape or x.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype} {list(shape)}, not {x.dtype} {list(x.shape)}")
+
+
+def _checked_scale(scale) -> float:
+    if not isinstance(scale, Real) or not math.isfinite(scale):
+        raise ValueError(f"scale must be a finite Python number, not {scale!r}")
+    return float(scale)

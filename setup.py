@@ -1,0 +1,39 @@
+"""Package metadata; tools are configured in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="cat-jax",
+    version="0.1.0",
+    description="Causal attention tuning of language models in JAX",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cat_jax*", "pallas_kernels*", "experiments*", "configs*"]),
+    install_requires=[
+        "jax>=0.10.2",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "transformers>=5.0",
+        "tokenizers>=0.22",
+        "safetensors>=0.7",
+        "huggingface-hub>=1.0",
+        "grain>=0.2.18",
+        "jaxtyping>=0.3.4",
+        "tyro>=1.0",
+        "rich>=14.0",
+        "tensorboardX>=2.6.5",
+        "matplotlib>=3.10",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=9.0",
+            "hypothesis>=6.140",
+            "beartype>=0.22",
+            "ruff>=0.14",
+            "pyright>=1.1.400",
+        ],
+    },
+)

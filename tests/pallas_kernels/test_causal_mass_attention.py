@@ -1,0 +1,254 @@
+"""Value and gradient of every implementation against explicit loops in float64."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pallas_kernels import causal_mass_attention
+from pallas_kernels.causal_mass_attention.chunked import xla_chunked
+from pallas_kernels.causal_mass_attention.reference import attention_probabilities, masked_softmax
+
+TOLERANCE = 1e-5  # of the largest entry, float32
+
+
+class Case(NamedTuple):
+    arrays: tuple  # query, key, value
+    bits: tuple
+    segments: np.ndarray | None
+    cotangents: tuple  # of out, mass
+
+
+def make_case(b, q, k, h, g, c, w, *, segments=False, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = (b, q, h, c), (b, k, g, c), (b, k, g, c), (b, q, h, c), (b, h, q)
+    query, key, value, d_out, d_mass = (rng.normal(size=s).astype(np.float32) for s in shapes)
+    # Few bits, so that some pairs share one and some do not; bit 31 and every word take part.
+    one_hot = np.uint32([0, 1, 2, 1 << 31])
+    bits = tuple(rng.choice(one_hot, p=[0.55, 0.15, 0.15, 0.15], size=(b, t, w)) for t in (q, k))
+    ids = np.sort(rng.integers(0, 4, size=(b, k)), axis=1).astype(np.int32)
+    return Case((query, key, value), bits, ids if segments else None, (d_out, d_mass))
+
+
+def oracle(case: Case, scale=None):
+    """(out, mass), (d_query, d_key, d_value): one softmax row at a time, with its Jacobian."""
+    query, key, value, d_out, d_mass = (
+        np.asarray(x).astype(np.float64) for x in (*case.arrays, *case.cotangents)
+    )
+    (batch, queries, heads, size), (keys, groups) = query.shape, key.shape[1:3]
+    scale = 1 / np.sqrt(size) if scale is None else scale
+    out, mass = np.zeros_like(query), np.zeros((batch, heads, queries))
+    grads = d_query, d_key, d_value = [np.zeros_like(x) for x in (query, key, value)]
+    for b, h, i in np.ndindex(batch, heads, queries):
+        g, position = h // (heads // groups), keys - queries + i
+        seen = np.arange(keys) <= position
+        if case.segments is not None:
+            seen &= case.segments[b] == case.segments[b, position]
+        hit = ((case.bits[0][b, i] & case.bits[1][b]) != 0).any(-1)[seen]
+        scores = scale * key[b, seen, g] @ query[b, i, h]
+        probs = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+        out[b, i, h], mass[b, h, i] = probs @ value[b, seen, g], probs @ hit
+        d_probs = value[b, seen, g] @ d_out[b, i, h] + d_mass[b, h, i] * hit
+        d_scores = scale * (np.diag(probs) - np.outer(probs, probs)) @ d_probs
+        d_query[b, i, h] = d_scores @ key[b, seen, g]
+        d_key[b, seen, g] += np.outer(d_scores, query[b, i, h])
+        d_value[b, seen, g] += np.outer(probs, d_out[b, i, h])
+    return (out, mass), tuple(grads)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def run(case: Case, implementation, scale=None):
+    """The same through JAX; an int is "xla_chunked" with that block."""
+
+    def attend(query, key, value):
+        if isinstance(implementation, int):
+            factor = query.shape[-1] ** -0.5 if scale is None else scale
+            arguments = query, key, value, *case.bits, case.segments, factor
+            return xla_chunked(*arguments, block=implementation)
+        options = {"segment_ids": case.segments, "scale": scale, "implementation": implementation}
+        return causal_mass_attention(query, key, value, *case.bits, **options)
+
+    results, pullback = jax.vjp(attend, *case.arrays)
+    return results, pullback(case.cotangents)
+
+
+def assert_close(actual, expected, tolerance=TOLERANCE):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a = np.asarray(a).astype(np.float64)
+        assert a.shape == e.shape
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * max(1.0, np.abs(e).max()))
+
+
+CASES = {
+    "one position": (make_case(2, 1, 1, 6, 3, 5, 4), 512),
+    "MHA": (make_case(2, 7, 7, 4, 4, 5, 3, seed=1), 3),
+    "MQA": (make_case(3, 8, 8, 6, 1, 5, 2, seed=2), 4),
+    "GQA, segments": (make_case(2, 37, 37, 12, 4, 5, 3, segments=True, seed=3), 8),
+    "GQA, unaligned": (make_case(2, 130, 130, 6, 3, 5, 1, seed=4), 32),
+    "prefix": (make_case(2, 11, 37, 6, 3, 5, 4, segments=True, seed=5), 8),
+}
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_chunked", "blocks"])
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient(name, implementation):
+    case, block = CASES[name]
+    (out, mass), grads = run(case, block if implementation == "blocks" else implementation)
+    assert out.dtype == mass.dtype == jnp.float32
+    assert_close(((out, mass), grads), oracle(case))
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(
+    b=st.integers(1, 2),
+    q=st.integers(1, 20),
+    prefix=st.integers(0, 5),
+    per_group=st.integers(1, 3),
+    g=st.integers(1, 3),
+    c=st.integers(1, 4),
+    w=st.integers(1, 2),
+    block=st.integers(1, 24),
+    segments=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape_and_block(b, q, prefix, per_group, g, c, w, block, segments, seed):
+    case = make_case(b, q, q + prefix, g * per_group, g, c, w, segments=segments, seed=seed)
+    assert_close(run(case, block), oracle(case))
+
+
+# out: probabilities and result rounded to the dtype; gradients: dS and the saved out as well.
+# mass: products of such inputs are exact in float32, so it is as good as in float32.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2.0**-7), ("float16", 2.0**-10)])
+@pytest.mark.parametrize("implementation", ["xla", 8])
+def test_low_precision(implementation, dtype, tolerance):
+    case, _ = CASES["GQA, segments"]
+    d_out, d_mass = case.cotangents
+    low = tuple(jnp.asarray(x, dtype) for x in (*case.arrays, d_out))
+    case = case._replace(arrays=low[:3], cotangents=(low[3], d_mass))
+    (out, mass), grads = run(case, implementation)
+    expected, expected_grads = oracle(case)
+    assert {x.dtype for x in (out, *grads)} == {jnp.dtype(dtype)}
+    assert mass.dtype == jnp.float32
+    assert_close(mass, expected[1])
+    assert_close(out, expected[0], tolerance)
+    assert_close(grads, expected_grads, 2 * tolerance)
+
+
+@pytest.mark.parametrize("implementation", ["xla", 8])
+def test_scores_beyond_the_range_of_exp(implementation):
+    case = make_case(2, 19, 19, 6, 3, 5, 1, seed=6)
+    whole = tuple(np.round(30 * x) for x in case.arrays[:2])  # scores are exact integers
+    case = case._replace(arrays=(*whole, case.arrays[2]))
+    assert np.abs(np.einsum("bqhc,bkhc->bhqk", whole[0][:, :, ::2], whole[1])).max() > 1000
+    values, grads = run(case, implementation, 1.0)
+    expected, expected_grads = oracle(case, scale=1.0)
+    assert_close(values, expected)
+    # Rounding of dS is multiplied by queries and keys 30 times the usual size.
+    assert_close(grads, expected_grads, 30 * TOLERANCE)
+
+
+@pytest.mark.parametrize("implementation", ["xla", 8])
+def test_scale(implementation):
+    case = make_case(2, 19, 19, 6, 3, 5, 1, seed=7)
+    assert_close(run(case, implementation, 0.3), oracle(case, scale=0.3))
+
+
+def test_oracle_and_gradients_match_finite_differences_of_the_mass():
+    case = make_case(2, 9, 9, 4, 2, 3, 1, segments=True, seed=8)
+    d_mass = case.cotangents[1]
+    case = case._replace(cotangents=(np.zeros_like(case.cotangents[0]), d_mass))
+    rng = np.random.default_rng(9)
+    direction = [rng.normal(size=x.shape) for x in case.arrays]
+
+    def loss(step):
+        moved = tuple(x + step * d for x, d in zip(case.arrays, direction, strict=True))
+        return float((d_mass * oracle(case._replace(arrays=moved))[0][1]).sum())
+
+    slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
+    for tolerance, grads in [(1e-8, oracle(case)[1])] + [
+        (TOLERANCE, run(case, implementation)[1]) for implementation in ("xla", "xla_chunked", 4)
+    ]:
+        along = sum((np.asarray(g) * d).sum() for g, d in zip(grads, direction, strict=True))
+        assert along == pytest.approx(slope, rel=tolerance)
+        np.testing.assert_array_equal(grads[2], 0)  # values have no part in the mass
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_chunked", 8])
+@pytest.mark.parametrize(("q_bit", "k_bit", "mass"), [(4, 4, 1.0), (4, 3, 0.0), (0, 4, 0.0)])
+def test_all_or_nothing_annotated(implementation, q_bit, k_bit, mass):
+    case = make_case(2, 19, 19, 6, 3, 5, 4, segments=True, seed=10)
+    bits = tuple(np.zeros_like(x) for x in case.bits)
+    bits[0][..., 3], bits[1][..., 3] = q_bit, k_bit
+    d_out, d_mass = case.cotangents
+    case = case._replace(bits=bits, cotangents=(np.zeros_like(d_out), d_mass))
+    (_, actual), grads = run(case, implementation)
+    np.testing.assert_allclose(actual, mass, rtol=0, atol=1e-6)
+    for grad in grads:
+        np.testing.assert_allclose(grad, 0, rtol=0, atol=0.0 if mass == 0 else 1e-5)
+
+
+@pytest.mark.parametrize("implementation", ["xla", 4])
+def test_bits_of_another_segment_do_not_count(implementation):
+    case = make_case(2, 10, 10, 6, 3, 5, 1, seed=11)
+    q_bits, k_bits = (np.ones_like(x) for x in case.bits)
+    k_bits[:, 5:] = 2  # the second segment has no key with the bit of its queries
+    segments = np.repeat(np.int32([[0, 1]]), 5, axis=1).repeat(2, axis=0)
+    case = case._replace(bits=(q_bits, k_bits), segments=segments)
+    (_, mass), _ = run(case, implementation)
+    np.testing.assert_allclose(mass[..., :5], 1, atol=1e-6)
+    np.testing.assert_array_equal(mass[..., 5:], 0)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_chunked"])
+def test_without_bits_the_mass_is_none(implementation):
+    case, _ = CASES["GQA, segments"]
+    d_out, d_mass = case.cotangents
+    bare = case._replace(bits=(None, None), cotangents=(d_out, None))
+    (out, mass), grads = run(bare, implementation)
+    assert mass is None
+    expected = oracle(case._replace(cotangents=(d_out, np.zeros_like(d_mass))))
+    assert_close((out, grads), (expected[0][0], expected[1]))
+
+
+def test_rows_that_see_nothing_are_zero_and_have_no_gradient():
+    scores = jnp.asarray([[1.0, jnp.inf, 2.0], [jnp.inf, -jnp.inf, jnp.nan]])
+    visible = jnp.asarray([[True, False, True], [False, False, False]])
+    probs, pullback = jax.vjp(lambda s: masked_softmax(s, visible), scores)
+    sigmoid = 1 / (1 + np.exp(1.0))
+    np.testing.assert_allclose(probs, [[sigmoid, 0, 1 - sigmoid], [0, 0, 0]], rtol=1e-6)
+    slope = sigmoid * (1 - sigmoid)
+    (grad,) = pullback(jnp.ones((2, 3)).at[0, 0].set(2.0))
+    np.testing.assert_allclose(grad, [[slope, 0, -slope], [0, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("block", [2, 512])
+def test_chunked_rows_that_see_nothing(block):
+    # More queries than keys, which the public function refuses: the first two precede every key.
+    case = make_case(2, 7, 5, 6, 3, 4, 1, seed=12)
+    (out, mass), (d_query, d_key, d_value) = run(case, block)
+    tail = Case(
+        (case.arrays[0][:, 2:], *case.arrays[1:]),
+        (case.bits[0][:, 2:], case.bits[1]),
+        None,
+        (case.cotangents[0][:, 2:], case.cotangents[1][..., 2:]),
+    )
+    for x in (out[:, :2], mass[..., :2], d_query[:, :2]):
+        np.testing.assert_array_equal(x, 0)
+    rest = (out[:, 2:], mass[..., 2:]), (d_query[:, 2:], d_key, d_value)
+    assert_close(rest, oracle(tail))
+
+
+def test_probabilities_reproduce_out_and_mass():
+    case, _ = CASES["prefix"]
+    probs = np.asarray(attention_probabilities(*case.arrays[:2], case.segments), np.float64)
+    out, mass = oracle(case)[0]
+    np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-6)
+    values = case.arrays[2].repeat(2, axis=2)  # H // G = 2
+    assert_close(np.einsum("bhqk,bkhc->bqhc", probs, values), out)
+    hit = ((case.bits[0][:, :, None] & case.bits[1][:, None]) != 0).any(-1)
+    assert_close(np.einsum("bhqk,bqk->bhq", probs, hit), mass)
