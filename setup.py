@@ -1,12 +1,14 @@
 """Package metadata; tools are configured in pyproject.toml."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="cat-jax",
     version="0.1.0",
     description="Causal attention tuning of language models in JAX",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -28,12 +30,19 @@ setup(
         "matplotlib>=3.10",
     ],
     extras_require={
+        "gpu": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        "annotate": ["openai>=2.0", "pydantic>=2.10"],
+        "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
         "test": [
             "pytest>=9.0",
             "hypothesis>=6.140",
             "beartype>=0.22",
+            "scipy>=1.15",
             "ruff>=0.14",
-            "pyright>=1.1.400",
+            "pyright[nodejs]>=1.1.400",
+            # The parity oracle; its CPU build has wheels for this Python alone.
+            "torch==2.13.0; python_version < '3.12'",
         ],
     },
 )

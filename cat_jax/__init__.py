@@ -1,0 +1,1 @@
+"""Causal attention tuning of language models in JAX."""

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh axis, ``data``, over all devices; a single device is the same code."""
+"""Where arrays live: one mesh axis, ``data``, over all devices; one device is the same code."""
 
 import jax
 import numpy as np

@@ -1,18 +1,16 @@
 """Plain fine-tuning and causal attention tuning, side by side from the same start."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
+from cat_jax.data.alignment import Example, align_records
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance
-from cat_jax.data.alignment import Example, align_records
 from cat_jax.data.pipeline import training_batches
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
@@ -34,7 +32,7 @@ CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
 
 Say = Callable[[str], None]
-Progress = Callable[[str, int, Mapping[str, float]], None]
+Progress = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -191,7 +189,7 @@ def train_method(
             checkpoints=checkpoints,
             log=log,
             evaluate=lambda params: curve_point(bench, params),
-            report=lambda step, values: progress(method.name, step, values),
+            report=progress,
         )
     finally:
         log.close()

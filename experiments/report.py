@@ -1,6 +1,5 @@
 """What a comparison leaves behind: a table, ``report.json``, ``report.md`` and figures."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence

@@ -10,8 +10,8 @@ import numpy as np
 
 from cat_jax.config import GeneratedData, JsonlData
 from cat_jax.data import stg, stg_h
-from cat_jax.data.records import Record, Span, read_jsonl
 from cat_jax.data.factors import Split, find_factors
+from cat_jax.data.records import Record, Span, read_jsonl
 from cat_jax.errors import InputError
 
 GENERATORS = {"stg": stg.stg_records, "stg_h": stg_h.stg_h_records}

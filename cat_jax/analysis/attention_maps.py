@@ -37,13 +37,17 @@ def attention_maps(
     Raises:
         InputError: the maps would take more than ``limit_bytes``.
     """
-    _check_size(model.config, *tokens_BT.shape, limit_bytes)
+    rows, tokens = tokens_BT.shape
+    _check_size(model.config, rows, tokens, limit_bytes)
     return _maps(model, params, tokens_BT, segment_ids)
 
 
 @partial(jax.jit, static_argnames="model")
 def _maps(model: CausalLM, params: Any, tokens_BT: Array, segment_ids: Array | None) -> Array:
-    _, taps = model.apply({"params": params}, tokens_BT, segment_ids=segment_ids, mutable=[MAPS])
+    output: Any = model.apply(
+        {"params": params}, tokens_BT, segment_ids=segment_ids, mutable=[MAPS]
+    )
+    _, taps = output
     return taps[MAPS]["layers"]["attention"]["probs"]
 
 
@@ -54,8 +58,8 @@ def _check_size(config: ModelConfig, rows: int, tokens: int, limit_bytes: int) -
         return
     fitting_rows = limit_bytes // (pair_bytes * tokens**2)
     fitting_tokens = math.isqrt(limit_bytes // (pair_bytes * rows))
-    hint = f"{fitting_rows} rows of {tokens} tokens, or " if fitting_rows else ""
+    by_rows = f"[{fitting_rows}, {tokens}] or " if fitting_rows else ""
     raise InputError(
-        f"the attention maps of {rows} rows of {tokens} tokens take {size / GIB:.3g} GiB, and the "
-        f"limit is {limit_bytes / GIB:.3g} GiB: {hint}{rows} rows of {fitting_tokens} tokens fit"
+        f"the attention maps of tokens [{rows}, {tokens}] take {size / GIB:.3g} GiB, above the "
+        f"limit of {limit_bytes / GIB:.3g} GiB: tokens {by_rows}[{rows}, {fitting_tokens}] fit"
     )

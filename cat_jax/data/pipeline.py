@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-
 from cat_jax.data.alignment import Example
+
 from cat_jax.errors import InputError
 from cat_jax.types import Array
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cat_jax.data.records import Record
 from cat_jax.data.factors import (
     ANSWER,
     Effect,
@@ -22,6 +21,7 @@ from cat_jax.data.factors import (
     replace_values,
     stream,
 )
+from cat_jax.data.records import Record
 
 
 class Causal(NamedTuple):

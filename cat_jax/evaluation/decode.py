@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, empty_cache
+from cat_jax.models import CausalLM, KVCache, empty_cache
 from cat_jax.types import Array, Int
 
 LENGTH_STEP = 32
@@ -103,7 +103,7 @@ def _generate(
     cache = empty_cache(model.config, rows, width + max_new_tokens)
     # The loop starts by feeding the last prompt token once more: so the logits of this pass stay
     # unused, and XLA drops [B, T, V], by far the largest array.
-    _, aux = model.apply({"params": params}, tokens_BT, cache=cache)
+    _, cache = _forward(model, params, tokens_BT, cache)
     last_B = jnp.take_along_axis(tokens_BT, lengths_B[:, None] - 1, axis=1)[:, 0]
 
     def unfinished(state):
@@ -115,13 +115,23 @@ def _generate(
         # Right of a prompt the cache holds padding: written over from here on, and never read
         # before, because a query sees no slot beyond its own position.
         positions_B1 = (lengths_B - 1 + step)[:, None]
-        logits_B1V, aux = model.apply(
-            {"params": params}, last_B[:, None], positions=positions_B1, cache=cache
-        )
+        logits_B1V, cache = _forward(model, params, last_B[:, None], cache, positions_B1)
         next_B = jnp.argmax(logits_B1V[:, 0], axis=-1).astype(jnp.int32)
         done_B |= (next_B[:, None] == stop_ids[None, :]).any(-1)
-        return step + 1, next_B, aux.cache, ids_BT.at[:, step].set(next_B), done_B
+        return step + 1, next_B, cache, ids_BT.at[:, step].set(next_B), done_B
 
     ids_BT = jnp.zeros((rows, max_new_tokens), jnp.int32)
-    start = (jnp.int32(0), last_B, aux.cache, ids_BT, jnp.zeros(rows, bool))
+    start = (jnp.int32(0), last_B, cache, ids_BT, jnp.zeros(rows, bool))
     return jax.lax.while_loop(unfinished, extend, start)[3]
+
+
+def _forward(
+    model: CausalLM,
+    params: Any,
+    tokens_BT: Array,
+    cache: KVCache,
+    positions_BT: Array | None = None,
+) -> tuple[Array, KVCache]:
+    output: Any = model.apply({"params": params}, tokens_BT, cache=cache, positions=positions_BT)
+    logits_BTV, aux = output
+    return logits_BTV, aux.cache

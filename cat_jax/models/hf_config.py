@@ -46,7 +46,12 @@ def read_config(folder: Path) -> "PretrainedConfig":
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        raise InputError(f"{folder}/config.json: {' '.join(str(error).split())}") from error
+        raise InputError(f"{folder}/config.json: {first_sentence(error)}") from error
+
+
+def first_sentence(error: Exception) -> str:
+    """Give what went wrong on one line, without the advice of other libraries that follows it."""
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
 def config_from_hf(hf_config: "PretrainedConfig") -> ModelConfig:
@@ -58,13 +63,13 @@ def config_from_hf(hf_config: "PretrainedConfig") -> ModelConfig:
     """
     # to_dict also holds what transformers does not know, in the spelling of transformers 5.
     attributes = hf_config.to_dict()
-    family = attributes["model_type"]
+    where, family = attributes["_name_or_path"] or "the configuration", attributes["model_type"]
     if family not in ("llama", "qwen2"):
-        raise InputError(f"model_type is {family!r}: only 'llama' and 'qwen2' can be loaded")
+        raise InputError(f"{where} has model_type {family!r}: choose a 'llama' or 'qwen2' model")
     refused = dict(_refused_attributes(attributes))
     if refused:
         listed = ", ".join(f"{name} = {value!r}" for name, value in refused.items())
-        raise InputError(f"the configuration asks for what this model does not compute: {listed}")
+        raise InputError(f"{where} asks for what this model does not compute: {listed}")
     heads = attributes["num_attention_heads"]
     return ModelConfig(
         vocab_size=attributes["vocab_size"],
@@ -87,7 +92,8 @@ def _refused_attributes(attributes: dict[str, Any]) -> Iterator[tuple[str, Any]]
     if set(attributes.get("layer_types", ())) - {"full_attention"}:
         yield "layer_types", attributes["layer_types"]
     rope = attributes["rope_parameters"]
-    if rope["rope_type"] != "default" or rope.keys() - {"rope_type", "rope_theta"}:
+    scaled = rope["rope_type"] != "default" or rope.keys() != {"rope_type", "rope_theta"}
+    if scaled or not isinstance(rope["rope_theta"], int | float):
         yield "rope_parameters", rope
     for name in sorted(attributes.keys() - READ_ATTRIBUTES - NEUTRAL_ATTRIBUTES):
         if attributes[name]:  # None, False, 0 and empty are how a feature is switched off

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.hf_config import config_from_hf, read_config
+from cat_jax.models.hf_config import config_from_hf, first_sentence, read_config
 from cat_jax.models.hf_tensors import (
     COMPUTED_TENSORS,
     EMBED,
@@ -74,12 +74,8 @@ def _local_folder(name: str | Path) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(
             f"{str(name)!r} is not a folder, and the Hugging Face hub did not give it "
-            f"({_brief(error)}): check the name, the connection and your access"
+            f"({first_sentence(error)}): check the name, the connection and your access"
         ) from error
-
-
-def _brief(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def _weight_files(folder: Path) -> list[Path]:

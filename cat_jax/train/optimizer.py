@@ -6,7 +6,7 @@ from cat_jax.config import Optimizer
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW under a linear warm-up and a cosine to zero at ``steps``, after global-norm clipping."""
+    """AdamW under a linear warm-up and a cosine to zero at ``steps``, gradients clipped first."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,

@@ -44,7 +44,10 @@ def without_row_constants(gradient_BTT, length):
 
 @pytest.mark.parametrize(
     ("reduce", "form", "alpha"),
-    [*itertools.product(["row"], FORMS[:4], ALPHAS), *itertools.product(["sample"], ["hinge"], ALPHAS)],
+    [
+        *itertools.product(["row"], FORMS[:4], ALPHAS),
+        *itertools.product(["sample"], ["hinge"], ALPHAS),
+    ],
 )
 def test_equals_the_published_code_in_value_and_gradient(golden, reduce, form, alpha):
     average_BTT = jnp.asarray(golden["attention_maps"].mean((0, 2)), jnp.float32)
@@ -169,7 +172,10 @@ def test_a_batch_without_annotations_costs_nothing():
 
 @settings(max_examples=30, deadline=None)
 @given(
-    mass=st.floats(0.02, 0.98), causes=st.integers(1, 9), others=st.integers(1, 9), alpha=st.floats(0.1, 9)
+    mass=st.floats(0.02, 0.98),
+    causes=st.integers(1, 9),
+    others=st.integers(1, 9),
+    alpha=st.floats(0.1, 9),
 )
 def test_metrics_of_one_row(mass, causes, others, alpha):
     ratio = (mass / causes) / ((1 - mass) / others)

@@ -1,10 +1,10 @@
 """Logits, maps, causal mass and gradients against torch, on models with every size different."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +16,9 @@ transformers = pytest.importorskip("transformers")
 
 B, T, V, D, F, N, H, C, W = 4, 11, 37, 30, 29, 2, 6, 8, 5
 EFFECT_BITS = (0, 31, 32, 100, 159)  # both ends of words and several words
-GAMMA, ALPHA = 0.7, 2.0
+GAMMA, ALPHA = 0.7, 1.1
+
+QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 SIZES = {
     "vocab_size": V,
@@ -63,7 +65,7 @@ def randomize(model):
         if name.endswith("norm.weight"):
             parameter.data = 1 + 0.3 * noise
         else:
-            parameter.data = noise * (1.5 / parameter.shape[-1] ** 0.5)
+            parameter.data = noise / (parameter.shape[-1] ** 0.5)
     return model
 
 
@@ -143,7 +145,8 @@ def run_jax(config, params):
         maps = taps["attention_maps"]["layers"]["attention"]["probs"]
         return next_token + GAMMA * guidance, (logits_BTV, aux.mass, maps)
 
-    (loss, (logits, mass, maps)), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
+    compute = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=QUICK_COMPILE)
+    (loss, (logits, mass, maps)), grads = compute(params)
     return SimpleNamespace(loss=loss, logits=logits, mass=mass, maps=maps, grads=grads)
 
 
@@ -193,17 +196,19 @@ def test_loss_and_gradient_of_every_parameter(both):
     for (path, ours), theirs in zip(
         jax.tree.leaves_with_path(actual.grads), jax.tree.leaves(expected.grads), strict=True
     ):
-        assert jnp.abs(theirs).max() > 1e-3, path
+        assert np.abs(theirs).max() > 1e-3, path
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=str(path))
 
 
 def test_trained_model(shared):
     folder = shared / "models" / "stories260K"
     model = transformers.LlamaForCausalLM.from_pretrained(folder)
-    tokens_BT = np.random.default_rng(0).integers(0, 512, (2, 130))
+    story = json.loads((shared / "golden" / "stories260K_greedy.json").read_text())["greedy_ids"]
+    tokens_BT = np.array([story])
     with torch.no_grad():
         expected = model(torch.tensor(tokens_BT)).logits.numpy()
     config, params = load_pretrained(folder)
     logits_BTV, _ = CausalLM(config).apply({"params": params}, tokens_BT)
-    # Logits reach 19, where the spacing of float32 is 2e-6.
-    np.testing.assert_allclose(logits_BTV, expected, rtol=1e-5, atol=1e-5)
+    # Logits reach 19; torch's own attention implementations differ by 1.5e-5 on these tokens.
+    np.testing.assert_allclose(logits_BTV, expected, rtol=0, atol=4e-5)
+    assert logits_BTV[0, :-1].argmax(-1).tolist() == story[1:]

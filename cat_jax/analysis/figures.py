@@ -1,0 +1,211 @@
+"""Figures of a comparison, as matplotlib ``Figure`` objects without global state.
+
+Colours are those of Okabe & Ito (2008), told apart with every common colour vision. Text that
+comes from data is drawn as it is: a "$" in it starts no formula.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from textwrap import wrap
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from cat_jax.errors import InputError
+from cat_jax.types import Bool, Float
+
+KINDS = {"causal": "#0072B2", "spurious": "#D55E00", "other": "#8C8C8C"}
+TEXT = KINDS | {"other": "#595959"}
+METHODS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Colours of training curves; none of them means causal or spurious in the other figure."""
+
+LABEL_LENGTH = 20
+LABEL_GAP = 0.08
+FIGURE_SPACE = "\u2007"
+SMALL, NORMAL, LARGE = 8, 9, 11
+
+
+def answer_attention_figure(
+    tokens: Sequence[str],
+    attention: Mapping[str, Float[np.ndarray, " T"]],
+    causal: Bool[np.ndarray, " T"],
+    spurious: Bool[np.ndarray, " T"],
+    title: str = "Attention of the row that predicts the answer",
+) -> Figure:
+    """Draws what the answer's row looks at, a panel of bars per method (after CAT's figure).
+
+    The panels share a scale that ends at the largest bar but the first: pretrained models rest
+    most attention on their first token. Where that bar is cut, its value stands beside it.
+
+    Args:
+        tokens: text of each token; T of them.
+        attention: by method, attention of one row averaged over layers and heads, [T].
+        causal: which tokens the answer depends on, [T].
+        spurious: which tokens only go along with it, [T].
+        title: stands above the panels.
+
+    Raises:
+        InputError: no method, lengths that differ, or a token both causal and spurious.
+    """
+    _check_row(tokens, attention, causal, spurious)
+    members = {"causal": causal, "spurious": spurious, "other": ~(causal | spurious)}
+    kinds = [kind for t in range(len(tokens)) for kind in KINDS if members[kind][t]]
+    width = max(7.0, 2.3 + 0.165 * len(tokens))
+    figure = Figure((width, 1.9 + 1.35 * len(attention)), layout="constrained")
+    axes = figure.subplots(len(attention), sharex=True, sharey=True, squeeze=False)[:, 0]
+    top = 1.08 * max(row[1:].max(initial=1e-3) for row in attention.values())
+    for axis, (method, row) in zip(axes, attention.items(), strict=True):
+        _draw_row(axis, method, row, [KINDS[kind] for kind in kinds], top)
+        _write_shares(axis, {kind: row[where].sum() for kind, where in members.items()})
+    _label_tokens(axes[-1], tokens, kinds)
+    title = "\n".join(wrap(title, int(11 * width)))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE, parse_math=False)
+    return figure
+
+
+def training_curves_figure(history: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Draws accuracy (IID solid, OOD dashed) and causal mass over the steps of training.
+
+    Args:
+        history: by method, entries with "step", "iid", "ood" and "causal_mass", the last three
+            between 0 and 1 or NaN. Entries of one step are seeds: their mean is drawn, and a band
+            from the smallest to the largest.
+
+    Raises:
+        InputError: no method, or one without entries.
+    """
+    if not history or not all(history.values()):
+        raise InputError(f"no training history to draw of {[*history] or 'any method'}")
+    figure = Figure((11, 3.6), layout="constrained")
+    accuracy, mass = figure.subplots(1, 2)
+    _draw_curves(accuracy, history, {"iid": "-", "ood": "--"})
+    _draw_curves(mass, history, {"causal_mass": "-"})
+    accuracy.set_title("Accuracy (IID solid, OOD dashed)", loc="left", fontsize=LARGE)
+    mass.set_title("Attention on causal tokens", loc="left", fontsize=LARGE)
+    return figure
+
+
+def _check_row(tokens, attention, causal, spurious) -> None:
+    if not attention:
+        raise InputError("no method to draw the attention of")
+    for name, row in {**attention, "causal": causal, "spurious": spurious}.items():
+        if row.shape != (len(tokens),):
+            raise InputError(f"{name!r} has shape {row.shape}, but there are {len(tokens)} tokens")
+    if (causal & spurious).any():
+        raise InputError(f"token {int((causal & spurious).argmax())} is both causal and spurious")
+
+
+def _label_tokens(axis: Axes, tokens: Sequence[str], kinds: Sequence[str]) -> None:
+    axis.set_xticks(range(len(tokens)), [_shown(token) for token in tokens], parse_math=False)
+    axis.tick_params(axis="x", rotation=90, labelsize=SMALL)
+    for label, kind in zip(axis.get_xticklabels(), kinds, strict=True):
+        label.set_color(TEXT[kind])
+        label.set_fontweight("normal" if kind == "other" else "bold")
+
+
+def _shown(token: str) -> str:
+    """A token as a label: one line, not long, nothing invisible."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token.strip(" "))
+    text = text or "␣" * len(token)
+    return text if len(text) <= LABEL_LENGTH else text[: LABEL_LENGTH - 1] + "…"
+
+
+def _draw_row(axis: Axes, method: str, row: np.ndarray, colours: Sequence[str], top: float) -> None:
+    axis.bar(range(len(row)), row, color=colours, width=0.8)
+    axis.set(xlim=(-0.7, len(row) - 0.3), ylim=(0, top))
+    if row[0] > top:
+        axis.text(0.55, top, f"↑{row[0]:.0%}", va="top", fontsize=SMALL, color=colours[0])
+    axis.set_title(method, loc="left", fontsize=NORMAL, fontweight="bold", parse_math=False)
+    axis.tick_params(axis="x", length=0)
+    axis.yaxis.set_major_locator(MaxNLocator(3))
+    _plain(axis)
+
+
+def _write_shares(axis: Axes, shares: Mapping[str, float]) -> None:
+    """The legend of the colours, which at once says how much attention each kind has."""
+    handles = [
+        Patch(color=KINDS[kind], label=f"{share:.0%}".rjust(4, FIGURE_SPACE) + f" {kind}")
+        for kind, share in shares.items()
+    ]
+    axis.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        frameon=False,
+        fontsize=NORMAL,
+        handlelength=0.8,
+        handletextpad=0.2,
+        handleheight=0.8,
+    )
+
+
+def _draw_curves(
+    axis: Axes,
+    history: Mapping[str, Sequence[Mapping[str, float]]],
+    styles: Mapping[str, str],
+) -> None:
+    ends = []
+    for (method, entries), colour in zip(history.items(), cycle(METHODS), strict=False):
+        for quantity, style in styles.items():
+            steps, mean, low, high = _over_seeds(entries, quantity)
+            axis.plot(steps, mean, style, color=colour, marker=".", markersize=4, clip_on=False)
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            name = method if len(styles) == 1 else f"{method}, {quantity.upper()}"
+            ends.append((mean[-1], name, colour))
+    axis.set_xlabel("step")
+    axis.set_xlim(right=max(e["step"] for entries in history.values() for e in entries))
+    axis.set_ylim(max(axis.get_ylim()[0], 0), min(axis.get_ylim()[1], 1.01))
+    axis.grid(axis="y", color="#E5E5E5", linewidth=0.6)
+    axis.set_axisbelow(True)
+    _plain(axis)
+    _label_ends(axis, [end for end in ends if np.isfinite(end[0])])
+
+
+def _over_seeds(entries: Sequence[Mapping[str, float]], quantity: str) -> list[np.ndarray]:
+    """Steps in order, and over the entries of each: mean, smallest, largest."""
+    by_step = defaultdict(list)
+    for entry in entries:
+        by_step[entry["step"]].append(entry[quantity])
+    rows = [(step, np.mean(v), np.min(v), np.max(v)) for step, v in sorted(by_step.items())]
+    return [*np.array(rows, float).T]
+
+
+def _label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names each curve at its right end."""
+    low, high = axis.get_ylim()
+    ends = sorted(ends)
+    heights = [(value - low) / (high - low) for value, _, _ in ends]
+    for end, height, place in zip(ends, heights, _spread(heights), strict=True):
+        value, name, colour = end
+        axis.annotate(
+            f"{value:.0%} {name}",
+            xy=(1.015, height),
+            xytext=(1.07, place),
+            xycoords="axes fraction",
+            va="center",
+            color=colour,
+            fontsize=NORMAL,
+            parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "relpos": (0, 0.5)},
+        )
+
+
+def _spread(heights: Sequence[float]) -> list[float]:
+    """Pushes ascending heights apart until neighbours are LABEL_GAP from each other."""
+    places = list(heights)
+    for _ in range(len(places) ** 2):
+        for i in range(1, len(places)):
+            push = max(0.0, LABEL_GAP - (places[i] - places[i - 1])) / 2
+            places[i - 1] -= push
+            places[i] += push
+    return places
+
+
+def _plain(axis: Axes) -> None:
+    axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=SMALL)

@@ -1,0 +1,115 @@
+"""Token masks as bitsets: M[i, j] = any_w(q_bits[i, w] & k_bits[j, w]) != 0 and j <= i.
+
+A mask is a union of rectangles (the rows of an effect x the columns of its causes), so a bit
+for each effect is exact. Source: CAT (Han et al., EMNLP 2025).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+WORD = 32
+Rectangle = tuple[Sequence[int], Sequence[int]]
+"""Rows and columns of a mask, in any order."""
+
+
+def encode_rectangles(effects: Sequence[Rectangle], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gives each effect a bit; effects that see the same columns share one.
+
+    Args:
+        effects: rows and columns of each effect, all below ``length``; they may overlap.
+        length: T, the number of positions.
+
+    Returns:
+        q_bits_TW, k_bits_TW: uint32; W is 1 up to 32 bits and grows as needed.
+    """
+    rows_of: dict[tuple[int, ...], set[int]] = {}
+    for effect_rows, effect_columns in effects:
+        rows = set(effect_rows)
+        # What no row sees costs no bit, and would keep apart effects that are equal below the
+        # diagonal.
+        columns = tuple(sorted({j for j in effect_columns if rows and j <= max(rows)}))
+        if columns:
+            rows_of.setdefault(columns, set()).update(rows)
+    return _assign_bits([(sorted(rows), columns) for columns, rows in rows_of.items()], length)
+
+
+def encode_mask(mask_TT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes any mask, below the diagonal exactly; greedily few bits.
+
+    Two rows i < i' share a bit where M[i, :i+1] equals M[i', :i+1].
+
+    Args:
+        mask_TT: bool; entries above the diagonal are ignored.
+
+    Returns:
+        q_bits_TW, k_bits_TW: uint32.
+    """
+    groups: list[tuple[list[int], np.ndarray]] = []
+    for row in reversed(range(len(mask_TT))):  # a group's first row sees the most columns
+        seen = mask_TT[row, : row + 1]
+        if not seen.any():
+            continue
+        for rows, leader in groups:
+            if np.array_equal(seen, leader[: row + 1]):
+                rows.append(row)
+                break
+        else:
+            groups.append(([row], seen))
+    return _assign_bits(
+        [(rows, np.flatnonzero(seen).tolist()) for rows, seen in groups], len(mask_TT)
+    )
+
+
+def decode(q_bits_TW: np.ndarray, k_bits_TW: np.ndarray) -> np.ndarray:
+    """Gives the mask back, bool [T, T], False above the diagonal."""
+    mask_TT = np.zeros((len(q_bits_TW), len(k_bits_TW)), bool)
+    for q_bits_T, k_bits_T in zip(q_bits_TW.T, k_bits_TW.T, strict=True):
+        mask_TT |= (q_bits_T[:, None] & k_bits_T[None, :]) != 0
+    return np.tril(mask_TT)
+
+
+def mask_counts(
+    q_bits_TW: np.ndarray, k_bits_TW: np.ndarray, segment_ids: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts, for every row, the annotated and all the keys that it sees.
+
+    No [T, T] array: a row's count is a running sum over the keys that share a bit with it, and
+    there are only as many different running sums as there are different rows of ``q_bits``.
+
+    Args:
+        q_bits_TW: uint32.
+        k_bits_TW: uint32.
+        segment_ids: [T]; positions of one segment stand together and see only each other.
+
+    Returns:
+        causal_count_T: |C(i)|, int32.
+        visible_count_T: i + 1, or the same counted from the start of the segment, int32.
+    """
+    positions_T = np.arange(len(q_bits_TW), dtype=np.int32)
+    starts_T = np.zeros_like(positions_T)
+    if segment_ids is not None:
+        new_T = np.diff(segment_ids, prepend=segment_ids[:1] - 1) != 0
+        starts_T = np.maximum.accumulate(np.where(new_T, positions_T, 0))
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    rows = np.flatnonzero(q_bits_TW.any(axis=1))
+    for row, bits in zip(rows.tolist(), q_bits_TW[rows].tolist(), strict=True):
+        rows_of.setdefault(tuple(bits), []).append(row)
+    causal_count_T = np.zeros_like(positions_T)
+    for bits, same in rows_of.items():
+        hits_T = (k_bits_TW & np.array(bits, np.uint32)).any(axis=1)
+        below_T = np.concatenate(([0], np.cumsum(hits_T)))
+        causal_count_T[same] = below_T[np.array(same) + 1] - below_T[starts_T[same]]
+    return causal_count_T, positions_T - starts_T + 1
+
+
+def _assign_bits(groups: Sequence[Rectangle], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bit n, in word n // 32, for the rows and columns of group n."""
+    words = max(1, -(-len(groups) // WORD))
+    q_bits_TW = np.zeros((length, words), np.uint32)
+    k_bits_TW = np.zeros((length, words), np.uint32)
+    for number, (rows, columns) in enumerate(groups):
+        word, bit = divmod(number, WORD)
+        q_bits_TW[rows, word] |= np.uint32(1 << bit)
+        k_bits_TW[columns, word] |= np.uint32(1 << bit)
+    return q_bits_TW, k_bits_TW

@@ -1,0 +1,223 @@
+"""The model against itself: packing, causality, cache, recomputation, and every config field."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cat_jax.errors import InputError
+from cat_jax.models import CausalLM, ModelConfig, empty_cache
+
+B, T, W = 4, 11, 5
+CONFIG = ModelConfig(
+    vocab_size=37,
+    width=30,
+    mlp_width=29,
+    num_layers=2,
+    num_heads=6,
+    num_kv_heads=3,
+    head_dim=8,
+    rope_theta=300.0,
+    norm_eps=0.02,
+    qkv_bias=True,
+)
+QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+IMPLEMENTATIONS = ("xla", "xla_chunked")
+RNG = np.random.default_rng(5)
+TOKENS_BT = RNG.integers(0, CONFIG.vocab_size, (B, T))
+# The conjunction of four random words has few ones, so that the mass is not all of the attention.
+BITS = {
+    name: np.bitwise_and.reduce(RNG.integers(0, 2**32, (4, B, T, W), np.uint32))
+    for name in ("q_bits", "k_bits")
+}
+
+
+def replace(**changes):
+    return dataclasses.replace(CONFIG, **changes)
+
+
+def shapes(config):
+    variables = jax.eval_shape(CausalLM(config).init, jax.random.key(0), TOKENS_BT)
+    return jax.tree.map(lambda leaf: leaf.shape, variables["params"])
+
+
+def random_params():
+    """Nothing at its initial 0 or 1, so that every parameter shows."""
+    leaves, tree = jax.tree.flatten(shapes(CONFIG), is_leaf=lambda x: isinstance(x, tuple))
+    rng = np.random.default_rng(11)
+    return tree.unflatten([jnp.float32(0.3 * rng.normal(size=shape) + 0.1) for shape in leaves])
+
+
+PARAMS = random_params()
+
+
+@partial(jax.jit, static_argnames="config", compiler_options=QUICK_COMPILE)
+def apply(config, tokens_BT=TOKENS_BT, **kwargs):
+    return CausalLM(config).apply({"params": PARAMS}, tokens_BT, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def logits_and_aux():
+    """The whole batch in one pass, with the annotation bits."""
+    return apply(CONFIG, **BITS)
+
+
+@pytest.fixture
+def logits(logits_and_aux):
+    return logits_and_aux[0]
+
+
+@pytest.fixture
+def mass(logits_and_aux):
+    return logits_and_aux[1].mass
+
+
+def test_without_bits_there_is_no_mass(logits, mass):
+    plain_logits, aux = apply(CONFIG)
+    assert aux.mass is None
+    assert aux.cache is None
+    np.testing.assert_allclose(plain_logits, logits, rtol=0, atol=1e-6)
+    assert mass.shape == (CONFIG.num_layers, B, CONFIG.num_heads, T)
+    assert 0.1 < mass.mean() < 0.9
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_packed_segments_equal_the_segments_alone(attention, logits):
+    first, config = 4, replace(attention=attention)
+    positions_BT = np.broadcast_to(np.r_[:first, : T - first], (B, T))
+    segments_BT = np.broadcast_to(np.int32(np.arange(T) >= first), (B, T))
+    packed, packed_aux = apply(config, segment_ids=segments_BT, positions=positions_BT, **BITS)
+    for part in (slice(first), slice(first, None)):
+        bits = {name: x[:, part] for name, x in BITS.items()}
+        alone, alone_aux = apply(config, TOKENS_BT[:, part], **bits)
+        np.testing.assert_allclose(packed[:, part], alone, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(packed_aux.mass[..., part], alone_aux.mass, rtol=0, atol=1e-6)
+    assert np.abs(packed[:, first:] - logits[:, first:]).max() > 0.1
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_the_future_is_not_read(attention):
+    changed_BT = TOKENS_BT.copy()
+    changed_BT[:, 7] = (changed_BT[:, 7] + 1) % CONFIG.vocab_size
+    config = replace(attention=attention)
+    before, after = apply(config)[0], apply(config, changed_BT)[0]
+    np.testing.assert_array_equal(before[:, :7], after[:, :7])
+    assert (np.abs(before - after)[:, 7:].max(-1) > 1e-3).all()
+
+
+def test_only_relative_positions_matter(logits):
+    shifted, _ = apply(CONFIG, positions=np.arange(T)[None] + np.arange(B)[:, None])
+    np.testing.assert_allclose(shifted, logits, rtol=0, atol=1e-5)
+    stretched, _ = apply(CONFIG, positions=np.broadcast_to(2 * np.arange(T), (B, T)))
+    assert np.abs(stretched - logits).max() > 0.1
+
+
+def test_cache_continues_prompts_of_different_lengths(logits):
+    """Prompts are padded on the right; each row goes on where its own prompt ended."""
+    lengths_B, longest, slots = np.array([3, 6, 1, 4]), 6, T + 2
+    rows_B = np.arange(B)
+    positions_BT = np.broadcast_to(np.arange(longest), (B, longest))
+    real_BT = positions_BT < lengths_B[:, None]
+    padded_BT = np.where(real_BT, TOKENS_BT[:, :longest], 0)
+    cache = empty_cache(CONFIG, B, slots)
+    prompt, aux = apply(CONFIG, padded_BT, positions=positions_BT, cache=cache)
+    np.testing.assert_allclose(prompt[real_BT], logits[:, :longest][real_BT], rtol=0, atol=1e-5)
+    for at_B in lengths_B + np.arange(T - longest)[:, None]:
+        tokens_B1, positions_B1 = TOKENS_BT[rows_B, at_B][:, None], at_B[:, None]
+        step, aux = apply(CONFIG, tokens_B1, positions=positions_B1, cache=aux.cache)
+        np.testing.assert_allclose(step[:, 0], logits[rows_B, at_B], rtol=0, atol=1e-5)
+
+
+def test_a_cache_gives_neither_mass_nor_maps():
+    model, cache = CausalLM(CONFIG), empty_cache(CONFIG, B, T)
+    with pytest.raises(ValueError, match="give no cache"):
+        model.apply({"params": PARAMS}, TOKENS_BT, cache=cache, **BITS)
+    with pytest.raises(ValueError, match="give no cache"):
+        model.apply({"params": PARAMS}, TOKENS_BT, cache=cache, mutable=["attention_maps"])
+
+
+@partial(jax.jit, static_argnames="config", compiler_options=QUICK_COMPILE)
+def everything(params, config):
+    """Loss, outputs and maps, and the gradients."""
+
+    def loss_of(params):
+        variables = {"params": params}
+        (logits_BTV, aux), taps = CausalLM(config).apply(
+            variables, TOKENS_BT, mutable=["attention_maps"], **BITS
+        )
+        # Squares, so that the cotangents differ from entry to entry.
+        return (logits_BTV**2).mean() + (aux.mass**2).sum(), (logits_BTV, aux.mass, taps)
+
+    return jax.value_and_grad(loss_of, has_aux=True)(params)
+
+
+@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
+def test_remat_changes_no_number(attention):
+    plain = everything(PARAMS, replace(attention=attention))
+    recomputed = everything(PARAMS, replace(attention=attention, remat=True))
+    assert jax.tree.structure(plain) == jax.tree.structure(recomputed)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(recomputed), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+OTHER_MATHS = {
+    "rope_theta": 10_000.0,
+    "norm_eps": 1e-5,
+    "qkv_bias": False,
+    "tie_embeddings": True,
+    "dtype": "bfloat16",
+}
+OTHER_SHAPES = {
+    "vocab_size": 41,
+    "width": 36,
+    "mlp_width": 31,
+    "num_layers": 3,
+    "num_heads": 9,
+    "num_kv_heads": 2,
+    "head_dim": 10,
+}
+SAME_NUMBERS = {"attention": "xla_chunked", "remat": True}
+
+
+def test_every_field_is_tested():
+    tested = OTHER_MATHS.keys() | OTHER_SHAPES.keys() | SAME_NUMBERS.keys()
+    assert tested == {field.name for field in dataclasses.fields(ModelConfig)}
+
+
+@pytest.mark.parametrize("field", OTHER_MATHS)
+def test_field_changes_the_output(field, logits):
+    others, aux = apply(replace(**{field: OTHER_MATHS[field]}), **BITS)
+    assert others.dtype == aux.mass.dtype == jnp.float32
+    difference = np.abs(others - logits).max()
+    if field == "dtype":
+        assert 1e-3 < difference < 0.05 * np.abs(logits).max()
+    else:
+        assert difference > 0.1
+
+
+@pytest.mark.parametrize("field", OTHER_SHAPES)
+def test_field_changes_the_parameters(field):
+    assert shapes(replace(**{field: OTHER_SHAPES[field]})) != shapes(CONFIG)
+
+
+@pytest.mark.parametrize("field", SAME_NUMBERS)
+def test_field_changes_no_number(field, logits, mass):
+    others, aux = apply(replace(**{field: SAME_NUMBERS[field]}), **BITS)
+    np.testing.assert_allclose(others, logits, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(aux.mass, mass, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_kv_heads": 4}, "must divide num_heads"),
+        ({"head_dim": 7}, "must be even"),
+        ({"num_layers": 0}, "num_layers must be at least 1"),
+    ],
+)
+def test_impossible_shapes(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(**changes)
