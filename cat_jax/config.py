@@ -3,9 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from cat_jax.data.alignment import Match
 from cat_jax.data.factors import Effect, Granularity
+from cat_jax.errors import InputError
 from cat_jax.losses.guidance import Form, Reduce, Scope
 from cat_jax.losses.schedules import Schedule
+
+
+def check_positive(section: str, values: object, *names: str) -> None:
+    """Raises InputError for the first of the fields that is not greater than 0."""
+    for name in names:
+        if not getattr(values, name) > 0:
+            raise InputError(
+                f"{section}.{name} must be greater than 0, got {getattr(values, name)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,7 @@ class GeneratedData:
         test_files: JSONL files to evaluate besides; each is reported under its file name.
         granularity: annotate a cause as "Smoking: 8" (``span``) or "8" (``value``).
         effect: annotate the answer (``target``) or "Answer: ..." (``answer``).
-        trace: annotate each cause's own value too, as depending on its span alone.
+        trace: annotate the text after each cause too, as depending on that cause alone.
     """
 
     game: Literal["stg", "stg_h"] = "stg"
@@ -29,6 +40,9 @@ class GeneratedData:
     granularity: Granularity = "value"
     effect: Effect = "target"
     trace: bool = False
+
+    def __post_init__(self):
+        check_positive("data", self, "train_rows", "test_rows")
 
 
 @dataclass(frozen=True)
@@ -53,11 +67,11 @@ class Scratch:
     """A Llama with random weights and a tokenizer made from the training text.
 
     Attributes:
-        width: D.
-        mlp_width: F.
-        num_layers: N.
-        num_heads: H.
-        num_kv_heads: G.
+        width: of the residual stream.
+        mlp_width: hidden width of the feed-forward blocks.
+        num_layers: transformer blocks.
+        num_heads: query heads; they share the width.
+        num_kv_heads: key/value heads.
         attention: implementation of the attention.
     """
 
@@ -67,6 +81,12 @@ class Scratch:
     num_heads: int = 4
     num_kv_heads: int = 4
     attention: Literal["xla", "xla_chunked"] = "xla"
+
+    def __post_init__(self):
+        if self.width % self.num_heads:
+            raise InputError(
+                f"model.num_heads ({self.num_heads}) must divide model.width ({self.width})"
+            )
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,10 @@ class Guidance:
     reduce: Reduce = "row"
     layers: tuple[int, ...] | None = None
 
+    def __post_init__(self):
+        if self.weight < 0:
+            raise InputError(f"guidance.weight must not be negative, got {self.weight}")
+
 
 PUBLISHED = Guidance(weight=1.0, schedule="exponential", rate=1.0, form="hinge", alpha=2.0)
 """The guidance of CAT (Han et al., EMNLP 2025) as its code most likely ran."""
@@ -134,6 +158,11 @@ class Optimizer:
     clip: float = 1.0
     b2: float = 0.999
 
+    def __post_init__(self):
+        check_positive("optimizer", self, "learning_rate", "clip")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"optimizer.warmup is a share from 0 to 1, got {self.warmup}")
+
 
 @dataclass(frozen=True)
 class Training:
@@ -153,10 +182,14 @@ class Training:
     steps: int = 1_000
     batch_size: int = 64
     max_length: int = 256
-    match: Literal["offsets", "reference"] = "offsets"
+    match: Match = "offsets"
     log_every: int = 20
     eval_every: int = 100
     save_every: int = 500
+
+    def __post_init__(self):
+        counts = ("steps", "batch_size", "max_length", "log_every", "eval_every", "save_every")
+        check_positive("train", self, *counts)
 
 
 @dataclass(frozen=True)
@@ -186,3 +219,7 @@ class Experiment:
     published: bool = False
     resume: bool = False
     out: str = "runs"
+
+    def __post_init__(self):
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"seeds must be different numbers, at least one, got {self.seeds}")

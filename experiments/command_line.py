@@ -24,7 +24,7 @@ def parse_experiment(arguments: Sequence[str], *, default: str, description: str
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else default
     return tyro.cli(
         tyro.conf.AvoidSubcommands[Experiment],
-        prog=f"train_stg {name}",
+        prog=f"python -m experiments.train_stg {name}",
         description=f"{description}\nConfigs: {', '.join(config_names())}.",
         args=arguments,
         default=load_config(name),

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cat_jax.data.alignment import Example, align_records
+from cat_jax.data.alignment import Coverage, Example, align_records
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
@@ -86,6 +86,7 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
     splits = load_splits(config.data, seed)
     texts = (row.text for row in splits.train)
     tokenizer, model, params = make_model(config.model, texts, seed)
+    check_settings(config, tokenizer, model)
     tests = {
         name: make_test_set(name, rows, tokenizer, config) for name, rows in splits.tests.items()
     }
@@ -93,38 +94,58 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
     return Bench(config, seed, folder, tokenizer, model, params, splits, tests, mesh)
 
 
+def check_settings(config: Experiment, tokenizer: PreTrainedTokenizerBase, model: CausalLM) -> None:
+    """Refuses settings that the model cannot honour.
+
+    Raises:
+        InputError: rows longer than the model's positions, or layers that it does not have.
+    """
+    if config.train.max_length > tokenizer.model_max_length:
+        raise InputError(
+            f"train.max_length is {config.train.max_length}, but the model reads at most "
+            f"{tokenizer.model_max_length} tokens"
+        )
+    wrong = [n for n in config.guidance.layers or () if not 0 <= n < model.config.num_layers]
+    if wrong:
+        raise InputError(
+            f"guidance.layers names layer {wrong[0]}, but the model has layers 0 to "
+            f"{model.config.num_layers - 1}"
+        )
+
+
 def make_test_set(
     name: str, rows: Sequence[Record], tokenizer: PreTrainedTokenizerBase, config: Experiment
 ) -> TestSet:
-    """Aligns test rows; every one of them must fit, or the accuracy would be of others."""
+    """Aligns test rows.
+
+    Raises:
+        InputError: a row is too long or has a word that the tokenizer does not know; leaving it
+            out would give the accuracy of other rows.
+    """
     examples, coverage = align(rows, tokenizer, config)
     if coverage.too_long:
         raise InputError(
             f"test set {name!r}: {coverage.too_long} of {len(rows)} rows are longer than "
             f"{config.train.max_length} tokens; raise train.max_length"
         )
-    check_known_words(f"test set {name!r}", examples, tokenizer)
+    unknown = tokenizer.unk_token_id
+    prompts = (example.tokens[~example.target_mask] for example in examples)
+    count = 0 if unknown is None else sum(bool((prompt == unknown).any()) for prompt in prompts)
+    if count:
+        raise InputError(
+            f"test set {name!r}: {count} of {len(rows)} prompts have words that the tokenizer "
+            "does not know; use a pretrained model, or training rows with the same words"
+        )
     return TestSet(examples, [row.target for row in rows])
 
 
-def align(rows: Sequence[Record], tokenizer: PreTrainedTokenizerBase, config: Experiment):
+def align(
+    rows: Sequence[Record], tokenizer: PreTrainedTokenizerBase, config: Experiment
+) -> tuple[list[Example], Coverage]:
     """``align_records`` as the experiment asks."""
     return align_records(
         rows, tokenizer, max_length=config.train.max_length, match=config.train.match
     )
-
-
-def check_known_words(
-    what: str, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Refuses text that the tokenizer can only express as "unknown"."""
-    unknown = tokenizer.unk_token_id
-    count = sum(bool((example.tokens == unknown).any()) for example in examples)
-    if unknown is not None and count:
-        raise InputError(
-            f"{what}: {count} of {len(examples)} rows have words that the tokenizer does not know; "
-            "use a pretrained model with its own tokenizer, or training rows with the same words"
-        )
 
 
 def methods(bench: Bench) -> list[Method]:

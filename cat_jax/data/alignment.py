@@ -104,9 +104,9 @@ def align_records(
     text is the answer and nothing else; otherwise all places of an effect and of its causes
     count, and no row sees beyond itself.
 
-    ``reference`` reproduces the published aligner: it adds the text of the padding token (of the
-    end token where there is none) and searches for exact runs of tokens, with all that misses.
-    ``start`` is ignored.
+    ``reference`` reproduces the published aligner: it adds the padding token (the end token where
+    there is none) and searches for exact runs of tokens, with all that misses. ``start`` is
+    ignored.
 
     The published training skips rows whose mask is all ones over the whole row. They have
     ``causal_count == visible_count``, which the loss skips anyway.
@@ -158,7 +158,6 @@ def find_span(text: str, span: Span) -> list[int]:
     words = span.text.strip()
     if not words:
         return []
-    # The lookup of a plain string is several times faster than the pattern.
     exact = _pattern(words, False).finditer(text) if words in text else ()
     return [m.start() for m in exact] or [m.start() for m in _pattern(words, True).finditer(text)]
 
@@ -236,10 +235,12 @@ def _places(text: str, span: Span, row: TokenRow, only_answer: bool = False) -> 
     """Gives the tokens of each place where the span stands."""
     starts = find_span(text, span)
     words = span.text if span.start is not None else span.text.strip()
-    if only_answer and starts and starts[-1] + len(words) == len(text):
+    if only_answer and starts and starts[-1] + len(words) >= len(text.rstrip()):
         starts = starts[-1:]
     lead = len(words) - len(words.lstrip())
     size = len(words.strip())
+    if not size:
+        return []
     places = (_tokens(row, start + lead, start + lead + size) for start in starts)
     return [place for place in places if place]
 

@@ -117,6 +117,8 @@ def test_all_places_count_but_the_answer_is_at_the_end():
     record = Record("4;8;4;8;", "A", (note("8", "4"),))
     (example,), _ = align(record)
     assert pairs(example) == {1: [0], 5: [0, 4]}
+    (example,), _ = align(Record("8;4;", "8.", (note("8.", "4"), note("8", "4"))))
+    assert pairs(example) == {3: [2], 4: [2]}
 
 
 def test_start_means_this_place_alone():
@@ -127,6 +129,9 @@ def test_start_means_this_place_alone():
     record = Record("4; 8 ;", "A", (note("A", (" 8 ", 2)),))
     (example,), _ = align(record)
     assert pairs(example) == {4: [2]}
+    (example,), coverage = align(Record("4; 8;", "A", (note("A", ("", 3), (" ", 2)),)))
+    assert pairs(example) == {}
+    assert coverage.spans_found == 1
 
 
 @pytest.mark.parametrize(
