@@ -31,7 +31,6 @@ from experiments.splits import Splits, as_published, intervened, load_splits
 CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
 
-Say = Callable[[str], None]
 Progress = Callable[[int, Mapping[str, float]], None]
 
 
@@ -41,7 +40,8 @@ class Method:
 
     name: str
     guidance: Guidance | None
-    rows: list[Record]
+    examples: list[Example]
+    coverage: Coverage
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ def make_test_set(
             f"{config.train.max_length} tokens; raise train.max_length"
         )
     unknown = tokenizer.unk_token_id
-    prompts = (example.tokens[~example.target_mask] for example in examples)
+    # A token that joins the end of the prompt to the answer counts as the answer's: look at one
+    # token at least.
+    prompts = (example.tokens[: max(1, example.target_mask.argmax())] for example in examples)
     count = 0 if unknown is None else sum(bool((prompt == unknown).any()) for prompt in prompts)
     if count:
         raise InputError(
@@ -149,13 +151,38 @@ def align(
 
 
 def methods(bench: Bench) -> list[Method]:
-    """The baseline, CAT, and on request CAT as published, all on the same texts."""
-    config, rows = bench.config, bench.splits.train
-    chosen = [Method("baseline", None, rows), Method("cat", config.guidance, rows)]
-    if config.published:
-        published = load_splits(as_published(config.data), bench.seed).train
-        chosen.append(Method("cat_published", PUBLISHED, published))
+    """The baseline, CAT, and on request CAT as published, all on the same texts.
+
+    Raises:
+        InputError: too few training rows fit, or none of them is annotated.
+    """
+    examples, coverage = align_training(bench, bench.splits.train)
+    chosen = [
+        Method("baseline", None, examples, coverage),
+        Method("cat", bench.config.guidance, examples, coverage),
+    ]
+    if bench.config.published:
+        rows = load_splits(as_published(bench.config.data), bench.seed).train
+        chosen.append(Method("cat_published", PUBLISHED, *align_training(bench, rows)))
     return chosen
+
+
+def align_training(bench: Bench, rows: Sequence[Record]) -> tuple[list[Example], Coverage]:
+    """Aligns training rows and checks that there is something to train on."""
+    config = bench.config.train
+    examples, coverage = align(rows, bench.tokenizer, bench.config)
+    if len(examples) < config.batch_size:
+        raise InputError(
+            f"{len(examples)} of {len(rows)} training rows fit in {config.max_length} tokens, "
+            f"fewer than one batch of {config.batch_size}; add rows, raise train.max_length or "
+            "lower train.batch_size"
+        )
+    if coverage.records_without_mask == coverage.records:
+        raise InputError(
+            "no training row has an annotation whose words stand in its text; CAT needs the field "
+            "'important'"
+        )
+    return examples, coverage
 
 
 def method_folder(folder: Path, seed: int, method: str) -> Path:
@@ -163,30 +190,18 @@ def method_folder(folder: Path, seed: int, method: str) -> Path:
     return folder / f"seed-{seed}" / method
 
 
-def run_method(bench: Bench, method: Method, *, say: Say, progress: Progress) -> Outcome:
+def run_method(bench: Bench, method: Method, progress: Progress) -> Outcome:
     """Trains (or resumes, or only reloads) one method and scores it."""
     folder = method_folder(bench.folder, bench.seed, method.name)
-    examples, coverage = align(method.rows, bench.tokenizer, bench.config)
-    if not examples:
-        raise InputError(
-            f"no training row fits in {bench.config.train.max_length} tokens; "
-            "raise train.max_length"
-        )
-    if method.guidance is not None:
-        if coverage.records_without_mask == coverage.records:
-            raise InputError("no training row has an annotation that was found in its text")
-        say(f"{method.name}: {coverage}")
-    state = train_method(bench, method, examples, folder, progress)
+    state = train_method(bench, method, folder, progress)
     return Outcome(method.name, bench.seed, score(bench, state.params, folder), state.params)
 
 
-def train_method(
-    bench: Bench, method: Method, examples: Sequence[Example], folder: Path, progress: Progress
-) -> TrainState:
+def train_method(bench: Bench, method: Method, folder: Path, progress: Progress) -> TrainState:
     """From the newest checkpoint, if there is one, to the last step."""
     config = bench.config.train
     optimizer = make_optimizer(bench.config.optimizer, config.steps)
-    batches = training_batches(examples, batch_size=config.batch_size, seed=bench.seed)
+    batches = training_batches(method.examples, batch_size=config.batch_size, seed=bench.seed)
     gamma = None
     if method.guidance is not None:
         gamma = guidance_weight(
@@ -194,7 +209,7 @@ def train_method(
             method.guidance.weight,
             rate=method.guidance.rate,
             steps=config.steps,
-            steps_per_epoch=len(examples) // config.batch_size,
+            steps_per_epoch=len(method.examples) // config.batch_size,
         )
     checkpoints = Checkpoints(folder / "checkpoints", settings(bench.config))
     state = new_state(bench.params, optimizer, bench.mesh)

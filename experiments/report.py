@@ -1,15 +1,18 @@
 """What a comparison leaves behind: a table, ``report.json``, ``report.md`` and figures."""
 
+import math
 import os
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import jax
+import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from cat_jax.config import Experiment
 from experiments.comparison import Outcome
@@ -21,9 +24,9 @@ TITLES = {
     "cat_published": "CAT, published loss",
     "iid": "IID",
     "ood": "OOD",
-    "changed_answers": "answers changed",
-    "causal_mass": "causal mass",
-    "seconds_per_step": "s / step",
+    "changed_answers": "changed",
+    "causal_mass": "mass",
+    "seconds_per_step": "ms/step",
 }
 """How methods and scores are called where people read them; test files keep their names."""
 
@@ -36,16 +39,24 @@ annotated causes, averaged over layers, heads and annotated rows of the IID test
 
 
 def summarize(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Per method: the mean of each score, and with several seeds its standard deviation."""
+    """Per method: the mean of each score, and with several seeds its standard deviation.
+
+    A score that is NaN (the causal mass of rows without annotation) becomes None: JSON has no NaN.
+    """
     summary = {}
     for method in dict.fromkeys(outcome.method for outcome in outcomes):
         runs = [outcome for outcome in outcomes if outcome.method == method]
         values = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
-        summary[method] = {name: mean(numbers) for name, numbers in values.items()}
+        summary[method] = _known({name: np.mean(numbers) for name, numbers in values.items()})
         if len(runs) > 1:
-            summary[method]["std"] = {name: stdev(numbers) for name, numbers in values.items()}
-            summary[method]["seeds"] = {str(run.seed): run.scores for run in runs}
+            spreads = {name: np.std(numbers, ddof=1) for name, numbers in values.items()}
+            summary[method]["std"] = _known(spreads)
+            summary[method]["seeds"] = {str(run.seed): _known(run.scores) for run in runs}
     return summary
+
+
+def _known(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if math.isnan(x) else float(x) for name, x in scores.items()}
 
 
 def report_json(config: Experiment, outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
@@ -80,8 +91,10 @@ def cells(summary: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]
     return ["", *(TITLES.get(name, name) for name in names)], rows
 
 
-def format_score(name: str, value: float, std: float | None) -> str:
-    """Shares as percentages, seconds with four digits, and "± std" over seeds."""
+def format_score(name: str, value: float | None, std: float | None) -> str:
+    """Shares as percentages, seconds with four digits, and "± std" over seeds; "–" for None."""
+    if value is None:
+        return "–"
     if name == "seconds_per_step":
         return f"{value:.4f}"
     spread = "" if std is None else f" ± {100 * std:.1f}"
@@ -93,7 +106,8 @@ def terminal_table(summary: dict[str, dict[str, Any]]) -> Table:
     columns, rows = cells(summary)
     table = Table()
     for title in columns:
-        table.add_column(title, justify="right" if title else "left")
+        # As Text, because a file name may hold what rich takes for markup.
+        table.add_column(Text(title), justify="right" if title else "left")
     for row in rows:
         table.add_row(*row)
     return table
@@ -102,11 +116,12 @@ def terminal_table(summary: dict[str, dict[str, Any]]) -> Table:
 def report_page(config: Experiment, report: dict[str, Any], notes: Sequence[str]) -> str:
     """The page ``report.md``: table, figures, and how to get the same again."""
     columns, rows = cells({name: report[name] for name in TITLES if name in report})
+    columns = [plain(title) for title in columns]
     made_on = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     seeds = f"mean ± standard deviation of {len(config.seeds)} seeds"
     return "\n".join(
         [
-            f"# {config.name}",
+            f"# {plain(config.name)}",
             "",
             *("| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *rows)),
             "",
@@ -124,6 +139,11 @@ def report_page(config: Experiment, report: dict[str, Any], notes: Sequence[str]
             "",
         ]
     )
+
+
+def plain(text: str) -> str:
+    """Markdown that reads as ``text``, in a table too."""
+    return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -47,9 +47,13 @@ def compare(config: Experiment, console: Console) -> None:
         console.print(note, markup=False, highlight=False)
 
     for seed in config.seeds:
-        benches.append(make_bench(config, seed, folder))
+        bench = make_bench(config, seed, folder)
+        benches.append(bench)
+        chosen = methods(bench)
         create_folder(folder, config)
-        for method in methods(benches[-1]):
+        for method in chosen:
+            if method.guidance is not None and seed == config.seeds[0]:
+                say(f"annotations for {TITLES[method.name]}: {method.coverage}")
             with progress_bar(console) as bar:
                 task = bar.add_task(
                     f"{TITLES[method.name]}, seed {seed}", total=config.train.steps, loss="-"
@@ -58,7 +62,7 @@ def compare(config: Experiment, console: Console) -> None:
                 def show(step: int, values: Mapping[str, float], bar=bar, task=task) -> None:
                     bar.update(task, completed=step, loss=f"{values['loss']:.3f}")
 
-                outcomes.append(run_method(benches[-1], method, say=say, progress=show))
+                outcomes.append(run_method(bench, method, show))
 
     report = report_json(config, outcomes, time.perf_counter() - started)
     same_seed = [outcome for outcome in outcomes if outcome.seed == config.seeds[0]]

@@ -1,0 +1,208 @@
+"""The main job from command line to report, interrupted and resumed, on generated and own data."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from cat_jax.data.records import write_jsonl
+from cat_jax.data.stg import stg_records
+from cat_jax.train.metrics import read_metrics
+from experiments import train_stg
+from experiments.command_line import exit_status
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "--data.train-rows 300 --data.test-rows 40 --train.steps 12 --train.batch-size 16 "
+    "--train.eval-every 6 --train.save-every 5 --train.log-every 1"
+).split()
+
+
+def command(monkeypatch, *arguments):
+    """Runs the command line in this process; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", ["train_stg", *map(str, arguments)])
+    try:
+        return exit_status(train_stg.main)
+    except SystemExit as stop:  # an unknown option
+        return stop.code
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a small run of all three methods with two seeds."""
+    out = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        status = command(monkeypatch, *SMALL, "--published", "--seeds", 0, 7, "--out", out)
+    assert status == 0
+    return out / "stg_tiny"
+
+
+def test_report_json(finished):
+    report = json.loads((finished / "report.json").read_text())
+    assert list(report)[:3] == ["baseline", "cat", "cat_published"]
+    for method in ("baseline", "cat", "cat_published"):
+        scores, seeds = report[method], report[method]["seeds"]
+        assert set(seeds) == {"0", "7"}
+        for name in ("iid", "ood", "causal_mass", "changed_answers"):
+            values = [seeds[seed][name] for seed in seeds]
+            assert all(0 <= value <= 1 for value in values)
+            np.testing.assert_allclose(scores[name], np.mean(values))
+            np.testing.assert_allclose(scores["std"][name], np.std(values, ddof=1), atol=1e-12)
+    assert report["config"]["train"]["steps"] == 12
+    assert report["seconds"] > 0
+
+
+def test_report_page_shows_the_numbers_and_figures(finished):
+    page = (finished / "report.md").read_text()
+    report = json.loads((finished / "report.json").read_text())
+    cat = next(line for line in page.splitlines() if line.startswith("| CAT |"))
+    assert f"{100 * report['cat']['ood']:.1f} ± {100 * report['cat']['std']['ood']:.1f} %" in cat
+    for figure in re.findall(r"!\[.*\]\((.*)\)", page):
+        pixels = matplotlib.image.imread(finished / figure)
+        assert min(pixels.shape[:2]) > 300
+        assert pixels[..., :3].std() > 0.05  # not blank
+    assert page.count("](figures/") == 2
+
+
+def test_methods_start_from_the_same_parameters_and_rows(finished):
+    first = {}
+    for seed, method in itertools.product((0, 7), ("baseline", "cat", "cat_published")):
+        lines = list(read_metrics(finished / f"seed-{seed}" / method / "metrics.jsonl"))
+        losses = [line["next_token_loss"] for line in lines if line["kind"] == "train"]
+        assert len(losses) == 12
+        first.setdefault(seed, []).append(losses[0])
+    for losses in first.values():
+        np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+    assert abs(first[0][0] - first[7][0]) > 1e-4
+
+
+def test_a_second_run_refuses_the_folder_and_resuming_repeats_the_report(
+    finished, monkeypatch, capsys
+):
+    arguments = (*SMALL, "--published", "--seeds", 0, 7, "--out", finished.parent)
+    before = json.loads((finished / "report.json").read_text())
+    assert command(monkeypatch, *arguments) == 2
+    assert "already holds a run; continue it with --resume" in capsys.readouterr().err
+    assert command(monkeypatch, *arguments, "--resume") == 0
+    after = json.loads((finished / "report.json").read_text())
+    assert after["cat"] == before["cat"]
+    assert command(monkeypatch, *arguments, "--resume", "--train.steps", 13) == 2
+    assert "train.steps: 12 there, 13 now" in capsys.readouterr().err
+
+
+def broken_files(folder):
+    """Files a user might hand over, and what the error must say of each."""
+    good = list(itertools.islice(stg_records(seed=1), 20))
+    write_jsonl(folder / "good.jsonl", good)
+    line = (folder / "good.jsonl").read_text().splitlines()[0]
+    (folder / "torn.jsonl").write_text(f"{line}\n{line[:40]}\n")
+    (folder / "field.jsonl").write_text(f'{line}\n{line}\n{{"input": "a"}}\n')
+    (folder / "empty.jsonl").write_text("")
+    (folder / "words.jsonl").write_text('{"input": "Tell me a joke. ", "target": "no"}\n')
+    return {
+        "missing.jsonl": "missing.jsonl",
+        "torn.jsonl": r"torn.jsonl.*2",
+        "field.jsonl": r"field.jsonl.*3.*target",
+        "empty.jsonl": "empty.jsonl holds no records",
+        "words.jsonl": "words that the tokenizer does not know",
+    }
+
+
+def test_bad_files_stop_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    for name, message in broken_files(tmp_path).items():
+        test_file = ("--data.test-files", tmp_path / name)
+        assert command(monkeypatch, *SMALL, *test_file, "--out", tmp_path / "runs") == 2
+        error = capsys.readouterr().err
+        assert re.search(message, error), error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.max-length", 12], "40 of 40 rows are longer than 12 tokens"),
+        (["--guidance.layers", 0, 2], "names layer 2, but the model has layers 0 to 1"),
+        (["--train.batch-size", 301], "300 of 300 training rows fit in 256 tokens, fewer than one batch of 301"),
+        (["--resume"], "nothing to resume"),
+        (["--data.test-rows", 0], "data.test_rows must be greater than 0"),
+        (["--guidance.wieght", 1], "--guidance.weight"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, monkeypatch, capsys, arguments, message):
+    status = command(monkeypatch, *SMALL, *arguments, "--out", tmp_path / "runs")
+    assert status == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_same_report(finished, tmp_path, signum):
+    words = [sys.executable, "-m", "experiments.train_stg", *SMALL, "--out", str(tmp_path)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "stg_tiny/seed-0/cat/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while sum(1 for _ in read_metrics(log)) < 7 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signum)
+    _, error = process.communicate(timeout=60)
+    if signum == signal.SIGTERM:
+        assert process.returncode == 128 + signum
+        assert re.search(r"stopped; step \d+ is saved; add --resume to continue", error)
+    assert not (tmp_path / "stg_tiny/report.json").exists()
+
+    subprocess.run([*words, "--resume"], cwd=ROOT, env=environment, check=True)
+    resumed = json.loads((tmp_path / "stg_tiny/report.json").read_text())
+    undisturbed = json.loads((finished / "report.json").read_text())
+    for method in ("baseline", "cat"):
+        for name in ("iid", "ood", "causal_mass", "changed_answers"):
+            assert resumed[method][name] == undisturbed[method]["seeds"]["0"][name]
+
+
+@pytest.mark.slow
+def test_cat_beats_plain_fine_tuning_out_of_distribution(tmp_path, monkeypatch):
+    arguments = ("--train.steps", 800, "--train.eval-every", 800, "--data.train-rows", 20_000)
+    assert command(monkeypatch, *arguments, "--out", tmp_path) == 0
+    report = json.loads((tmp_path / "stg_tiny/report.json").read_text())
+    assert report["baseline"]["iid"] > 0.9
+    assert report["cat"]["iid"] > 0.9
+    assert report["baseline"]["ood"] < 0.75
+    assert report["cat"]["ood"] > 0.85
+    assert report["cat"]["changed_answers"] < 0.5 * report["baseline"]["changed_answers"]
+
+
+@pytest.mark.slow
+def test_a_pretrained_model_trains_on_ones_own_files(shared, tmp_path, monkeypatch):
+    for split, count in (("train", 64), ("iid", 8), ("ood", 8)):
+        rows = itertools.islice(stg_records(split=split, seed=3, prefix=False), count)
+        write_jsonl(tmp_path / f"{split}.jsonl", list(rows))
+    files = [
+        word
+        for split in ("train", "iid", "ood")
+        for word in (f"--data.{split}", tmp_path / f"{split}.jsonl")
+    ]
+    status = command(
+        monkeypatch,
+        *("own_data", "--model.name", shared / "models/stories260K", *files),
+        *("--model.dtype", "float32", "--optimizer.learning-rate", 1e-3),
+        *("--train.steps", 16, "--train.batch-size", 8, "--train.log-every", 1),
+        *("--train.eval-every", 16, "--out", tmp_path / "runs"),
+    )
+    assert status == 0
+    for method in ("baseline", "cat"):
+        lines = read_metrics(tmp_path / f"runs/own_data/seed-0/{method}/metrics.jsonl")
+        losses = [line["next_token_loss"] for line in lines if line["kind"] == "train"]
+        assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
+    report = json.loads((tmp_path / "runs/own_data/report.json").read_text())
+    assert "changed_answers" not in report["cat"]
