@@ -39,6 +39,7 @@ setup(
             "hypothesis>=6.140",
             "beartype>=0.22",
             "scipy>=1.15",
+            "markdown-it-py>=3.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
             # The parity oracle; its CPU build has wheels for this Python alone.

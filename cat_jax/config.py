@@ -132,7 +132,7 @@ class Guidance:
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        if self.weight < 0:
+        if not self.weight >= 0:  # NaN, too, is not
             raise InputError(f"guidance.weight must not be negative, got {self.weight}")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cat_jax.data.alignment import Coverage, Example, align_records
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance
+from cat_jax.data.alignment import Coverage, Example, align_records
 from cat_jax.data.pipeline import training_batches
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
@@ -253,15 +253,15 @@ def score(bench: Bench, params: Any, folder: Path) -> dict[str, float]:
     scores = {name: accuracy(bench, params, test) for name, test in bench.tests.items()}
     scores["causal_mass"] = causal_mass(bench.model, params, bench.tests["iid"].examples)
     if isinstance(bench.config.data, GeneratedData):
-        scores["changed_answers"] = changed_by_intervention(bench, params)
+        scores["changed_answers"] = changed_by_intervention(bench, bench.config.data, params)
     lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
     scores["seconds_per_step"] = median(line["seconds_per_step"] for line in lines)
     return scores
 
 
-def changed_by_intervention(bench: Bench, params: Any) -> float:
+def changed_by_intervention(bench: Bench, data: GeneratedData, params: Any) -> float:
     """Share of IID answers that change when only the spurious factors are redrawn."""
-    rows = intervened(bench.config.data, bench.splits.tests["iid"], bench.seed)
+    rows = intervened(data, bench.splits.tests["iid"], bench.seed)
     after = make_test_set("iid, intervened", rows, bench.tokenizer, bench.config)
     given = [
         answers(bench.model, params, bench.tokenizer, test.examples)

@@ -1,6 +1,7 @@
 """The two figures of a comparison."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.evaluation import answers
 from cat_jax.train.metrics import read_metrics
 from experiments.comparison import Bench, Outcome, align, method_folder
-from experiments.report import TITLES
+from experiments.report import METHOD_TITLES
 from experiments.splits import spurious_spans
 
 
@@ -31,8 +32,10 @@ def attention_figure(bench: Bench, outcomes: Sequence[Outcome]) -> Figure:
     attention = {}
     for outcome in outcomes:
         maps_NBHQK = attention_maps(bench.model, outcome.params, tokens_BT)
-        attention[TITLES[outcome.method]] = np.asarray(maps_NBHQK[:, 0, :, answer].mean((0, 1)))
-    tokens = [bench.tokenizer.decode([token]) for token in example.tokens[: answer + 1]]
+        attention[METHOD_TITLES[outcome.method]] = np.asarray(
+            maps_NBHQK[:, 0, :, answer].mean((0, 1))
+        )
+    tokens = [str(bench.tokenizer.decode([token])) for token in example.tokens[: answer + 1]]
     causes = [cause for note in record.important for cause in note.causes]
     return answer_attention_figure(
         tokens,
@@ -61,7 +64,7 @@ def marked_tokens(bench: Bench, record: Record, spans: Sequence[Span]) -> np.nda
     target = Span(record.target, len(record.input))
     marked = dataclasses.replace(record, important=(Annotation(target, tuple(spans)),))
     (example,), _ = align([marked], bench.tokenizer, bench.config)
-    return example.k_bits.any(-1)
+    return np.asarray(example.k_bits.any(-1))
 
 
 def training_figure(folder: Path, outcomes: Sequence[Outcome]) -> Figure:
@@ -69,6 +72,6 @@ def training_figure(folder: Path, outcomes: Sequence[Outcome]) -> Figure:
     history: dict[str, list[dict[str, Any]]] = {}
     for outcome in outcomes:
         lines = read_metrics(method_folder(folder, outcome.seed, outcome.method) / "metrics.jsonl")
-        points = [line for line in lines if line["kind"] == "eval"]
-        history.setdefault(TITLES[outcome.method], []).extend(points)
+        points = [{"causal_mass": math.nan} | line for line in lines if line["kind"] == "eval"]
+        history.setdefault(METHOD_TITLES[outcome.method], []).extend(points)
     return training_curves_figure(history)

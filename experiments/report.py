@@ -6,7 +6,6 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,23 +17,25 @@ from cat_jax.config import Experiment
 from experiments.comparison import Outcome
 from experiments.run_folder import settings
 
-TITLES = {
+METHOD_TITLES = {
     "baseline": "plain fine-tuning",
     "cat": "CAT",
     "cat_published": "CAT, published loss",
-    "iid": "IID",
-    "ood": "OOD",
-    "changed_answers": "changed",
-    "causal_mass": "mass",
+}
+SCORE_TITLES = {
+    "iid": "IID %",
+    "ood": "OOD %",
+    "changed_answers": "changed %",
+    "causal_mass": "mass %",
     "seconds_per_step": "ms/step",
 }
 """How methods and scores are called where people read them; test files keep their names."""
 
 EXPLANATIONS = """\
 IID and OOD are exact-match accuracy of greedy answers; out of distribution the spurious
-factors are drawn independently of the causal ones. *Answers changed*: share of IID answers that
-change when only the spurious factors are redrawn (0 is right). *Causal mass*: attention on
-annotated causes, averaged over layers, heads and annotated rows of the IID test set.
+factors are drawn independently of the causal ones. *Changed*: share of IID answers that
+change when only the spurious factors are redrawn (0 is right). *Mass*: attention on annotated
+causes, averaged over layers, heads and annotated rows of the IID test set.
 """
 
 
@@ -84,21 +85,21 @@ def cells(summary: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]
     names = [name for name in next(iter(summary.values())) if name not in ("std", "seeds")]
     rows = []
     for method, scores in summary.items():
-        row = [TITLES[method]]
+        row = [METHOD_TITLES[method]]
         for name in names:
             row.append(format_score(name, scores[name], scores.get("std", {}).get(name)))
         rows.append(row)
-    return ["", *(TITLES.get(name, name) for name in names)], rows
+    return ["", *(SCORE_TITLES.get(name, f"{name} %") for name in names)], rows
 
 
 def format_score(name: str, value: float | None, std: float | None) -> str:
-    """Shares as percentages, seconds with four digits, and "± std" over seeds; "–" for None."""
+    """Shares in percent with "± std" over seeds, times in milliseconds; "–" for None."""
     if value is None:
         return "–"
     if name == "seconds_per_step":
-        return f"{value:.4f}"
+        return f"{1000 * value:.1f}"
     spread = "" if std is None else f" ± {100 * std:.1f}"
-    return f"{100 * value:.1f}{spread} %"
+    return f"{100 * value:.1f}{spread}"
 
 
 def terminal_table(summary: dict[str, dict[str, Any]]) -> Table:
@@ -115,7 +116,7 @@ def terminal_table(summary: dict[str, dict[str, Any]]) -> Table:
 
 def report_page(config: Experiment, report: dict[str, Any], notes: Sequence[str]) -> str:
     """The page ``report.md``: table, figures, and how to get the same again."""
-    columns, rows = cells({name: report[name] for name in TITLES if name in report})
+    columns, rows = cells({name: report[name] for name in METHOD_TITLES if name in report})
     columns = [plain(title) for title in columns]
     made_on = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     seeds = f"mean ± standard deviation of {len(config.seeds)} seeds"
@@ -144,11 +145,3 @@ def report_page(config: Experiment, report: dict[str, Any], notes: Sequence[str]
 def plain(text: str) -> str:
     """Markdown that reads as ``text``, in a table too."""
     return re.sub(r"([\\`*_\[\]<>|~&$])", r"\\\1", " ".join(text.split()))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -36,7 +36,11 @@ def check_folder(config: Experiment) -> Path:
         return folder
     if not saved.is_file():
         raise InputError(f"nothing to resume: {saved} does not exist; leave out --resume")
-    changed = _differences(json.loads(saved.read_text()), settings(config))
+    try:
+        old = json.loads(saved.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{saved} is not valid JSON ({error}); remove {folder}") from error
+    changed = _differences(old, settings(config))
     if changed:
         raise InputError(
             f"{folder} was made with other settings ({'; '.join(changed)}); "
@@ -47,8 +51,15 @@ def check_folder(config: Experiment) -> Path:
 
 def create_folder(folder: Path, config: Experiment) -> None:
     """Makes the folder and notes the settings in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(settings(config), indent=2) + "\n")
+    write_text(folder / CONFIG_FILE, json.dumps(settings(config), indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -17,6 +17,9 @@ from cat_jax.errors import InputError
 GENERATORS = {"stg": stg.stg_records, "stg_h": stg_h.stg_h_records}
 INTERVENTIONS = {"stg": stg.intervene, "stg_h": stg_h.intervene}
 
+RESERVED = ("causal_mass", "changed_answers", "seconds_per_step", "std", "seeds")
+"""What a report holds beside the accuracy of each test set; no test set may be called so."""
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -30,7 +33,8 @@ def load_splits(data: GeneratedData | JsonlData, seed: int) -> Splits:
     """Generates or reads the rows; ``seed`` matters to generated ones alone.
 
     Raises:
-        InputError: a file is missing, empty or malformed, or two files share a name.
+        InputError: a file is missing, empty or malformed, two files share a name, or a file has
+            a name that reports use.
     """
     if isinstance(data, GeneratedData):
         train = list(itertools.islice(records(data, "train", seed), data.train_rows))
@@ -43,6 +47,10 @@ def load_splits(data: GeneratedData | JsonlData, seed: int) -> Splits:
         tests = {"iid": read_rows(data.iid), "ood": read_rows(data.ood)}
     for file in data.test_files:
         name = Path(file).stem
+        if name in RESERVED:
+            raise InputError(
+                f"data.test_files: {name!r} means something else in reports; rename {file}"
+            )
         if name in tests:
             raise InputError(f"data.test_files: two test sets are named {name!r}; rename {file}")
         tests[name] = read_rows(file)
@@ -88,5 +96,5 @@ def spurious_spans(data: GeneratedData | JsonlData, record: Record) -> list[Span
     if isinstance(data, JsonlData):
         return []
     names = {"stg": stg.SPURIOUS, "stg_h": stg_h.SPURIOUS}[data.game]
-    found = find_factors(record.input, names)
+    found = find_factors(record.input, tuple(names))
     return [Span(match[0], match.start()) for match in found.values()]

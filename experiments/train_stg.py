@@ -13,19 +13,20 @@ from experiments.command_line import exit_status, parse_experiment
 from experiments.comparison import Bench, Outcome, make_bench, methods, run_method
 from experiments.figures import attention_figure, training_figure
 from experiments.report import (
-    TITLES,
+    METHOD_TITLES,
     report_json,
     report_page,
     summarize,
     terminal_table,
-    write_text,
 )
-from experiments.run_folder import check_folder, create_folder
+from experiments.run_folder import check_folder, create_folder, write_text
 
 
 def main() -> None:
     """Runs the experiment that the command line describes."""
-    compare(parse_experiment(sys.argv[1:], default="stg_tiny", description=__doc__), Console())
+    compare(
+        parse_experiment(sys.argv[1:], default="stg_tiny", description=__doc__ or ""), Console()
+    )
 
 
 def compare(config: Experiment, console: Console) -> None:
@@ -53,10 +54,10 @@ def compare(config: Experiment, console: Console) -> None:
         create_folder(folder, config)
         for method in chosen:
             if method.guidance is not None and seed == config.seeds[0]:
-                say(f"annotations for {TITLES[method.name]}: {method.coverage}")
+                say(f"annotations for {METHOD_TITLES[method.name]}: {method.coverage}")
             with progress_bar(console) as bar:
                 task = bar.add_task(
-                    f"{TITLES[method.name]}, seed {seed}", total=config.train.steps, loss="-"
+                    f"{METHOD_TITLES[method.name]}, seed {seed}", total=config.train.steps, loss="-"
                 )
 
                 def show(step: int, values: Mapping[str, float], bar=bar, task=task) -> None:
@@ -73,7 +74,7 @@ def compare(config: Experiment, console: Console) -> None:
     write_text(folder / "report.md", report_page(config, report, notes))
     write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
     console.print(terminal_table(summarize(outcomes)))
-    console.print(f"report: {folder / 'report.md'}", highlight=False)
+    console.print(f"report: {folder / 'report.md'}", markup=False, highlight=False)
 
 
 def progress_bar(console: Console) -> Progress:

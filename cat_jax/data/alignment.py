@@ -122,7 +122,8 @@ def align_records(
         The examples in the order of the records, and what was found.
 
     Raises:
-        InputError: a tokenizer without offsets or end token, or an unknown ``match``.
+        InputError: a tokenizer without offsets or end token, an unknown ``match``, or a span
+            with a ``start`` under ``reference``.
     """
     if match not in ("offsets", "reference"):
         raise InputError(f'match must be "offsets" or "reference", not {match!r}')

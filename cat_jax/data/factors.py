@@ -47,12 +47,17 @@ def annotated_record(
     effect: Effect,
     trace: bool,
 ) -> Record:
-    """Annotate the answer with the causal factors of the text, all with exact offsets."""
-    group = 0 if granularity == "span" else "value"
+    """Annotate the answer with the causal factors of the text.
+
+    Whole factors and the answer stand once in the text, and are written as published, by their
+    words alone; a value may stand again elsewhere and carries its offset.
+    """
     matches = find_factors(text, causal).values()
-    causes = tuple(Span(match[group], match.start(group)) for match in matches)
-    lead = ANSWER if effect == "answer" else ""
-    answer = Span(lead + target, len(text) - len(lead))
+    if granularity == "span":
+        causes = tuple(Span(match[0]) for match in matches)
+    else:
+        causes = tuple(Span(match["value"], match.start("value")) for match in matches)
+    answer = Span(target if effect == "target" else ANSWER + target)
     traced = tuple(_traced(text, match) for match in matches) if trace else ()
     return Record(text, target, (Annotation(answer, causes), *traced))
 
@@ -66,7 +71,7 @@ def _traced(text: str, match: re.Match[str]) -> Annotation:
     following = re.compile(r"\s*(\w+|\S)").match(text, match.end())
     if following is None:
         raise InputError(f"nothing follows {match[0]!r} in {text!r}")
-    return Annotation(Span(following[1], following.start(1)), (Span(match[0], match.start()),))
+    return Annotation(Span(following[1], following.start(1)), (Span(match[0]),))
 
 
 def find_factors(text: str, names: tuple[str, ...]) -> dict[str, re.Match[str]]:

@@ -1,20 +1,20 @@
 """Examples to batches: padded once, shuffled by grain, with a position that can be saved."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-from cat_jax.data.alignment import Example
 
+from cat_jax.data.alignment import Example
 from cat_jax.errors import InputError
-from cat_jax.types import Array
 
 
 class Batch(NamedTuple):
     """Rows padded on the right with token 0, where nothing is trained and nothing is annotated.
 
-    Causal attention never looks right, so the padding changes no other position.
+    Causal attention never looks right, so the padding changes no other position. The fields are
+    numpy arrays on the host and jax arrays inside a jitted function.
 
     Attributes:
         tokens_BT: token ids, int32.
@@ -25,12 +25,12 @@ class Batch(NamedTuple):
         visible_count_BT: keys each row sees, int32.
     """
 
-    tokens_BT: Array | np.ndarray
-    target_mask_BT: Array | np.ndarray
-    q_bits_BTW: Array | np.ndarray
-    k_bits_BTW: Array | np.ndarray
-    causal_count_BT: Array | np.ndarray
-    visible_count_BT: Array | np.ndarray
+    tokens_BT: Any
+    target_mask_BT: Any
+    q_bits_BTW: Any
+    k_bits_BTW: Any
+    causal_count_BT: Any
+    visible_count_BT: Any
 
 
 def stack_examples(examples: Sequence[Example]) -> Batch:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cat_jax.data.bitset import Rectangle
 from cat_jax.data.records import Record
+from cat_jax.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,15 +22,24 @@ def reference_rectangles(
     """Finds every place of every span; a cause counts if it ends before the effect's first row.
 
     Args:
-        record: spans are searched by their words; ``start`` is ignored.
+        record: spans are searched by their words.
         ids: the tokens of its text.
         tokenizer: the one they are from.
 
     Returns:
         Rows and columns of each place of an effect, and how many spans were found.
+
+    Raises:
+        InputError: a span has a ``start``, which the published aligner cannot follow.
     """
     rectangles, found = [], 0
     for note in record.important:
+        pinned = [span for span in (note.effect, *note.causes) if span.start is not None]
+        if pinned:
+            raise InputError(
+                f"reference matching finds words by themselves, but {pinned[0].text!r} is "
+                "annotated with a start; match by offsets, or leave the start out"
+            )
         effects = _places(note.effect.text, ids, tokenizer)
         causes = [_places(cause.text, ids, tokenizer) for cause in note.causes]
         found += bool(effects) + sum(map(bool, causes))
@@ -43,8 +53,8 @@ def reference_rectangles(
 
 def _places(words: str, ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[range]:
     bare = _encode(words, tokenizer)
-    first, second = _encode("a a", tokenizer)
-    if first == second:  # the tokenizer itself puts a space before a text's first word
+    # Whether the tokenizer itself puts a space before a text's first word.
+    if _encode("a a", tokenizer) == 2 * _encode("a", tokenizer):
         return [range(start, start + len(bare)) for start in _runs(bare, ids)]
     spaced = _encode(f" {words}", tokenizer)
     starts, size = _runs(spaced, ids), len(spaced)

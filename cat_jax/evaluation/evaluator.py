@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from cat_jax.data.alignment import Example
 from cat_jax.data.pipeline import Batch, stack_examples
 from cat_jax.evaluation.decode import greedy_decode
 from cat_jax.losses import attention_guidance_loss
-from cat_jax.models import CausalLM
+from cat_jax.models import Aux, CausalLM
 
 
 def answers(
@@ -37,7 +37,7 @@ def answers(
         params,
         prompts,
         max_new_tokens=longest + 4,
-        stop_ids=(tokenizer.eos_token_id,),
+        stop_ids=(cast("int", tokenizer.eos_token_id),),
         batch_size=batch_size,
     )
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
@@ -75,8 +75,10 @@ def causal_mass(
 
 @partial(jax.jit, static_argnums=0)
 def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> jax.Array:
-    _, aux = model.apply(
+    outputs = model.apply(
         {"params": params}, batch.tokens_BT, q_bits=batch.q_bits_BTW, k_bits=batch.k_bits_BTW
     )
+    _, aux = cast("tuple[jax.Array, Aux]", outputs)
+    assert aux.mass is not None  # bits were given
     _, metrics = attention_guidance_loss(aux.mass, batch.causal_count_BT, batch.visible_count_BT)
     return metrics["causal_mass"]

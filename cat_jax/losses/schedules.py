@@ -1,19 +1,16 @@
 """How the weight of the guidance loss falls during training."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import jax.numpy as jnp
 import optax
-
-from cat_jax.types import Array
 
 Schedule = Literal["exponential", "linear", "cosine", "constant"]
 
 
 def guidance_weight(
     schedule: Schedule, weight: float, *, rate: float, steps: int, steps_per_epoch: int
-) -> Callable[[Array], Array]:
+) -> optax.Schedule:
     """Returns gamma as a function of the step, counted from 0.
 
     ``exponential`` is the paper's: weight * exp(-rate * epoch), epochs counted from 0 and gamma
@@ -21,7 +18,7 @@ def guidance_weight(
     ``steps``.
     """
     if schedule == "exponential":
-        return lambda step: weight * jnp.exp(-rate * (step // steps_per_epoch))
+        return lambda step: weight * jnp.exp(-rate * (jnp.asarray(step) // steps_per_epoch))
     if schedule == "linear":
         return optax.linear_schedule(weight, 0.0, steps)
     if schedule == "cosine":

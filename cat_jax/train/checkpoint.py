@@ -48,8 +48,8 @@ class Checkpoints:
             position=ocp.args.JsonRestore(),
         )
         restored = self._manager.restore(self.latest_step(), args=items)
-        batches.set_state(restored.position)
-        return restored.state
+        batches.set_state(restored["position"])
+        return restored["state"]
 
     def close(self) -> None:
         """Releases the folder."""

@@ -1,6 +1,7 @@
 """Numbers on their way out: one JSON line and one TensorBoard event each."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +24,11 @@ class MetricsLog:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Appends the values of one step, visible to readers at once."""
+        """Appends the values of one step, visible to readers at once.
+
+        A value that is NaN (the causal mass of rows without annotation) is left out.
+        """
+        values = {name: value for name, value in values.items() if not math.isnan(value)}
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():

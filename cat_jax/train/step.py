@@ -1,15 +1,18 @@
 """One pure optimizer step over both objectives."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from cat_jax.config import Guidance
 from cat_jax.data.pipeline import Batch
 from cat_jax.losses import attention_guidance_loss, next_token_loss
-from cat_jax.models import CausalLM
+from cat_jax.models import Aux, CausalLM
 from cat_jax.sharding import replicated, split_rows
 from cat_jax.train.state import TrainState
 from cat_jax.types import Array
@@ -19,20 +22,22 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def combined_loss(
-    model: CausalLM, params, batch: Batch, guidance: Guidance | None, gamma: Array | float
+    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, gamma: ArrayLike
 ) -> tuple[Array, Metrics]:
     """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
 
     Without guidance the statistic is not computed at all: plain fine-tuning pays nothing for it.
     """
-    bits = {} if guidance is None else {"q_bits": batch.q_bits_BTW, "k_bits": batch.k_bits_BTW}
+    q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
     with jax.named_scope("forward"):
-        logits_BTV, aux = model.apply({"params": params}, batch.tokens_BT, **bits)
+        outputs = model.apply({"params": params}, batch.tokens_BT, q_bits=q_bits, k_bits=k_bits)
+        logits_BTV, aux = cast("tuple[Array, Aux]", outputs)
     with jax.named_scope("next_token_loss"):
         loss, metrics = next_token_loss(logits_BTV, batch.tokens_BT, batch.target_mask_BT)
     metrics = {"next_token_loss": loss, **metrics}
     if guidance is None:
         return loss, {"loss": loss, **metrics}
+    assert aux.mass is not None  # bits were given
     with jax.named_scope("guidance_loss"):
         guided, guided_metrics = attention_guidance_loss(
             aux.mass,
@@ -45,7 +50,7 @@ def combined_loss(
             layers=guidance.layers,
         )
     total = loss + gamma * guided
-    metrics |= {"guidance_loss": guided, "gamma": gamma, **guided_metrics}
+    metrics |= {"guidance_loss": guided, "gamma": jnp.asarray(gamma), **guided_metrics}
     return total, {"loss": total, **metrics}
 
 
@@ -54,7 +59,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     guidance: Guidance | None = None,
-    gamma: Callable[[Array], Array] | None = None,
+    gamma: optax.Schedule | None = None,
 ) -> TrainStep:
     """Compiles ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
 

@@ -345,3 +345,10 @@ def test_offsets_find_generated_spans(tokenizer, data):
     assert found == [cause.text for cause in record.important[0].causes]
     effect_tokens = [ids[i + 1] for i in pairs(example)]
     assert tokenizer.decode(effect_tokens).strip() == record.important[0].effect.text
+
+
+def test_reference_matching_refuses_a_start(shared):
+    tokenizer = AutoTokenizer.from_pretrained(shared / "tokenizers/qwen2.5")
+    (record,) = islice(stg_records(seed=0, granularity="value"), 1)
+    with pytest.raises(InputError, match="annotated with a start; match by offsets"):
+        align_records([record], tokenizer, max_length=256, match="reference")

@@ -21,10 +21,11 @@ from experiments import train_stg
 from experiments.command_line import exit_status
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = (
-    "--data.train-rows 300 --data.test-rows 40 --train.steps 12 --train.batch-size 16 "
-    "--train.eval-every 6 --train.save-every 5 --train.log-every 1"
-).split()
+SMALL = [
+    *("--data.train-rows", "300", "--data.test-rows", "40"),
+    *("--train.steps", "12", "--train.batch-size", "16"),
+    *("--train.eval-every", "6", "--train.save-every", "5", "--train.log-every", "1"),
+]
 
 
 def command(monkeypatch, *arguments):
@@ -65,7 +66,7 @@ def test_report_page_shows_the_numbers_and_figures(finished):
     page = (finished / "report.md").read_text()
     report = json.loads((finished / "report.json").read_text())
     cat = next(line for line in page.splitlines() if line.startswith("| CAT |"))
-    assert f"{100 * report['cat']['ood']:.1f} ± {100 * report['cat']['std']['ood']:.1f} %" in cat
+    assert f"{100 * report['cat']['ood']:.1f} ± {100 * report['cat']['std']['ood']:.1f} |" in cat
     for figure in re.findall(r"!\[.*\]\((.*)\)", page):
         pixels = matplotlib.image.imread(finished / figure)
         assert min(pixels.shape[:2]) > 300
@@ -132,7 +133,10 @@ def test_bad_files_stop_before_anything_is_written(tmp_path, monkeypatch, capsys
     [
         (["--train.max-length", 12], "40 of 40 rows are longer than 12 tokens"),
         (["--guidance.layers", 0, 2], "names layer 2, but the model has layers 0 to 1"),
-        (["--train.batch-size", 301], "300 of 300 training rows fit in 256 tokens, fewer than one batch of 301"),
+        (
+            ["--train.batch-size", 301],
+            "300 of 300 training rows fit in 256 tokens, fewer than one batch of 301",
+        ),
         (["--resume"], "nothing to resume"),
         (["--data.test-rows", 0], "data.test_rows must be greater than 0"),
         (["--guidance.wieght", 1], "--guidance.weight"),

@@ -119,7 +119,9 @@ def test_the_loss_falls(undisturbed):
 
 
 @pytest.mark.parametrize("fatal", [2, 7, 12])
-def test_a_crash_costs_only_the_steps_since_the_last_checkpoint(tmp_path, examples, undisturbed, fatal):
+def test_a_crash_costs_only_the_steps_since_the_last_checkpoint(
+    tmp_path, examples, undisturbed, fatal
+):
     run = Run(tmp_path, examples)
     with pytest.raises(Killed):
         run(on_step=kill_at(fatal))
