@@ -37,7 +37,6 @@ setup(
         "test": [
             "pytest>=9.0",
             "hypothesis>=6.140",
-            "beartype>=0.22",
             "scipy>=1.15",
             "markdown-it-py>=3.0",
             "ruff>=0.14",

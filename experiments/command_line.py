@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -63,4 +64,7 @@ def exit_status(main: Callable[[], None]) -> int:
     except Interrupted as error:
         print(f"{error}; add --resume to continue", file=sys.stderr)
         return 128 + error.signum
+    except KeyboardInterrupt:  # between two trainings
+        print("stopped; finished runs are saved, add --resume to continue", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0

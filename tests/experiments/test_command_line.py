@@ -127,6 +127,7 @@ def raising(error):
         (Diverged("nan at step 3"), 1, "error: nan at step 3\n"),
         (Interrupted("stopped", signal.SIGINT), 130, "stopped; add --resume to continue\n"),
         (Interrupted("stopped", signal.SIGTERM), 143, "stopped; add --resume to continue\n"),
+        (KeyboardInterrupt(), 130, "stopped; finished runs are saved, add --resume to continue\n"),
     ],
 )
 def test_what_users_can_mend_is_a_sentence_and_a_status(capsys, error, status, said):
