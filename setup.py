@@ -1,14 +1,17 @@
 """Package metadata; tools are configured in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+VERSION = re.search(r'__version__ = "(.*)"', Path("cat_jax/__init__.py").read_text("utf-8"))[1]
+
 setup(
     name="cat-jax",
-    version="0.1.0",
+    version=VERSION,
     description="Causal attention tuning of language models in JAX",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=Path("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

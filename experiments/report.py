@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from cat_jax import __version__
 from cat_jax.config import Experiment
 from experiments.comparison import Outcome
 from experiments.run_folder import settings
@@ -71,12 +72,12 @@ def report_json(config: Experiment, outcomes: Sequence[Outcome], seconds: float)
 
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
-    packages = ("cat-jax", "jax", "flax", "optax")
     return {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),
-        **{name: version(name) for name in packages},
+        "cat-jax": __version__,
+        **{name: version(name) for name in ("jax", "flax", "optax")},
     }
 
 

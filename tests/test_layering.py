@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "pallas_kernels",
+    "cat_jax.__version__",
     "cat_jax.errors",
     "cat_jax.types",
     "cat_jax.sharding",
