@@ -9,7 +9,7 @@ CONFIG = Experiment(
     name="stg_tiny",
     data=GeneratedData(game="stg", train_rows=40_000, test_rows=1_000, trace=True),
     model=Scratch(),
-    guidance=Guidance(weight=3.0, form="mass_nll", scope="head"),
+    guidance=Guidance(weight=10.0, form="mass_nll", scope="head"),
     optimizer=Optimizer(learning_rate=3e-3, b2=0.98),
-    train=Training(steps=1_500, batch_size=64, log_every=20, eval_every=100, save_every=500),
+    train=Training(steps=3_000, batch_size=64, log_every=20, eval_every=100, save_every=500),
 )
