@@ -20,3 +20,8 @@ def shared() -> Path:
             pytest.fail(f"CI=true but the reference data is missing: {SHARED}")
         pytest.skip(f"no reference data at {SHARED}")
     return SHARED
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
