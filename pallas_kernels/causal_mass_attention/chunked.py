@@ -188,11 +188,10 @@ def _attend_primal(
 
 
 def _attend_forward(scale: float, offset: int, rows: _Rows, columns: _Columns):
-    results = _forward(scale, offset, rows, columns)
-    out, mass, lse = (
-        None if x is None else checkpoint_name(x, name)
-        for x, name in zip(results, RESIDUAL_NAMES, strict=True)
-    )
+    out, mass, lse = _forward(scale, offset, rows, columns)
+    out_name, mass_name, lse_name = RESIDUAL_NAMES
+    out, lse = checkpoint_name(out, out_name), checkpoint_name(lse, lse_name)
+    mass = None if mass is None else checkpoint_name(mass, mass_name)
     return (out, mass), (rows, columns, out, mass, lse)
 
 
