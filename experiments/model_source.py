@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cat_jax.config import Pretrained, Scratch
+from cat_jax.config import Pretrained, PretrainedLora, Scratch
 from cat_jax.data.tokenizer import train_tokenizer
+from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig, load_pretrained
+
+NO_TOKENIZER = "holds no tokenizer that transformers can read: add its tokenizer.json"
 
 
 def make_model(
@@ -27,9 +30,14 @@ def make_model(
     """
     if isinstance(source, Pretrained):
         config, params = load_pretrained(
-            source.name, attention=source.attention, remat=source.remat, dtype=source.dtype
+            source.name,
+            attention=source.attention,
+            remat=source.remat,
+            dtype=source.dtype,
+            # What is never updated needs no digits that the arithmetic drops.
+            param_dtype=source.dtype if isinstance(source, PretrainedLora) else "float32",
         )
-        return AutoTokenizer.from_pretrained(source.name), CausalLM(config), params
+        return load_tokenizer(source.name, config.vocab_size), CausalLM(config), params
     tokenizer = train_tokenizer(texts)
     config = ModelConfig(
         vocab_size=len(tokenizer),
@@ -44,3 +52,24 @@ def make_model(
     model = CausalLM(config)
     tokens_BT = jnp.zeros((1, 1), jnp.int32)
     return tokenizer, model, model.init(jax.random.key(seed), tokens_BT)["params"]
+
+
+def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face folder or hub name.
+
+    Raises:
+        InputError: there is none, or it has tokens that a model of ``vocab_size`` does not know.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{name} {NO_TOKENIZER} ({type(error).__name__})") from error
+    # Without files, some families get a tokenizer of no words.
+    if not tokenizer("a", add_special_tokens=False).input_ids:
+        raise InputError(f"{name} {NO_TOKENIZER}")
+    if len(tokenizer) > vocab_size:
+        raise InputError(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens, but the model knows "
+            f"{vocab_size}: use the tokenizer that belongs to it"
+        )
+    return tokenizer
