@@ -25,6 +25,7 @@ setup(
         "tokenizers>=0.22",
         "safetensors>=0.7",
         "huggingface-hub>=1.0",
+        "jinja2>=3.1",
         "grain>=0.2.18",
         "jaxtyping>=0.3.4",
         "tyro>=1.0",
@@ -44,8 +45,9 @@ setup(
             "markdown-it-py>=3.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
-            # The parity oracle; its CPU build has wheels for this Python alone.
+            # The parity oracles; torch's CPU build has wheels for this Python alone.
             "torch==2.13.0; python_version < '3.12'",
+            "peft>=0.19; python_version < '3.12'",
         ],
     },
 )

@@ -1,6 +1,6 @@
 """What an experiment is: frozen dataclasses, one screen, no field that nothing reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cat_jax.data.alignment import Match
@@ -8,6 +8,7 @@ from cat_jax.data.factors import Effect, Granularity
 from cat_jax.errors import InputError
 from cat_jax.losses.guidance import Form, Reduce, Scope
 from cat_jax.losses.schedules import Schedule
+from cat_jax.models import LoraConfig
 
 
 def check_positive(section: str, values: object, *names: str) -> None:
@@ -97,13 +98,26 @@ class Pretrained:
         name: local folder or hub name.
         attention: implementation of the attention.
         remat: recompute layers in the backward pass to save memory.
-        dtype: dtype of activations; parameters stay float32.
+        dtype: dtype of activations; trained parameters are float32.
     """
 
     name: str
     attention: Literal["xla", "xla_chunked"] = "xla_chunked"
     remat: bool = True
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+@dataclass(frozen=True)
+class PretrainedLora(Pretrained):
+    """A pretrained model that stays as it is, but for low-rank adapters that are trained.
+
+    The frozen parameters are held in ``dtype``; the adapters in float32.
+
+    Attributes:
+        lora: form of the adapters.
+    """
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass(frozen=True)
@@ -211,7 +225,7 @@ class Experiment:
 
     name: str
     data: GeneratedData | JsonlData
-    model: Scratch | Pretrained
+    model: Scratch | Pretrained | PretrainedLora
     guidance: Guidance = Guidance()
     optimizer: Optimizer = Optimizer()
     train: Training = Training()

@@ -6,23 +6,24 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance
+from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance, PretrainedLora
 from cat_jax.data.alignment import Coverage, Example, align_records
 from cat_jax.data.pipeline import training_batches
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
 from cat_jax.losses.schedules import guidance_weight
-from cat_jax.models import CausalLM
-from cat_jax.sharding import data_mesh
+from cat_jax.models import CausalLM, init_lora, save_adapter
+from cat_jax.sharding import data_mesh, replicated
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
-from cat_jax.train.state import TrainState, new_state
+from cat_jax.train.state import FrozenBase, TrainState, new_state
 from cat_jax.train.step import make_train_step
 from experiments.model_source import make_model
 from experiments.run_folder import settings
@@ -30,6 +31,9 @@ from experiments.splits import Splits, as_published, intervened, load_splits
 
 CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
+
+ADAPTER = "adapter"
+"""Where a LoRA run leaves its adapter for PEFT, in the folder of the method."""
 
 Progress = Callable[[int, Mapping[str, float]], None]
 
@@ -54,7 +58,10 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Bench:
-    """What the methods of one seed share."""
+    """What the methods of one seed share.
+
+    ``params`` are what training starts from: of the model, or adapters if there is a ``base``.
+    """
 
     config: Experiment
     seed: int
@@ -62,6 +69,7 @@ class Bench:
     tokenizer: PreTrainedTokenizerBase
     model: CausalLM
     params: Any
+    base: FrozenBase | None
     splits: Splits
     tests: dict[str, TestSet]
     mesh: Mesh
@@ -69,7 +77,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained method: its scores by name and its parameters."""
+    """A trained method: its scores by name and its parameters, adapters attached."""
 
     method: str
     seed: int
@@ -91,7 +99,12 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
         name: make_test_set(name, rows, tokenizer, config) for name, rows in splits.tests.items()
     }
     mesh = data_mesh(config.train.batch_size)
-    return Bench(config, seed, folder, tokenizer, model, params, splits, tests, mesh)
+    base = None
+    if isinstance(config.model, PretrainedLora):
+        lora = config.model.lora
+        base = FrozenBase(jax.device_put(params, replicated(mesh)), lora, seed)
+        params = init_lora(jax.random.key(seed), model.config, lora)
+    return Bench(config, seed, folder, tokenizer, model, params, base, splits, tests, mesh)
 
 
 def check_settings(config: Experiment, tokenizer: PreTrainedTokenizerBase, model: CausalLM) -> None:
@@ -194,7 +207,16 @@ def run_method(bench: Bench, method: Method, progress: Progress) -> Outcome:
     """Trains (or resumes, or only reloads) one method and scores it."""
     folder = method_folder(bench.folder, bench.seed, method.name)
     state = train_method(bench, method, folder, progress)
-    return Outcome(method.name, bench.seed, score(bench, state.params, folder), state.params)
+    params = complete_params(bench, state.params)
+    if isinstance(bench.config.model, PretrainedLora) and not (folder / ADAPTER).exists():
+        name, lora = bench.config.model.name, bench.config.model.lora
+        save_adapter(folder / ADAPTER, bench.model.config, state.params, lora, base=name)
+    return Outcome(method.name, bench.seed, score(bench, params, folder), params)
+
+
+def complete_params(bench: Bench, trained: Any) -> Any:
+    """Parameters of the model, from what is trained of them."""
+    return trained if bench.base is None else bench.base.attach(trained)
 
 
 def train_method(bench: Bench, method: Method, folder: Path, progress: Progress) -> TrainState:
@@ -219,12 +241,12 @@ def train_method(bench: Bench, method: Method, folder: Path, progress: Progress)
     try:
         return train(
             state,
-            make_train_step(bench.model, optimizer, bench.mesh, method.guidance, gamma),
+            make_train_step(bench.model, optimizer, bench.mesh, method.guidance, gamma, bench.base),
             batches,
             config=config,
             checkpoints=checkpoints,
             log=log,
-            evaluate=lambda params: curve_point(bench, params),
+            evaluate=lambda trained: curve_point(bench, complete_params(bench, trained)),
             report=progress,
         )
     finally:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from cat_jax.config import Pretrained, Scratch
+from cat_jax.config import Pretrained, PretrainedLora, Scratch
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig, load_pretrained
@@ -30,7 +30,12 @@ def make_model(
     """
     if isinstance(source, Pretrained):
         config, params = load_pretrained(
-            source.name, attention=source.attention, remat=source.remat, dtype=source.dtype
+            source.name,
+            attention=source.attention,
+            remat=source.remat,
+            dtype=source.dtype,
+            # What is never updated needs no digits that the arithmetic drops.
+            param_dtype=source.dtype if isinstance(source, PretrainedLora) else "float32",
         )
         return load_tokenizer(source.name, config.vocab_size), CausalLM(config), params
     tokenizer = train_tokenizer(texts)

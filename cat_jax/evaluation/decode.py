@@ -1,63 +1,111 @@
-"""Greedy decoding with a key/value cache, a batch of prompts at a time."""
+"""Decoding with a key/value cache, a batch of prompts at a time."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cat_jax.errors import InputError
+from cat_jax.evaluation.sampling import GREEDY, Sampling, choose
 from cat_jax.models import CausalLM, KVCache, empty_cache
 from cat_jax.types import Array, Int
 
 LENGTH_STEP = 32
-"""Prompts are padded to a multiple of this, so that few lengths, and compilations, remain."""
 
 
-def greedy_decode(
+def generate(
     model: CausalLM,
     params: Any,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    stop_ids: tuple[int, ...],
+    stop_ids: Sequence[int],
+    sampling: Sampling = GREEDY,
+    seed: int = 0,
     batch_size: int = 64,
 ) -> list[list[int]]:
-    """Continues each prompt with its most likely next token, again and again.
+    """Continues each prompt token by token, with the likeliest unless ``sampling`` says otherwise.
 
-    All batches of a call have one shape: one compilation, which further calls reuse when the
-    longest prompt rounds up to the same length.
+    What a prompt gives depends on its place in ``prompts`` and on the seed, not on ``batch_size``
+    or the other prompts. All batches of a call have one shape: one compilation, which further
+    calls reuse when their longest prompt has the same ``padded_length``.
 
     Args:
         model: the model.
         params: its parameters.
-        prompts: token ids, at least one per prompt; the lengths may differ.
+        prompts: token ids without padding, at least one per prompt; the lengths may differ.
         max_new_tokens: length of the longest answer.
         stop_ids: tokens that end an answer; none of them is needed.
+        sampling: temperature and filters.
+        seed: of the draws; 0 to 2**32 - 1.
         batch_size: prompts that are decoded side by side.
 
     Returns:
         The new ids per prompt, up to but without the first stop token.
 
     Raises:
-        InputError: an empty prompt, an id outside the vocabulary, or a size below one.
+        InputError: an empty prompt, an id outside the vocabulary, a size below one, or a seed out
+            of range.
     """
-    if min(max_new_tokens, batch_size) < 1:
-        raise InputError(
-            f"max_new_tokens ({max_new_tokens}) and batch_size ({batch_size}) must be at least 1"
-        )
-    _check_prompts(prompts, model.config.vocab_size)
-    stops = np.asarray(stop_ids, np.int32)
+    _check(prompts, model.config.vocab_size, max_new_tokens, batch_size, seed)
     answers = []
-    for tokens_BT, lengths_B in _batches(prompts, batch_size):
-        ids_BT = _generate(model, params, tokens_BT, lengths_B, stops, max_new_tokens)
+    for batch in _batches(prompts, batch_size, seed):
+        ids_BT = _decode(
+            model, params, batch, _stops(stop_ids), max_new_tokens, max_new_tokens, sampling
+        )
         answers += [_until_stop(ids, stop_ids) for ids in np.asarray(ids_BT).tolist()]
     return answers[: len(prompts)]
 
 
-def _check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
+def warm_up(
+    model: CausalLM,
+    params: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    sampling: Sampling = GREEDY,
+    batch_size: int = 64,
+) -> None:
+    """Compiles what ``generate`` runs with the same arguments, so that its time can be measured.
+
+    Raises:
+        InputError: as ``generate``.
+    """
+    _check(prompts, model.config.vocab_size, max_new_tokens, batch_size, seed=0)
+    for batch in islice(_batches(prompts, batch_size, seed=0), 1):
+        jax.block_until_ready(
+            _decode(model, params, batch, _stops(stop_ids), 1, max_new_tokens, sampling)
+        )
+
+
+def padded_length(length: int) -> int:
+    """The width to which prompts of at most ``length`` tokens are padded.
+
+    Multiples of 32 up to 256 and four widths per doubling from there: few compilations, and at
+    most a quarter more tokens in a long prompt.
+    """
+    step = max(LENGTH_STEP, 2 ** ((length - 1).bit_length() - 3))
+    return length + -length % step
+
+
+def _check(
+    prompts: Sequence[Sequence[int]],
+    vocab_size: int,
+    max_new_tokens: int,
+    batch_size: int,
+    seed: int,
+) -> None:
+    if min(max_new_tokens, batch_size) < 1:
+        raise InputError(
+            f"max_new_tokens ({max_new_tokens}) and batch_size ({batch_size}) must be at least 1"
+        )
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must be from 0 to 2**32 - 1, got {seed}")
     for index, prompt in enumerate(prompts):
         if not len(prompt):
             raise InputError(f"prompt {index} is empty: there is no token to continue from")
@@ -68,37 +116,48 @@ def _check_prompts(prompts: Sequence[Sequence[int]], vocab_size: int) -> None:
             )
 
 
-def _batches(
-    prompts: Sequence[Sequence[int]], batch_size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Prompts padded on the right [B, T], and their lengths [B]."""
-    longest = max(map(len, prompts), default=0)
-    shape = (batch_size, longest + -longest % LENGTH_STEP)
+class _Batch(NamedTuple):
+    """Prompts padded on the right [B, T], their lengths [B], and the keys of their draws [B]."""
+
+    tokens_BT: Int[Array, "B T"]
+    lengths_B: Int[Array, " B"]
+    keys_B: Array
+
+
+def _batches(prompts: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[_Batch]:
+    width = padded_length(max(map(len, prompts), default=1))
+    draw_keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))
     for start in range(0, len(prompts), batch_size):
-        rows = list(prompts[start : start + batch_size])
         # Copies complete the last batch: they end with their original, and hold nothing up.
-        rows += [rows[-1]] * (batch_size - len(rows))
-        tokens_BT = np.zeros(shape, np.int32)
-        for row, prompt in zip(tokens_BT, rows, strict=True):
-            row[: len(prompt)] = prompt
-        yield tokens_BT, np.array([len(prompt) for prompt in rows], np.int32)
+        rows_B = np.minimum(np.arange(start, start + batch_size), len(prompts) - 1)
+        tokens_BT = np.zeros((batch_size, width), np.int32)
+        for row, index in enumerate(rows_B):
+            tokens_BT[row, : len(prompts[index])] = prompts[index]
+        lengths_B = jnp.array([len(prompts[index]) for index in rows_B], jnp.int32)
+        yield _Batch(jnp.asarray(tokens_BT), lengths_B, draw_keys(rows_B))
 
 
-def _until_stop(ids: list[int], stop_ids: tuple[int, ...]) -> list[int]:
+def _stops(stop_ids: Sequence[int]) -> np.ndarray:
+    return np.asarray(stop_ids, np.int32)
+
+
+def _until_stop(ids: list[int], stop_ids: Sequence[int]) -> list[int]:
     end = next((i for i, token in enumerate(ids) if token in stop_ids), len(ids))
     return ids[:end]
 
 
-@partial(jax.jit, static_argnames=("model", "max_new_tokens"))
-def _generate(
+@partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling"))
+def _decode(
     model: CausalLM,
     params: Any,
-    tokens_BT: Int[Array, "B T"],
-    lengths_B: Int[Array, " B"],
+    batch: _Batch,
     stop_ids: Int[Array, " stops"],
+    steps: Int[Array, ""] | int,
     max_new_tokens: int,
+    sampling: Sampling,
 ) -> Int[Array, "B new"]:
-    """Decode a batch; what follows a row's first stop token is arbitrary."""
+    """Take ``steps`` of ``max_new_tokens``; what follows a row's first stop token is arbitrary."""
+    tokens_BT, lengths_B, keys_B = batch
     rows, width = tokens_BT.shape
     cache = empty_cache(model.config, rows, width + max_new_tokens)
     # The loop starts by feeding the last prompt token once more: so the logits of this pass stay
@@ -108,7 +167,7 @@ def _generate(
 
     def unfinished(state):
         step, _, _, _, done_B = state
-        return (step < max_new_tokens) & ~done_B.all()
+        return (step < steps) & ~done_B.all()
 
     def extend(state):
         step, last_B, cache, ids_BT, done_B = state
@@ -116,7 +175,8 @@ def _generate(
         # before, because a query sees no slot beyond its own position.
         positions_B1 = (lengths_B - 1 + step)[:, None]
         logits_B1V, cache = _forward(model, params, last_B[:, None], cache, positions_B1)
-        next_B = jnp.argmax(logits_B1V[:, 0], axis=-1).astype(jnp.int32)
+        step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
+        next_B = choose(step_keys_B, logits_B1V[:, 0], sampling)
         done_B |= (next_B[:, None] == stop_ids[None, :]).any(-1)
         return step + 1, next_B, cache, ids_BT.at[:, step].set(next_B), done_B
 

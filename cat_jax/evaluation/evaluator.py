@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import Example
 from cat_jax.data.pipeline import Batch, stack_examples
-from cat_jax.evaluation.decode import greedy_decode
+from cat_jax.evaluation.decode import generate
 from cat_jax.losses import attention_guidance_loss
 from cat_jax.models import Aux, CausalLM
 
@@ -32,7 +32,7 @@ def answers(
         example.tokens[:border].tolist() for example, border in zip(examples, borders, strict=True)
     ]
     longest = max(len(e.tokens) - border for e, border in zip(examples, borders, strict=True))
-    ids = greedy_decode(
+    ids = generate(
         model,
         params,
         prompts,

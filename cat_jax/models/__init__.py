@@ -1,17 +1,29 @@
-"""Llama and Qwen2 in Flax, with the causal mass of every attention map beside the logits."""
+"""Llama, Qwen2 and Qwen3 in Flax, with the causal mass of every attention map beside the logits."""
 
 from cat_jax.models.attention import KVCache
-from cat_jax.models.config import ModelConfig
-from cat_jax.models.hf_config import config_from_hf
+from cat_jax.models.config import ModelConfig, RopeScaling
+from cat_jax.models.hf_config import config_from_hf, config_to_hf
+from cat_jax.models.hf_export import save_pretrained
 from cat_jax.models.hf_weights import load_pretrained
+from cat_jax.models.lora import LoraConfig, attach_lora, init_lora, merge_lora
+from cat_jax.models.peft_folder import load_adapter, save_adapter
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
 
 __all__ = [
     "Aux",
     "CausalLM",
     "KVCache",
+    "LoraConfig",
     "ModelConfig",
+    "RopeScaling",
+    "attach_lora",
     "config_from_hf",
+    "config_to_hf",
     "empty_cache",
+    "init_lora",
+    "load_adapter",
     "load_pretrained",
+    "merge_lora",
+    "save_adapter",
+    "save_pretrained",
 ]

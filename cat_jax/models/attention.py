@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.layers import dense_init, rotate
+from cat_jax.models.layers import RMSNorm, dense_init, rotary_frequencies, rotate
+from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Bool, Float, Int, UInt32
 from pallas_kernels import attention_probabilities, causal_mass_attention
 
@@ -72,8 +73,12 @@ class SelfAttention(nn.Module):
         query_BTHC = self._project("query", config.num_heads)(x_BTD)
         key_BTGC = self._project("key", config.num_kv_heads)(x_BTD)
         value_BTGC = self._project("value", config.num_kv_heads)(x_BTD)
-        query_BTHC = rotate(query_BTHC, context.positions_BT, config.rope_theta)
-        key_BTGC = rotate(key_BTGC, context.positions_BT, config.rope_theta)
+        if config.qk_norm:
+            query_BTHC = RMSNorm(config, name="query_norm")(query_BTHC)
+            key_BTGC = RMSNorm(config, name="key_norm")(key_BTGC)
+        frequencies = rotary_frequencies(config)
+        query_BTHC = rotate(query_BTHC, context.positions_BT, frequencies)
+        key_BTGC = rotate(key_BTGC, context.positions_BT, frequencies)
 
         if self.is_mutable_collection(MAPS):
             probs_BHQK = attention_probabilities(query_BTHC, key_BTGC, context.segment_ids_BT)
@@ -93,7 +98,7 @@ class SelfAttention(nn.Module):
         else:
             cache = cache.write(key_BTGC, value_BTGC, context.positions_BT)
             out_BTHC = cached_attention(query_BTHC, cache, context.positions_BT)
-        output = nn.DenseGeneral(
+        output = Projection(
             config.width,
             axis=(-2, -1),
             use_bias=False,
@@ -103,9 +108,9 @@ class SelfAttention(nn.Module):
         )
         return output(out_BTHC), mass_BHT, cache
 
-    def _project(self, name: str, heads: int) -> nn.DenseGeneral:
+    def _project(self, name: str, heads: int) -> Projection:
         config = self.config
-        return nn.DenseGeneral(
+        return Projection(
             (heads, config.head_dim),
             use_bias=config.qkv_bias,
             dtype=config.dtype,

@@ -1,9 +1,34 @@
-"""The shape of a decoder-only language model: Llama and Qwen2 in one dataclass."""
+"""The shape of a decoder-only language model: Llama, Qwen2 and Qwen3 in one dataclass."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from cat_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Slower rotary frequencies for contexts longer than those of pretraining, as in Llama 3.1.
+
+    Attributes:
+        factor: by which frequencies of long wavelengths are divided.
+        low_freq_factor: wavelengths above original_max_positions / low_freq_factor are long.
+        high_freq_factor: those below original_max_positions / high_freq_factor stay as they are;
+            between the two the frequencies are blended.
+        original_max_positions: context length of pretraining.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+    def __post_init__(self):
+        values = (self.factor, self.low_freq_factor, self.original_max_positions)
+        if not all(isinstance(value, int | float) and value > 0 for value in values):
+            raise InputError(f"{self}: every number must be greater than 0")
+        if not self.low_freq_factor < self.high_freq_factor:
+            raise InputError(f"{self}: low_freq_factor must be less than high_freq_factor")
 
 
 @dataclass(frozen=True)
@@ -19,10 +44,13 @@ class ModelConfig:
         num_kv_heads: G, key/value heads; divides H.
         head_dim: C, size of one head (even; need not be D / H).
         rope_theta: base of the rotary frequencies.
+        rope_scaling: how they are slowed (Llama 3.1 and 3.2), None where they are not.
         norm_eps: epsilon of RMSNorm.
         qkv_bias: query, key and value projections have a bias (Qwen2).
+        qk_norm: RMSNorm on every query and key head, before the rotation (Qwen3).
         tie_embeddings: the output projection is the embedding, transposed.
         attention: implementation of ``pallas_kernels.causal_mass_attention``.
+        scan: compile one layer and loop over it; False compiles every layer by itself.
         remat: recompute each layer in the backward pass instead of storing it.
         dtype: dtype of activations and matrix products; parameters keep their own.
     """
@@ -37,8 +65,11 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-5
     qkv_bias: bool = False
+    qk_norm: bool = False
+    rope_scaling: RopeScaling | None = None
     tie_embeddings: bool = False
     attention: Literal["xla", "xla_chunked"] = "xla"
+    scan: bool = True
     remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 

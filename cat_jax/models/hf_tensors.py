@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -37,10 +38,20 @@ class TensorRule(NamedTuple):
         """Give the shape of one Hugging Face tensor."""
         return [math.prod(sizes[letter] for letter in word) for word in self.hf_axes.split()]
 
+    def shape(self, sizes: Mapping[str, int], num_layers: int) -> tuple[int, ...]:
+        """Give the shape of our parameter."""
+        stack = (num_layers,) if self.is_layered else ()
+        return (*stack, *(sizes[axis] for axis in self.axes.split()))
+
     def from_hf(self, tensor: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
         """Lay one Hugging Face tensor out in our axes."""
         split, ours = self.hf_axes.replace(" ", ""), self.axes.split()
         return tensor.reshape([sizes[a] for a in split]).transpose([split.index(a) for a in ours])
+
+    def to_hf(self, value: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+        """Lay one layer of ours out in the axes of Hugging Face."""
+        split, ours = self.hf_axes.replace(" ", ""), self.axes.split()
+        return value.transpose([ours.index(a) for a in split]).reshape(self.hf_shape(sizes))
 
 
 LAYER = "model.layers.*."
@@ -56,6 +67,8 @@ TENSOR_RULES = tuple(
         (LAYER + "self_attn.q_proj.bias", "HC", "layers/attention/query/bias", "H C"),
         (LAYER + "self_attn.k_proj.bias", "GC", "layers/attention/key/bias", "G C"),
         (LAYER + "self_attn.v_proj.bias", "GC", "layers/attention/value/bias", "G C"),
+        (LAYER + "self_attn.q_norm.weight", "C", "layers/attention/query_norm/scale", "C"),
+        (LAYER + "self_attn.k_norm.weight", "C", "layers/attention/key_norm/scale", "C"),
         (LAYER + "self_attn.o_proj.weight", "D HC", "layers/attention/output/kernel", "H C D"),
         (LAYER + "post_attention_layernorm.weight", "D", "layers/mlp_norm/scale", "D"),
         (LAYER + "mlp.gate_proj.weight", "F D", "layers/mlp/gate/kernel", "D F"),
@@ -71,12 +84,14 @@ COMPUTED_TENSORS = LAYER + "self_attn.rotary_emb.inv_freq"
 
 def tensor_rules(config: ModelConfig) -> list[TensorRule]:
     """Select the rows of the table that a model of this configuration has."""
-    left_out = set()
+    absent = []
     if not config.qkv_bias:
-        left_out |= {rule.path for rule in TENSOR_RULES if rule.path.endswith("/bias")}
+        absent.append("*/bias")
+    if not config.qk_norm:
+        absent += ["*/query_norm/scale", "*/key_norm/scale"]
     if config.tie_embeddings:
-        left_out.add("unembed/kernel")
-    return [rule for rule in TENSOR_RULES if rule.path not in left_out]
+        absent.append("unembed/kernel")
+    return [r for r in TENSOR_RULES if not any(fnmatchcase(r.path, path) for path in absent)]
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:

@@ -3,8 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from cat_jax.models.config import ModelConfig
+from cat_jax.models.config import ModelConfig, RopeScaling
+from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Float, Int
 
 dense_init = nn.initializers.lecun_normal()
@@ -18,17 +20,41 @@ def rms_normalize(x_BTD: Array, scale_D: Array, eps: float) -> Array:
     return ((x_32 * inverse) * jnp.expand_dims(scale_D, range(x_32.ndim - 1))).astype(x_BTD.dtype)
 
 
+def rotary_frequencies(config: ModelConfig) -> np.ndarray:
+    """Angle per position of every pair of components, float32 [C / 2].
+
+    ``theta ** (-2 c / C)`` (RoFormer, Su et al. 2021), slowed by ``config.rope_scaling``. Steps are
+    rounded to float32 as in torch, where the checkpoints come from: an ulp times a late position
+    is an angle.
+    """
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    powers = np.float64(np.float32(config.rope_theta)) ** exponents.astype(np.float64)
+    frequencies = np.float32(1) / powers.astype(np.float32)
+    if config.rope_scaling is None:
+        return frequencies
+    return slow_frequencies(frequencies, config.rope_scaling)
+
+
+def slow_frequencies(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Divides the frequencies of long wavelengths, keeps short ones, blends those between.
+
+    The rule is that of Llama 3.1 (``rope_type: llama3``).
+    """
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    wavelengths = np.float32(2 * np.pi) / frequencies
+    turns = scaling.original_max_positions / wavelengths
+    kept = np.clip((turns - np.float32(low)) / np.float32(high - low), 0, 1)
+    return (1 - kept) * frequencies / np.float32(scaling.factor) + kept * frequencies
+
+
 def rotate(
-    x_BTHC: Float[Array, "B T H C"], positions_BT: Int[Array, "B T"], theta: float
+    x_BTHC: Float[Array, "B T H C"], positions_BT: Int[Array, "B T"], frequencies: np.ndarray
 ) -> Float[Array, "B T H C"]:
     """Rotary position embedding in the half-split layout of Llama and Qwen.
 
     Component c of the first half turns with component c of the second half by the angle
-    ``position * theta ** (-2 c / C)`` (RoFormer, Su et al. 2021).
+    ``position * frequencies[c]``.
     """
-    half = x_BTHC.shape[-1] // 2
-    # Rounded as where the checkpoints were trained: an ulp times a late position is an angle.
-    frequencies = 1.0 / theta ** (jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions_BT[:, :, None, None].astype(jnp.float32) * frequencies[None, None, None, :]
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x_BTHC.astype(jnp.float32), 2, axis=-1)
@@ -59,7 +85,7 @@ class SwiGLU(nn.Module):
         config = self.config
 
         def project(name: str, features: int):
-            return nn.Dense(
+            return Projection(
                 features, use_bias=False, dtype=config.dtype, kernel_init=dense_init, name=name
             )
 

@@ -42,7 +42,7 @@ class DecoderLayer(nn.Module):
 
 
 class CausalLM(nn.Module):
-    """Llama and Qwen2 as a function of parameters.
+    """Llama, Qwen2 and Qwen3 as a function of parameters.
 
     ``logits, aux = CausalLM(config).apply({"params": params}, tokens, q_bits=..., k_bits=...)``
     """
@@ -102,15 +102,19 @@ class CausalLM(nn.Module):
         return logits_BTV.astype(jnp.float32), Aux(mass, cache)
 
     def _layers(self) -> nn.Module:
-        layer = nn.remat(DecoderLayer, prevent_cse=False) if self.config.remat else DecoderLayer
+        config, layer = self.config, DecoderLayer
+        if config.remat:
+            # Only a loop by itself keeps XLA from undoing the recomputation.
+            layer = nn.remat(layer, prevent_cse=not config.scan)
         scanned = nn.scan(
             layer,
             variable_axes={"params": 0, MAPS: 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
-            length=self.config.num_layers,
+            length=config.num_layers,
+            unroll=1 if config.scan else config.num_layers,
         )
-        return scanned(self.config, name="layers")
+        return scanned(config, name="layers")
 
 
 def empty_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:

@@ -1,5 +1,6 @@
 """What a train step reads and writes."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,13 +9,17 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from cat_jax.models import LoraConfig, attach_lora
 from cat_jax.sharding import replicated
 from cat_jax.types import Array
 
 
 @struct.dataclass
 class TrainState:
-    """Parameters, optimizer state and the number of steps taken (int32 scalar)."""
+    """What is trained, optimizer state and the number of steps taken (int32 scalar).
+
+    ``params`` are those of the model, or adapters where a ``FrozenBase`` is trained on.
+    """
 
     step: Array
     params: Any
@@ -26,3 +31,22 @@ def new_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) 
     params = jax.tree.map(jnp.copy, params)
     state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
     return jax.device_put(state, replicated(mesh))
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenBase:
+    """The model that adapters are trained on: no gradient, no optimizer state, no checkpoint.
+
+    Attributes:
+        params: of the model.
+        lora: form of the adapters.
+        seed: of their dropout.
+    """
+
+    params: Any
+    lora: LoraConfig
+    seed: int = 0
+
+    def attach(self, adapters: Any) -> Any:
+        """The parameters that compute with the adapters."""
+        return attach_lora(self.params, adapters, self.lora)

@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 from cat_jax.config import Guidance
 from cat_jax.data.pipeline import Batch
 from cat_jax.losses import attention_guidance_loss, next_token_loss
-from cat_jax.models import Aux, CausalLM
+from cat_jax.models import Aux, CausalLM, attach_lora
 from cat_jax.sharding import replicated, split_rows
-from cat_jax.train.state import TrainState
+from cat_jax.train.state import FrozenBase, TrainState
 from cat_jax.types import Array
 
 Metrics = dict[str, Array]
@@ -60,6 +60,7 @@ def make_train_step(
     mesh: Mesh,
     guidance: Guidance | None = None,
     gamma: optax.Schedule | None = None,
+    base: FrozenBase | None = None,
 ) -> TrainStep:
     """Compiles ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
 
@@ -69,12 +70,17 @@ def make_train_step(
         mesh: the batch is split along its ``data`` axis, the state is replicated.
         guidance: the second objective; None trains on next tokens alone.
         gamma: weight of the second objective as a function of the step; needed with guidance.
+        base: train adapters on these parameters; None trains all parameters.
     """
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         weight = 0.0 if gamma is None else gamma(state.step)
 
         def loss(params):
+            if base is not None:
+                # From the step alone, so that a resumed run drops the same inputs.
+                dropout_key = jax.random.fold_in(jax.random.key(base.seed), state.step)
+                params = attach_lora(frozen, params, base.lora, dropout_key)
             return combined_loss(model, params, batch, guidance, weight)
 
         gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
@@ -84,9 +90,12 @@ def make_train_step(
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    return jax.jit(
+    compiled = jax.jit(
         step,
-        in_shardings=(replicated(mesh), split_rows(mesh)),
+        in_shardings=(replicated(mesh), replicated(mesh), split_rows(mesh)),
         out_shardings=(replicated(mesh), replicated(mesh)),
         donate_argnums=0,
     )
+    # An argument: as a constant the base would be copied into the program.
+    frozen = None if base is None else base.params
+    return lambda state, batch: compiled(state, frozen, batch)

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
-from cat_jax.analysis import attention_maps
+from cat_jax.analysis import attention_maps, read_attention
 from cat_jax.models import CausalLM, ModelConfig, load_pretrained
 
 CONFIG = ModelConfig(
@@ -60,28 +61,35 @@ def test_rows_are_distributions_over_visible_keys(params, tokens):
     assert (maps[~visible] == 0).all()
 
 
-def test_equals_torch(tmp_path, tokens):
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_equals_torch(tmp_path, tokens, family):
     torch = pytest.importorskip("torch")
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = LlamaConfig(
+    config = AutoConfig.for_model(
+        family,
         vocab_size=31,
         hidden_size=24,
         intermediate_size=28,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        initializer_range=0.3,
+        initializer_range=0.2,
         attn_implementation="eager",
     )
     torch.manual_seed(0)
-    oracle = LlamaForCausalLM(config).eval()
-    oracle.save_pretrained(tmp_path)
+    oracle = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
+        for name, parameter in oracle.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
         expected = oracle(torch.tensor(tokens), output_attentions=True).attentions
+    oracle.save_pretrained(tmp_path)
+    expected = torch.stack(expected).numpy()
+    assert expected.std(axis=(1, 2)).max() > 0.1  # far from uniform
     config, params = load_pretrained(tmp_path)
     maps = attention_maps(CausalLM(config), params, tokens)
-    np.testing.assert_allclose(maps, torch.stack(expected).numpy(), atol=2e-5)
+    np.testing.assert_allclose(maps, expected, atol=1e-6)
 
 
 def test_maps_that_do_not_fit_are_refused_with_what_would(params, tokens):
@@ -100,3 +108,57 @@ def test_public_name_is_the_function_even_beside_its_module():
     from cat_jax import analysis
 
     assert callable(analysis.attention_maps)
+
+
+@pytest.fixture(scope="module")
+def stories(shared):
+    folder = shared / "models/stories260K"
+    config, params = load_pretrained(folder)
+    return CausalLM(config), params, AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_text_is_read_as_torch_reads_it(shared, stories):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    model, params, tokenizer = stories
+    text = "Once upon a time, Lily saw a big dog."
+    oracle = AutoModelForCausalLM.from_pretrained(
+        shared / "models/stories260K", attn_implementation="eager"
+    )
+    with torch.no_grad():
+        ids = tokenizer(text, return_tensors="pt").input_ids
+        expected = torch.stack(oracle(ids, output_attentions=True).attentions).numpy()
+    tokens, maps = read_attention(model, params, tokenizer, text)
+    assert maps.shape == (5, 1, 8, len(tokens), len(tokens))
+    # Trained attention is sharp: torch's own float32 maps are 3e-6 off its float64 ones.
+    np.testing.assert_allclose(maps, expected, atol=1e-5)
+    assert tokens[:4] == ["<s>", "Once", " upon", " a"]
+    assert "".join(tokens[1:]) == text
+
+
+@pytest.mark.parametrize("name", ["models/stories260K", "tokenizers/llama2", "tokenizers/qwen2.5"])
+def test_every_token_shows_what_it_read(shared, name):
+    tokenizer = AutoTokenizer.from_pretrained(shared / name)
+    text = "naïve 🦙, 12"
+    model = CausalLM(ModelConfig(**vars(CONFIG) | {"vocab_size": len(tokenizer), "num_layers": 1}))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    tokens, maps = read_attention(model, params, tokenizer, text)
+    ids = tokenizer(text).input_ids
+    assert maps.shape == (1, 1, 4, len(ids), len(ids))
+    np.testing.assert_array_equal(maps, attention_maps(model, params, jnp.array([ids])))
+    assert len(tokens) == len(ids)
+    assert any("🦙" in token for token in tokens)
+    assert "�" not in "".join(tokens)
+    assert all(token in text or token == "<s>" for token in tokens)
+
+
+def test_texts_that_cannot_be_read_are_refused(shared, stories):
+    model, params, tokenizer = stories
+    qwen = AutoTokenizer.from_pretrained(shared / "tokenizers/qwen2.5")
+    with pytest.raises(ValueError, match="ids up to 12522, but the model knows 0 to 511"):
+        read_attention(model, params, qwen, "Once upon")
+    with pytest.raises(ValueError, match="no tokens"):
+        read_attention(model, params, qwen, "")
+    with pytest.raises(ValueError, match=r"tokens \[1, \d\] fit"):
+        read_attention(model, params, tokenizer, "Once upon a time. " * 4, limit_bytes=4 * 40 * 64)

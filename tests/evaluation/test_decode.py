@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cat_jax.evaluation import decode
-from cat_jax.evaluation.decode import greedy_decode
+from cat_jax.evaluation import GREEDY, Sampling, decode, generate, warm_up
+from cat_jax.evaluation.sampling import filter_logits
 from cat_jax.models import CausalLM, ModelConfig, load_pretrained
 
 CONFIG = ModelConfig(
@@ -21,6 +21,7 @@ CONFIG = ModelConfig(
 )
 MODEL = CausalLM(CONFIG)
 NEW = 13
+WARM = Sampling(1.5, top_k=40, top_p=0.98)
 
 
 @pytest.fixture(autouse=True)
@@ -74,16 +75,14 @@ def expected(params):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_equals_decoding_without_a_cache(params, expected, batch_size):
-    ids = greedy_decode(
-        MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=(), batch_size=batch_size
-    )
+    ids = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=(), batch_size=batch_size)
     assert ids == expected
     assert len({tuple(row) for row in ids}) == len(PROMPTS)
 
 
 def test_answers_end_before_the_first_stop_token(params, expected):
     stops = (expected[0][4], expected[3][0], expected[4][-1])
-    ids = greedy_decode(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=stops, batch_size=4)
+    ids = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=stops, batch_size=4)
     cut = [next((i for i, t in enumerate(row) if t in stops), NEW) for row in expected]
     assert ids == [row[:end] for row, end in zip(expected, cut, strict=True)]
     assert ids[3] == []
@@ -94,42 +93,118 @@ def test_loop_ends_once_every_row_has_stopped(params, expected):
     first, second = expected[0], expected[2]
     stops = {first[2], second[5]}
     last = max(next(i for i, token in enumerate(row) if token in stops) for row in (first, second))
-    ((tokens, lengths),) = decode._batches([PROMPTS[0], PROMPTS[2]], 4)
-    ids = decode._generate(MODEL, params, tokens, lengths, np.array(sorted(stops), np.int32), NEW)
+    (batch,) = decode._batches([PROMPTS[0], PROMPTS[2]], 4, seed=0)
+    ids = decode._decode(MODEL, params, batch, np.array(sorted(stops)), NEW, NEW, GREEDY)
     np.testing.assert_array_equal(ids[0, : last + 1], first[: last + 1])
     np.testing.assert_array_equal(ids[:, last + 1 :], 0)
     assert last + 1 < NEW
+    ids = decode._decode(MODEL, params, batch, np.array(sorted(stops)), 1, NEW, GREEDY)
+    assert ids[0].tolist() == [first[0]] + [0] * (NEW - 1)
+
+
+def compiled(params, lengths, **setting):
+    """How many programs exist after decoding prompts of these lengths."""
+    setting = {"max_new_tokens": NEW + 1, "stop_ids": (0,), "batch_size": 5} | setting
+    generate(MODEL, params, random_prompts(*lengths), **setting)
+    return decode._decode._cache_size()
 
 
 def test_same_shapes_compile_once(params):
-    def decode_lengths(params, *lengths):
-        greedy_decode(
-            MODEL,
-            params,
-            random_prompts(*lengths),
-            max_new_tokens=NEW + 1,
-            stop_ids=(0,),
-            batch_size=5,
-        )
-        return decode._generate._cache_size()
+    before = compiled(params, [3, 9])
+    assert compiled(params, range(1, 33)) == before
+    assert compiled(random_params(seed=1), [32]) == before
+    assert compiled(params, [33]) == before + 1
+    assert compiled(params, [3], sampling=WARM, seed=0) == before + 2
+    assert compiled(params, [30], sampling=WARM, seed=1) == before + 2
 
-    compiled = decode_lengths(params, 3, 9)
-    assert decode_lengths(params, *range(1, 33)) == compiled
-    assert decode_lengths(random_params(seed=1), 32) == compiled
-    assert decode_lengths(params, 33) == compiled + 1
+
+def test_few_widths_serve_all_lengths():
+    lengths = np.arange(1, 5000)
+    widths = np.array([decode.padded_length(int(length)) for length in lengths])
+    assert (widths >= lengths).all()
+    assert (widths[:256] - lengths[:256] < 32).all()
+    assert (widths[256:] < 1.25 * lengths[256:]).all()
+    assert len(set(widths.tolist())) == 8 + 4 * 4 + 1
+    assert widths[4096] == 5120
+
+
+def test_warming_up_leaves_nothing_to_compile(params):
+    prompts = random_prompts(70, 3)
+    setting = {"max_new_tokens": 5, "stop_ids": (1, 2), "sampling": WARM, "batch_size": 2}
+    warm_up(MODEL, params, prompts, **setting)
+    before = decode._decode._cache_size()
+    generate(MODEL, params, prompts, seed=7, **setting)
+    assert decode._decode._cache_size() == before
+    warm_up(MODEL, params, [], **setting)
 
 
 def test_the_prompt_pass_builds_no_logits(params):
-    ((tokens, lengths),) = decode._batches(PROMPTS, 7)
-    lowered = decode._generate.lower(MODEL, params, tokens, lengths, np.zeros(0, np.int32), NEW)
+    (batch,) = decode._batches(PROMPTS, 7, seed=0)
+    lowered = decode._decode.lower(MODEL, params, batch, np.zeros(0, np.int32), NEW, NEW, GREEDY)
     program = lowered.compile().as_text()
     assert "f32[7,64,24]" in program
     assert "f32[7,64,67]" not in program
     assert "f32[448,67]" not in program
 
 
+def sample(params, prompts, **setting):
+    setting = {
+        "max_new_tokens": NEW,
+        "stop_ids": (),
+        "sampling": WARM,
+        "seed": 5,
+        "batch_size": 7,
+    } | setting
+    return generate(MODEL, params, prompts, **setting)
+
+
+def test_a_sample_depends_on_the_seed_and_not_on_its_batch(params):
+    texts = sample(params, PROMPTS)
+    assert sample(params, PROMPTS, batch_size=3) == texts
+    # One prompt less and one longer: another last batch, another padded length.
+    changed = [*PROMPTS[:4], *random_prompts(90)]
+    assert sample(params, changed, batch_size=2)[:4] == texts[:4]
+    others = sample(params, PROMPTS, seed=6)
+    assert all(ours != theirs for ours, theirs in zip(texts, others, strict=True))
+
+
+def test_stop_tokens_cut_a_sample_and_change_nothing_before(params):
+    texts = sample(params, PROMPTS)
+    stops = (texts[0][3], texts[2][6], texts[5][0])
+    cut = [next((i for i, t in enumerate(row) if t in stops), NEW) for row in texts]
+    expected = [row[:end] for row, end in zip(texts, cut, strict=True)]
+    assert sample(params, PROMPTS, stop_ids=stops, batch_size=5) == expected
+    assert len(set(cut)) >= 3
+
+
+def test_first_tokens_follow_the_filtered_probabilities(params):
+    prompt, rows, sampling = PROMPTS[0], 4096, Sampling(2.0, top_k=9, top_p=0.95)
+    ids = sample(params, [prompt] * rows, max_new_tokens=1, sampling=sampling, batch_size=1024)
+    counts = np.bincount(np.ravel(ids), minlength=CONFIG.vocab_size)
+    logits_BTV = forward(params, np.array([prompt]))
+    expected = rows * np.asarray(jax.nn.softmax(filter_logits(logits_BTV[:, -1], sampling)))[0]
+    kept = expected > 0
+    assert 5 <= kept.sum() <= 9
+    assert counts[~kept].sum() == 0
+    # Pearson's statistic; 27 is beyond its 99.9th percentile at 8 degrees of freedom.
+    assert ((counts - expected)[kept] ** 2 / expected[kept]).sum() < 27
+
+
+def test_draws_are_independent_between_rows_and_steps(params):
+    # Without weights every token is equally likely, whatever came before.
+    flat = jax.tree.map(jnp.zeros_like, params)
+    ids = sample(flat, [[1]] * 256, max_new_tokens=64, sampling=Sampling(1.0), batch_size=100)
+    ids = np.array(ids)
+    for same in (ids[:, 1:] == ids[:, :-1], ids[1:] == ids[:-1], ids[1:, :-1] == ids[:-1, 1:]):
+        deviation = (same.mean() - 1 / 67) / np.sqrt(1 / 67 * (1 - 1 / 67) / same.size)
+        assert abs(deviation) < 4
+    counts = np.bincount(ids.ravel(), minlength=67)
+    # 66 degrees of freedom: 113 is beyond the 99.9th percentile of Pearson's statistic.
+    assert ((counts - ids.size / 67) ** 2 / (ids.size / 67)).sum() < 113
+
+
 def test_no_prompts_give_no_answers(params):
-    assert greedy_decode(MODEL, params, [], max_new_tokens=2, stop_ids=()) == []
+    assert generate(MODEL, params, [], max_new_tokens=2, stop_ids=()) == []
 
 
 @pytest.mark.parametrize(
@@ -140,15 +215,30 @@ def test_no_prompts_give_no_answers(params):
         ([[-1, 3]], {}, "prompt 0 has ids from -1 to 3"),
         ([[1]], {"max_new_tokens": 0}, r"max_new_tokens \(0\)"),
         ([[1]], {"batch_size": 0}, r"batch_size \(0\)"),
+        ([[1]], {"seed": -1}, "seed must be from 0 to .*, got -1"),
+        ([[1]], {"seed": 2**32}, "got 4294967296"),
     ],
 )
 def test_bad_input_is_refused(params, prompts, sizes, message):
     with pytest.raises(ValueError, match=message):
-        greedy_decode(MODEL, params, prompts, **{"max_new_tokens": 3, "stop_ids": ()} | sizes)
+        generate(MODEL, params, prompts, **{"max_new_tokens": 3, "stop_ids": ()} | sizes)
+
+
+def torch_generate(oracle, prompts, stops=None, **setting):
+    """What torch adds to a batch that is padded on the left, up to the first stop token."""
+    import torch
+
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    out = oracle.generate(
+        ids, attention_mask=mask, do_sample=False, pad_token_id=0, eos_token_id=stops, **setting
+    )
+    return [decode._until_stop(row, stops or []) for row in out[:, width:].tolist()]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_equals_torch(tmp_path, family):
+def test_equals_torch_on_a_left_padded_batch(tmp_path, family):
     torch = pytest.importorskip("torch")
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -167,22 +257,31 @@ def test_equals_torch(tmp_path, family):
     torch.manual_seed(0)
     oracle = AutoModelForCausalLM.from_config(config).eval()
     oracle.save_pretrained(tmp_path)
-    expected = []
-    for prompt in PROMPTS:
-        ids = torch.tensor([prompt])
-        out = oracle.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW,
-            do_sample=False,
-            pad_token_id=0,
-        )
-        expected.append(out[0, len(prompt) :].tolist())
+    expected = torch_generate(oracle, PROMPTS, max_new_tokens=NEW)
     config, params = load_pretrained(tmp_path)
-    ids = greedy_decode(
-        CausalLM(config), params, PROMPTS, max_new_tokens=NEW, stop_ids=(), batch_size=4
-    )
-    assert ids == expected
+    setting = {"max_new_tokens": NEW, "batch_size": 4}
+    assert generate(CausalLM(config), params, PROMPTS, stop_ids=(), **setting) == expected
+    stops = [expected[0][4], expected[3][2]]
+    stopped = torch_generate(oracle, PROMPTS, stops, max_new_tokens=NEW)
+    assert generate(CausalLM(config), params, PROMPTS, stop_ids=stops, **setting) == stopped
+    assert len(set(map(len, stopped))) >= 3
+
+
+def test_equals_torch_on_a_trained_model(shared):
+    pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = shared / "models/stories260K"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["Once upon a time", "Lily", "The dog was sad. He wanted to go to the big", ""]
+    prompts = [tokenizer(text).input_ids for text in texts]
+    oracle = AutoModelForCausalLM.from_pretrained(folder).eval()
+    setting = {"max_new_tokens": 60}
+    stops = [2, *tokenizer.convert_tokens_to_ids(["!", "?"])]
+    config, params = load_pretrained(folder)
+    for ends in ([2], stops):
+        expected = torch_generate(oracle, prompts, ends, **setting)
+        assert generate(CausalLM(config), params, prompts, stop_ids=ends, **setting) == expected
 
 
 def test_reproduces_a_trained_model(shared):
@@ -193,7 +292,7 @@ def test_reproduces_a_trained_model(shared):
     folder = shared / "models" / "stories260K"
     config, params = load_pretrained(folder)
     # The second prompt is the story so far, so its continuation is the rest of the story.
-    ids = greedy_decode(
+    ids = generate(
         CausalLM(config),
         params,
         [prompt, text[:50]],

@@ -16,6 +16,7 @@ import pytest
 
 from cat_jax.data.records import write_jsonl
 from cat_jax.data.stg import stg_records
+from cat_jax.models import CausalLM, attach_lora, load_adapter, load_pretrained
 from cat_jax.train.metrics import read_metrics
 from experiments import train_stg
 from experiments.command_line import exit_status
@@ -210,3 +211,36 @@ def test_a_pretrained_model_trains_on_ones_own_files(shared, tmp_path, monkeypat
         assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
     report = json.loads((tmp_path / "runs/own_data/report.json").read_text())
     assert "changed_answers" not in report["cat"]
+
+
+@pytest.mark.slow
+def test_adapters_of_a_pretrained_model_train_and_leave_a_peft_folder(
+    shared, tmp_path, monkeypatch
+):
+    stories = shared / "models/stories260K"
+    arguments = (
+        *("stg_llama_lora", "--model.name", stories, "--model.dtype", "float32"),
+        *("--model.lora.rank", 8, "--model.lora.alpha", 16, "--optimizer.learning-rate", 5e-3),
+        *("--data.train-rows", 64, "--data.test-rows", 8, "--train.batch-size", 8),
+        *("--train.steps", 16, "--train.log-every", 1, "--train.eval-every", 16),
+        *("--train.save-every", 8, "--out", tmp_path),
+    )
+    assert command(monkeypatch, *arguments) == 0
+    config, params = load_pretrained(stories)
+    tokens_BT = np.arange(3, 23)[None]
+    plain, _ = CausalLM(config).apply({"params": params}, tokens_BT)
+    for method in ("baseline", "cat"):
+        folder = tmp_path / "stg_llama_lora/seed-0" / method
+        lines = read_metrics(folder / "metrics.jsonl")
+        losses = [line["next_token_loss"] for line in lines if line["kind"] == "train"]
+        assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+        lora, adapters = load_adapter(folder / "adapter", config)
+        assert (lora.rank, lora.alpha, lora.dropout) == (8, 16.0, 0.1)
+        attached = attach_lora(params, adapters, lora)
+        trained, _ = CausalLM(config).apply({"params": attached}, tokens_BT)
+        assert np.abs(trained - plain).max() > 0.1
+    report = (tmp_path / "stg_llama_lora/report.json").read_text()
+    assert command(monkeypatch, *arguments, "--resume") == 0
+    again = (tmp_path / "stg_llama_lora/report.json").read_text()
+    assert json.loads(again)["cat"] == json.loads(report)["cat"]
+    assert command(monkeypatch, *arguments, "--resume", "--model.lora.rank", 0) == 2

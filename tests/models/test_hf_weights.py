@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, ModelConfig, load_pretrained
+from cat_jax.models import CausalLM, ModelConfig, RopeScaling, load_pretrained
+from cat_jax.models.hf_weights import COMPANIONS
 
 V, D, F, N, H, G, C = 37, 30, 29, 2, 6, 3, 8
 
@@ -31,6 +32,14 @@ LLAMA = {
     "tie_word_embeddings": False,
 }
 QWEN2 = LLAMA | {"model_type": "qwen2"}
+QWEN3 = LLAMA | {"model_type": "qwen3"}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 512,
+}
 
 
 def llama_tensors(seed=0, dtype=np.float32):
@@ -60,6 +69,15 @@ def qwen2_tensors():
         for name, heads in (("q", H), ("k", G), ("v", G)):
             bias = rng.normal(size=heads * C).astype(np.float32)
             tensors[f"model.layers.{n}.self_attn.{name}_proj.bias"] = bias
+    return tensors
+
+
+def qwen3_tensors():
+    rng, tensors = np.random.default_rng(2), llama_tensors()
+    for n in range(N):
+        for name in "qk":
+            scale = rng.normal(size=C).astype(np.float32)
+            tensors[f"model.layers.{n}.self_attn.{name}_norm.weight"] = scale
     return tensors
 
 
@@ -94,6 +112,17 @@ def test_config(save):
     assert config == ModelConfig(
         V, D, F, N, H, G, C, 5000.0, 1e-3, qkv_bias=True, attention="xla_chunked", remat=True
     )
+    config, _ = load_pretrained(save(QWEN3, qwen3_tensors()))
+    assert config == ModelConfig(V, D, F, N, H, G, C, 5000.0, 1e-3, qk_norm=True)
+
+
+@pytest.mark.parametrize("older", [{}, {"type": "llama3"}])
+def test_config_with_scaled_positions(save, older):
+    public = {name: value for name, value in LLAMA.items() if name != "rope_parameters"}
+    public |= {"rope_theta": 5000.0, "rope_scaling": LLAMA3 | older}
+    config, _ = load_pretrained(save(public))
+    scaling = RopeScaling(8.0, 1.0, 4.0, 512)
+    assert config == ModelConfig(V, D, F, N, H, G, C, 5000.0, 1e-3, rope_scaling=scaling)
 
 
 def test_config_in_the_words_of_older_versions(save):
@@ -109,7 +138,10 @@ def test_config_in_the_words_of_older_versions(save):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize(("hf", "tensors"), [(LLAMA, llama_tensors()), (QWEN2, qwen2_tensors())])
+@pytest.mark.parametrize(
+    ("hf", "tensors"),
+    [(LLAMA, llama_tensors()), (QWEN2, qwen2_tensors()), (QWEN3, qwen3_tensors())],
+)
 def test_parameters_are_those_of_the_model(save, hf, tensors, tied):
     if tied:
         tensors = without(tensors, "lm_head.weight")
@@ -117,6 +149,15 @@ def test_parameters_are_those_of_the_model(save, hf, tensors, tied):
     variables = jax.eval_shape(CausalLM(config).init, jax.random.key(0), jnp.zeros((1, 2), int))
     expected = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables["params"])
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == expected
+
+
+def test_where_the_norms_of_heads_go(save):
+    tensors = qwen3_tensors()
+    _, params = load_pretrained(save(QWEN3, tensors))
+    attention = params["layers"]["attention"]
+    for name, hf in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
+        expected = tensors[f"model.layers.1.self_attn.{hf}.weight"]
+        np.testing.assert_array_equal(attention[name]["scale"][1], expected)
 
 
 def test_where_every_number_goes(save):
@@ -150,6 +191,25 @@ def test_other_floats_become_float32(save, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     expected = tensors["lm_head.weight"].T.astype(np.float32)
     np.testing.assert_array_equal(params["unembed"]["kernel"], expected)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
+def test_floats_as_stored(save, dtype):
+    tensors = llama_tensors(dtype=dtype)
+    _, params = load_pretrained(save(tensors=tensors), param_dtype="stored")
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+    np.testing.assert_array_equal(params["unembed"]["kernel"], tensors["lm_head.weight"].T)
+
+
+def test_stored_floats_that_cannot_stay(save):
+    tensors = llama_tensors()
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].astype(ml_dtypes.bfloat16)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.float64)
+    with pytest.raises(InputError) as caught:
+        load_pretrained(save(tensors=tensors), param_dtype="stored")
+    assert "model.layers.*.mlp.up_proj.weight has several dtypes (BF16, F32)" in str(caught.value)
+    assert "model.norm.weight has dtype F64, not one of F32, F16, BF16" in str(caught.value)
 
 
 def save_shards(folder, tensors, shards=3):
@@ -195,6 +255,14 @@ def test_incomplete_shards(save):
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_scaling": LLAMA3 | {"attention_factor": 1.2}}, "attention_factor"),
+        ({"rope_scaling": LLAMA3 | {"factor": "8"}}, "rope_parameters"),
+        ({"rope_scaling": LLAMA3 | {"type": "linear"}}, "'type': 'linear'"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor must be less"),
+        ({"model_type": "qwen3_moe"}, "'qwen3_moe'"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias = True"),
+        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * N}, "layer_types"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantization_config"),
         ({"residual_multiplier": 0.22}, "residual_multiplier = 0.22"),
         ({"mlp_bias": True, "residual_multiplier": 2}, "mlp_bias = True, residual_multiplier = 2"),
@@ -240,6 +308,8 @@ def test_every_bad_tensor_is_in_one_message(save):
 def test_biases_must_fit_the_family(save):
     assert "self_attn.q_proj.bias is unexpected" in refusal(save(LLAMA, qwen2_tensors()))
     assert "self_attn.q_proj.bias is missing" in refusal(save(QWEN2, llama_tensors()))
+    assert "self_attn.q_norm.weight is missing" in refusal(save(QWEN3, llama_tensors()))
+    assert "self_attn.k_norm.weight is unexpected" in refusal(save(LLAMA, qwen3_tensors()))
 
 
 def test_tensors_that_say_nothing_new(save):
@@ -259,7 +329,9 @@ def test_folders_without_a_model(save, tmp_path):
     assert "Unrecognized model" in refusal(tmp_path)
     folder = save()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert "pickle" in refusal(folder)
+    message = refusal(folder)
+    assert "pickle" in message
+    assert "convert" in message
 
 
 def test_files_that_are_not_whole(save):
@@ -286,4 +358,4 @@ def test_hub_names_bring_no_code_and_no_pickles(save, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     config, _ = load_pretrained("someone/some-model")
     assert config.vocab_size == V
-    assert calls == [("someone/some-model", ["*.json", "model*.safetensors"])]
+    assert calls == [("someone/some-model", [*COMPANIONS, "model*.safetensors"])]

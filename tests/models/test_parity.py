@@ -1,7 +1,10 @@
 """Logits, maps, causal mass and gradients against torch, on models with every size different."""
 
+import copy
 import dataclasses
 import json
+from functools import cache, partial
+from itertools import product
 from types import SimpleNamespace
 
 import jax
@@ -17,6 +20,8 @@ transformers = pytest.importorskip("transformers")
 B, T, V, D, F, N, H, C, W = 4, 11, 37, 30, 29, 2, 6, 8, 5
 EFFECT_BITS = (0, 31, 32, 100, 159)  # both ends of words and several words
 GAMMA, ALPHA = 0.7, 1.1
+TOLERANCE = {"logits": 0.1, "maps": 0.02}
+"""Of bfloat16 against float32; the logits here reach 4."""
 
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -27,34 +32,45 @@ SIZES = {
     "num_hidden_layers": N,
     "num_attention_heads": H,
     "head_dim": C,
+    "rms_norm_eps": 0.02,
     "attn_implementation": "eager",
 }
-
-
-def llama(**kwargs):
-    return transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(
-            rms_norm_eps=0.02,
-            rope_parameters={"rope_type": "default", "rope_theta": 300.0},
-            **SIZES,
-            **kwargs,
-        )
-    )
-
-
-def qwen2(**kwargs):
-    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SIZES, **kwargs))
-
-
-# Families alternate: each meets every grouping, tied and untied embeddings.
-CASES = {
-    "llama-mha-tied": (llama, 6, True),
-    "qwen2-mha-untied": (qwen2, 6, False),
-    "qwen2-gqa-tied": (qwen2, 3, True),
-    "llama-gqa-untied": (llama, 3, False),
-    "llama-mqa-tied": (llama, 1, True),
-    "qwen2-mqa-untied": (qwen2, 1, False),
+ROPE = {"rope_type": "default", "rope_theta": 300.0}
+# With 4 wavelengths from 6 to 1500, one is kept, two are blended and one is divided.
+SCALED = ROPE | {
+    "rope_type": "llama3",
+    "factor": 5.0,
+    "low_freq_factor": 0.5,
+    "high_freq_factor": 8.0,
+    "original_max_position_embeddings": 256,
 }
+FAMILIES = {
+    "llama": ("Llama", ROPE),
+    "llama3": ("Llama", SCALED),
+    "qwen2": ("Qwen2", ROPE),
+    "qwen3": ("Qwen3", ROPE),
+}
+GROUPS = {"mha": H, "gqa": 3, "mqa": 1}
+CASES = list(
+    product(FAMILIES, GROUPS, ("tied", "untied"), ("xla", "xla_chunked"), ("scan", "unrolled"))
+)
+QUICK_CASES = (
+    ("llama", "mha", "tied", "xla", "scan"),
+    ("llama3", "gqa", "untied", "xla_chunked", "scan"),
+    ("qwen2", "gqa", "tied", "xla", "unrolled"),
+    ("qwen3", "mqa", "untied", "xla_chunked", "scan"),
+)
+
+
+def torch_model(family, grouping, tied):
+    name, rope = FAMILIES[family]
+    config = getattr(transformers, f"{name}Config")(
+        num_key_value_heads=GROUPS[grouping],
+        tie_word_embeddings=tied == "tied",
+        rope_parameters=dict(rope),
+        **SIZES,
+    )
+    return randomize(getattr(transformers, f"{name}ForCausalLM")(config))
 
 
 def randomize(model):
@@ -115,22 +131,30 @@ def run_torch(model, folder):
     targets = torch.tensor(BATCH.target_mask_BT[:, 1:])
     labels = torch.tensor(BATCH.tokens_BT[:, 1:])
     next_token = torch.nn.functional.cross_entropy(output.logits[:, :-1][targets], labels[targets])
-    loss = next_token + GAMMA * torch_guidance(maps_NBHTT)
-    loss.backward()
-    # Gradients travel as if they were weights, to arrive in our layout.
-    for parameter in model.parameters():
-        parameter.data = parameter.grad
-    model.save_pretrained(folder)
+    combined = next_token + GAMMA * torch_guidance(maps_NBHTT)
     return SimpleNamespace(
-        loss=loss.item(),
+        losses=(next_token.item(), combined.item()),
         logits=output.logits.detach().numpy(),
         maps=maps_NBHTT.detach().numpy(),
-        grads=load_pretrained(folder)[1],
+        grads=[
+            torch_gradient(model, loss, folder / str(loss.item()))
+            for loss in (next_token, combined)
+        ],
     )
 
 
+def torch_gradient(model, loss, folder):
+    """Gradients travel as if they were weights, to arrive in our layout."""
+    grads = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    carrier = copy.deepcopy(model)
+    for parameter, grad in zip(carrier.parameters(), grads, strict=True):
+        parameter.data = grad
+    carrier.save_pretrained(folder)
+    return load_pretrained(folder)[1]
+
+
 def run_jax(config, params):
-    def loss_of(params):
+    def losses_of(params):
         (logits_BTV, aux), taps = CausalLM(config).apply(
             {"params": params},
             BATCH.tokens_BT,
@@ -143,31 +167,48 @@ def run_jax(config, params):
         visible_BT = np.broadcast_to(np.arange(1, T + 1, dtype=np.int32), (B, T))
         guidance, _ = attention_guidance_loss(aux.mass, causal_BT, visible_BT, alpha=ALPHA)
         maps = taps["attention_maps"]["layers"]["attention"]["probs"]
-        return next_token + GAMMA * guidance, (logits_BTV, aux.mass, maps)
+        return (next_token, next_token + GAMMA * guidance), (logits_BTV, aux.mass, maps)
 
-    compute = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=QUICK_COMPILE)
-    (loss, (logits, mass, maps)), grads = compute(params)
-    return SimpleNamespace(loss=loss, logits=logits, mass=mass, maps=maps, grads=grads)
+    @partial(jax.jit, compiler_options=QUICK_COMPILE)
+    def compute(params):
+        losses, pull_back, outputs = jax.vjp(losses_of, params, has_aux=True)
+        grads = [pull_back(cotangents)[0] for cotangents in ((1.0, 0.0), (0.0, 1.0))]
+        return losses, outputs, grads
 
-
-@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
-def reference(request, tmp_path_factory):
-    family, groups, tied = request.param
-    model = randomize(family(num_key_value_heads=groups, tie_word_embeddings=tied))
-    folder = tmp_path_factory.mktemp("model")
-    model.save_pretrained(folder)
-    config, params = load_pretrained(folder)
-    assert (config.num_kv_heads, config.tie_embeddings) == (groups, tied)
-    return SimpleNamespace(
-        torch=run_torch(model, tmp_path_factory.mktemp("grads")), config=config, params=params
-    )
+    losses, (logits, mass, maps), grads = compute(params)
+    return SimpleNamespace(losses=losses, logits=logits, mass=mass, maps=maps, grads=grads)
 
 
-@pytest.fixture(scope="module", params=["xla", "xla_chunked"])
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """What torch computes for a model, and the model in our terms."""
+
+    @cache
+    def make(family, grouping, tied):
+        model = torch_model(family, grouping, tied)
+        folder = tmp_path_factory.mktemp("model")
+        model.save_pretrained(folder)
+        config, params = load_pretrained(folder)
+        assert (config.num_kv_heads, config.tie_embeddings) == (GROUPS[grouping], tied == "tied")
+        assert (config.rope_scaling is not None) == (family == "llama3")
+        return run_torch(model, tmp_path_factory.mktemp("grads")), config, params
+
+    return make
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, marks=() if case in QUICK_CASES else pytest.mark.slow, id="-".join(case))
+        for case in CASES
+    ],
+)
 def both(request, reference):
-    """What torch and what we compute, for one model and one implementation of attention."""
-    config = dataclasses.replace(reference.config, attention=request.param)
-    return reference.torch, run_jax(config, reference.params)
+    """What torch and what we compute, for one model and one way to compute it."""
+    *model, attention, layers = request.param
+    expected, config, params = reference(*model)
+    config = dataclasses.replace(config, attention=attention, scan=layers == "scan")
+    return expected, run_jax(config, params)
 
 
 def test_logits(both):
@@ -189,15 +230,50 @@ def test_causal_mass_is_the_map_summed_over_the_mask(both):
     np.testing.assert_allclose(actual.mass, mass_NBHT, rtol=0, atol=1e-6)
 
 
-def test_loss_and_gradient_of_every_parameter(both):
+@pytest.mark.parametrize("loss", [0, 1], ids=["next-token", "combined"])
+def test_loss_and_gradient_of_every_parameter(both, loss):
     expected, actual = both
-    np.testing.assert_allclose(actual.loss, expected.loss, rtol=1e-5)
-    assert jax.tree.structure(actual.grads) == jax.tree.structure(expected.grads)
-    for (path, ours), theirs in zip(
-        jax.tree.leaves_with_path(actual.grads), jax.tree.leaves(expected.grads), strict=True
+    np.testing.assert_allclose(actual.losses[loss], expected.losses[loss], rtol=1e-5)
+    ours, theirs = actual.grads[loss], expected.grads[loss]
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for (path, our), their in zip(
+        jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
     ):
-        assert np.abs(theirs).max() > 1e-3, path
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5, err_msg=str(path))
+        if "bias" not in str(path):
+            assert np.abs(their).max() > 1e-3, path
+        np.testing.assert_allclose(our, their, rtol=1e-5, atol=1e-5, err_msg=str(path))
+
+
+def rms(x):
+    return np.sqrt(np.mean(np.square(x)))
+
+
+def torch_outputs(folder, dtype):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        output = model(torch.tensor(BATCH.tokens_BT), output_attentions=True)
+    return output.logits.float().numpy(), torch.stack(output.attentions).float().numpy()
+
+
+@pytest.mark.parametrize("attention", ["xla", "xla_chunked"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16(family, attention, tmp_path):
+    """Weights that bfloat16 holds exactly: what is off is the arithmetic, ours against torch's."""
+    torch_model(family, "gqa", "untied").to(torch.bfloat16).save_pretrained(tmp_path)
+    config, params = load_pretrained(
+        tmp_path, attention=attention, dtype="bfloat16", param_dtype="bfloat16"
+    )
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
+    apply = partial(CausalLM(config).apply, mutable=["attention_maps"])
+    (logits, _), taps = jax.jit(apply)({"params": params}, BATCH.tokens_BT)
+    ours = logits, taps["attention_maps"]["layers"]["attention"]["probs"]
+    truths = torch_outputs(tmp_path, torch.float32)
+    theirs = torch_outputs(tmp_path, torch.bfloat16)
+    for name, our, their, truth in zip(("logits", "maps"), ours, theirs, truths, strict=True):
+        assert rms(our - truth) <= 1.5 * rms(their - truth)
+        assert np.abs(our - truth).max() <= TOLERANCE[name]
 
 
 def test_trained_model(shared):

@@ -1,6 +1,7 @@
 """The model against itself: packing, causality, cache, recomputation, and every config field."""
 
 import dataclasses
+import re
 from functools import partial
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, ModelConfig, empty_cache
+from cat_jax.models import CausalLM, ModelConfig, RopeScaling, empty_cache
 
 B, T, W = 4, 11, 5
 CONFIG = ModelConfig(
@@ -23,8 +24,11 @@ CONFIG = ModelConfig(
     rope_theta=300.0,
     norm_eps=0.02,
     qkv_bias=True,
+    qk_norm=True,
+    rope_scaling=RopeScaling(3.0, 0.5, 4.0, 20),
 )
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+PRODUCT = r" dot\(|custom-call.*matmul"
 IMPLEMENTATIONS = ("xla", "xla_chunked")
 RNG = np.random.default_rng(5)
 TOKENS_BT = RNG.integers(0, CONFIG.vocab_size, (B, T))
@@ -48,7 +52,10 @@ def random_params():
     """Nothing at its initial 0 or 1, so that every parameter shows."""
     leaves, tree = jax.tree.flatten(shapes(CONFIG), is_leaf=lambda x: isinstance(x, tuple))
     rng = np.random.default_rng(11)
-    return tree.unflatten([jnp.float32(0.3 * rng.normal(size=shape) + 0.1) for shape in leaves])
+    params = tree.unflatten([jnp.float32(0.3 * rng.normal(size=shape) + 0.1) for shape in leaves])
+    for name in ("query_norm", "key_norm"):  # large enough for attention that is not flat
+        params["layers"]["attention"][name]["scale"] *= 5
+    return params
 
 
 PARAMS = random_params()
@@ -155,18 +162,34 @@ def everything(params, config):
 
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-def test_remat_changes_no_number(attention):
+@pytest.mark.parametrize("scan", [True, False])
+def test_remat_changes_no_number(attention, scan):
     plain = everything(PARAMS, replace(attention=attention))
-    recomputed = everything(PARAMS, replace(attention=attention, remat=True))
+    recomputed = everything(PARAMS, replace(attention=attention, scan=scan, remat=True))
     assert jax.tree.structure(plain) == jax.tree.structure(recomputed)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+def test_scan_and_remat_reach_the_program():
+    """A loop only where asked, and unrolled layers are recomputed too: more matrix products."""
+
+    def program(**changes):
+        return everything.lower(PARAMS, replace(**changes)).compile().as_text()
+
+    unrolled = program(scan=False)
+    assert " while(" in program(scan=True)
+    assert " while(" not in unrolled
+    recomputed = program(scan=False, remat=True)
+    assert len(re.findall(PRODUCT, recomputed)) > len(re.findall(PRODUCT, unrolled)) > 0
+
+
 OTHER_MATHS = {
-    "rope_theta": 10_000.0,
+    "rope_theta": 5.0,
     "norm_eps": 1e-5,
     "qkv_bias": False,
+    "qk_norm": False,
+    "rope_scaling": None,
     "tie_embeddings": True,
     "dtype": "bfloat16",
 }
@@ -179,7 +202,7 @@ OTHER_SHAPES = {
     "num_kv_heads": 2,
     "head_dim": 10,
 }
-SAME_NUMBERS = {"attention": "xla_chunked", "remat": True}
+SAME_NUMBERS = {"attention": "xla_chunked", "scan": False, "remat": True}
 
 
 def test_every_field_is_tested():
@@ -221,3 +244,17 @@ def test_field_changes_no_number(field, logits, mass):
 def test_impossible_shapes(changes, message):
     with pytest.raises(InputError, match=message):
         replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((0, 1, 4, 8192), "greater than 0"),
+        ((8, 0, 4, 8192), "greater than 0"),
+        ((8, 1, 4, "8192"), "greater than 0"),
+        ((8, 4, 4, 8192), "low_freq_factor must be less"),
+    ],
+)
+def test_impossible_scaling(numbers, message):
+    with pytest.raises(InputError, match=message):
+        RopeScaling(*numbers)

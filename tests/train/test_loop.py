@@ -1,6 +1,7 @@
 """The loop on a real tiny model: resuming, signals, divergence, and what it writes."""
 
 import dataclasses
+import json
 import os
 import signal
 
@@ -12,13 +13,13 @@ import pytest
 from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.pipeline import training_batches
 from cat_jax.losses.schedules import guidance_weight
-from cat_jax.models import CausalLM, ModelConfig
+from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import data_mesh
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import Diverged, Interrupted, train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
-from cat_jax.train.state import new_state
+from cat_jax.train.state import FrozenBase, new_state
 from cat_jax.train.step import make_train_step
 
 MODEL = CausalLM(ModelConfig(13, 8, 12, 2, 2, 1, 4))
@@ -26,10 +27,13 @@ CONFIG = Training(steps=12, batch_size=4, log_every=3, eval_every=5, save_every=
 
 
 class Run:
-    """One training run in ``folder``; calling it trains until the end or an exception."""
+    """One training run in ``folder``; calling it trains until the end or an exception.
 
-    def __init__(self, folder, examples, config=CONFIG):
-        self.folder, self.examples, self.config = folder, examples, config
+    With ``lora`` it trains adapters.
+    """
+
+    def __init__(self, folder, examples, config=CONFIG, lora=None):
+        self.folder, self.examples, self.config, self.lora = folder, examples, config, lora
         self.reported = []
 
     def __call__(self, learning_rate=1e-2, on_step=lambda step: None):
@@ -37,6 +41,10 @@ class Run:
         optimizer = make_optimizer(Optimizer(learning_rate=learning_rate), self.config.steps)
         mesh = data_mesh(self.config.batch_size)
         params = MODEL.init(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+        self.base = None
+        if self.lora is not None:
+            self.base = FrozenBase(params, self.lora, seed=5)
+            params = init_lora(jax.random.key(2), MODEL.config, self.lora)
         gamma = guidance_weight("linear", 0.5, rate=1, steps=self.config.steps, steps_per_epoch=4)
         batches = training_batches(self.examples, batch_size=4, seed=3)
         checkpoints = Checkpoints(self.folder / "checkpoints", {"a": 1})
@@ -44,7 +52,7 @@ class Run:
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state, batches)
         self.start = int(state.step)
-        step_function = make_train_step(MODEL, optimizer, mesh, guidance, gamma)
+        step_function = make_train_step(MODEL, optimizer, mesh, guidance, gamma, self.base)
 
         def step(state, batch):
             on_step(int(state.step) + 1)
@@ -165,3 +173,30 @@ def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path, exampl
 def test_divergence_before_any_checkpoint_says_so(tmp_path, examples):
     with pytest.raises(Diverged, match="no checkpoint was saved yet"):
         Run(tmp_path, examples, dataclasses.replace(CONFIG, save_every=100))(learning_rate=1e30)
+
+
+def test_adapters_resume_the_same_on_a_base_that_stays(tmp_path, examples):
+    lora = LoraConfig(rank=3, alpha=6.0, dropout=0.5, targets=("q_proj", "down_proj"))
+    undisturbed = Run(tmp_path / "undisturbed", examples, lora=lora)
+    state = undisturbed()
+    losses = [loss for _, loss in undisturbed.losses()]
+    assert losses[-1] < 0.95 * losses[0]
+    params = MODEL.init(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+    assert_same(undisturbed.base.params, params)
+
+    crashed = Run(tmp_path / "crashed", examples, lora=lora)
+    with pytest.raises(Killed):
+        crashed(on_step=kill_at(7))
+    assert_same(crashed(), state)
+    assert crashed.start == 4
+    assert crashed.losses() == undisturbed.losses()
+
+    new = init_lora(jax.random.key(2), MODEL.config, lora)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max() > 1e-3, state.params, new)
+    assert all(jax.tree.leaves(moved))
+    allowed = {leaf.shape for leaf in jax.tree.leaves(new)} | {()}
+    assert {leaf.shape for leaf in jax.tree.leaves(state)} == allowed
+    saved = json.loads((tmp_path / "crashed/checkpoints/12/state/_METADATA").read_text())
+    names = saved["tree_metadata"].keys()
+    assert len([name for name in names if name.startswith("('params'")]) == 4
+    assert not any("kernel" in name or "embed" in name for name in names)

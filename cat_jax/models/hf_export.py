@@ -1,0 +1,90 @@
+"""Writes configuration and parameters of ``CausalLM`` as a Hugging Face folder."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from cat_jax.errors import InputError
+from cat_jax.models.config import ModelConfig
+from cat_jax.models.hf_config import config_to_hf
+from cat_jax.models.hf_tensors import TensorRule, axis_sizes, tensor_rules
+from cat_jax.models.new_folder import new_folder
+from cat_jax.models.safetensors_folder import SHARD_BYTES, NewTensor, write_tensors
+from cat_jax.types import Array
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+def save_pretrained(
+    folder: str | Path,
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    *,
+    like: "PretrainedConfig | None" = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write a Hugging Face folder that transformers and ``load_pretrained`` read.
+
+    The folder appears when it is whole. The host holds one file of at most ``shard_bytes`` at a
+    time; parameters keep their dtypes.
+
+    Args:
+        folder: must not exist.
+        config: of the model.
+        params: its parameters.
+        tokenizer: saved beside the weights.
+        like: the transformers configuration of the model it came from, for the context length and
+            the special tokens; see ``config_to_hf``.
+        shard_bytes: size from which weights are split into several files.
+
+    Raises:
+        InputError: the folder exists, no family of transformers computes this configuration, or
+            the parameters are not those of the configuration.
+    """
+    hf_config = config_to_hf(config, like)
+    hf_config.dtype = jnp.result_type(*jax.tree.leaves(params)).name
+    with new_folder(Path(folder)) as writing:
+        hf_config.save_pretrained(writing)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(writing)
+        write_tensors(writing, hf_tensors(config, params), shard_bytes)
+
+
+def hf_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[NewTensor]:
+    """Give the parameters as tensors of Hugging Face, each laid out when it is read.
+
+    Raises:
+        InputError: the parameters are not those of the configuration; all differences are listed.
+    """
+    sizes, layers = axis_sizes(config), config.num_layers
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    rules = {rule.path: rule for rule in tensor_rules(config)}
+    shapes = {path: rule.shape(sizes, layers) for path, rule in rules.items()}
+    problems = [f"{path} is missing" for path in shapes if path not in flat]
+    for path, value in flat.items():
+        if path not in shapes:
+            problems.append(f"{path} is unexpected")
+        elif value.shape != shapes[path]:
+            problems.append(f"{path} has shape {value.shape}, not {shapes[path]}")
+    if problems:
+        raise InputError(f"the parameters do not fit the configuration: {'; '.join(problems)}")
+    return [
+        NewTensor(
+            name, flat[path].nbytes // len(names), partial(_lay_out, flat[path], rule, n, sizes)
+        )
+        for path, rule in rules.items()
+        for names in [rule.hf_names(layers)]
+        for n, name in enumerate(names)
+    ]
+
+
+def _lay_out(value: Array, rule: TensorRule, layer: int, sizes: Mapping[str, int]) -> np.ndarray:
+    return rule.to_hf(np.asarray(value[layer] if rule.is_layered else value), sizes)

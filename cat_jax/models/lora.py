@@ -1,0 +1,187 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021) as pure functions on parameters, in PEFT's terms.
+
+Adapters are a tree of their own, and ``attach_lora`` hands them to the model inside the parameters.
+Each is applied as (x a) b: merging in every step would materialise a second copy of the weights,
+and PEFT drops inputs of ``a`` alone, which no merged weight expresses.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from cat_jax.errors import InputError
+from cat_jax.models.config import ModelConfig
+from cat_jax.models.hf_tensors import TENSOR_RULES, TensorRule, axis_sizes
+from cat_jax.models.projection import LowRank
+from cat_jax.types import Array
+
+KERNELS = {
+    rule.hf_name.split(".")[-2]: rule
+    for rule in TENSOR_RULES
+    if rule.hf_name.endswith("_proj.weight")
+}
+"""The projections that can be adapted, by PEFT's names."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Which projections have an adapter, and its form; the defaults are those of CAT's code.
+
+    Attributes:
+        rank: inner size R of every adapter.
+        alpha: the adapter's output is scaled by alpha / rank.
+        dropout: share of the adapter's inputs that is dropped in training.
+        targets: projections by PEFT's names: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
+            down_proj.
+    """
+
+    rank: int = 64
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise InputError(f"lora.rank must be at least 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise InputError(f"lora.alpha must be greater than 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout is a share from 0 to below 1, got {self.dropout}")
+        unknown = [name for name in self.targets if name not in KERNELS]
+        if unknown or len(set(self.targets)) != len(self.targets) or not self.targets:
+            raise InputError(
+                f"lora.targets must be different names among {', '.join(KERNELS)}, at least one, "
+                f"got {', '.join(self.targets) or 'none'}"
+            )
+
+    @property
+    def scale(self) -> float:
+        """What the adapter's output is multiplied by."""
+        return self.alpha / self.rank
+
+
+def adapter_rules(lora: LoraConfig) -> list[TensorRule]:
+    """The tensors ``lora_A`` and ``lora_B`` of every target, and where they lie in our adapters."""
+    rules = []
+    for target in sorted(lora.targets):
+        kernel = KERNELS[target]
+        hf_out, hf_in = kernel.hf_axes.split()
+        parent, module = kernel.path.removesuffix("kernel"), kernel.hf_name.removesuffix("weight")
+        for name, hf_axes, axes in (
+            ("A", f"R {hf_in}", [*hf_in, "R"]),
+            ("B", f"{hf_out} R", ["R", *hf_out]),
+        ):
+            rules.append(
+                TensorRule(
+                    f"{module}lora_{name}.weight", hf_axes, parent + name.lower(), " ".join(axes)
+                )
+            )
+    return rules
+
+
+def adapter_sizes(config: ModelConfig, lora: LoraConfig) -> dict[str, int]:
+    """The sizes of the axes that ``adapter_rules`` names."""
+    return axis_sizes(config) | {"R": lora.rank}
+
+
+def init_lora(key: Array, config: ModelConfig, lora: LoraConfig) -> dict[str, Any]:
+    """New adapters, float32: ``b`` is zero, so that they change nothing yet.
+
+    ``a`` is uniform within 1 / sqrt(inputs) as in PEFT (Kaiming's bound for a slope of sqrt(5)).
+    """
+    adapters = {}
+    for index, rule in enumerate(adapter_rules(lora)):
+        shape = rule.shape(adapter_sizes(config, lora), config.num_layers)
+        if rule.path.endswith("b"):
+            adapters[rule.path] = jnp.zeros(shape)
+        else:
+            bound = math.prod(shape[1:-1]) ** -0.5
+            key_here = jax.random.fold_in(key, index)
+            adapters[rule.path] = jax.random.uniform(key_here, shape, minval=-bound, maxval=bound)
+    return unflatten_dict(adapters, sep="/")
+
+
+def attach_lora(
+    params: Mapping[str, Any],
+    adapters: Mapping[str, Any],
+    lora: LoraConfig,
+    dropout_key: Array | None = None,
+) -> dict[str, Any]:
+    """Parameters that compute with the adapters; nothing is copied.
+
+    Args:
+        params: of the model.
+        adapters: as from ``init_lora``.
+        lora: their form.
+        dropout_key: drops inputs of the adapters, for one training step.
+
+    Raises:
+        InputError: the adapters are not of this form, or not for this model.
+    """
+    attached: dict[str, Any] = flatten_dict(params, sep="/")
+    for index, (path, a, b) in enumerate(_adapters_of(params, adapters, lora)):
+        keys_N = None
+        if dropout_key is not None and lora.dropout:
+            keys_N = jax.random.split(jax.random.fold_in(dropout_key, index), len(a))
+        attached[f"{path}/lora"] = LowRank(a, b, keys_N, lora.dropout, lora.scale)
+    return unflatten_dict(attached, sep="/")
+
+
+def merge_lora(
+    params: Mapping[str, Any], adapters: Mapping[str, Any], lora: LoraConfig
+) -> dict[str, Any]:
+    """Parameters with the adapters added to the kernels, which keep their dtype.
+
+    Raises:
+        InputError: as ``attach_lora``.
+    """
+    merged: dict[str, Any] = flatten_dict(params, sep="/")
+    for path, a, b in _adapters_of(params, adapters, lora):
+        product = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1, precision="highest"))(a, b)
+        kernel = merged[f"{path}/kernel"]
+        merged[f"{path}/kernel"] = (kernel + lora.scale * product).astype(kernel.dtype)
+    return unflatten_dict(merged, sep="/")
+
+
+def check_adapters(
+    adapters: Mapping[str, Any], lora: LoraConfig, sizes: Mapping[str, int], num_layers: int
+) -> None:
+    """Compares adapters with what ``init_lora`` would give.
+
+    Raises:
+        InputError: they are of another form or for another model; all differences are listed.
+    """
+    flat: dict[str, Any] = flatten_dict(adapters, sep="/")
+    shapes = {rule.path: rule.shape(sizes, num_layers) for rule in adapter_rules(lora)}
+    problems = [f"{path} is missing" for path in shapes if path not in flat]
+    for path, value in flat.items():
+        if path not in shapes:
+            problems.append(f"{path} is unexpected")
+        elif value.shape != shapes[path]:
+            problems.append(f"{path} has shape {value.shape}, not {shapes[path]}")
+    if problems:
+        raise InputError(
+            f"the adapters do not fit rank {lora.rank} on {', '.join(lora.targets)} of this "
+            f"model: {'; '.join(problems)}"
+        )
+
+
+def _adapters_of(
+    params: Mapping[str, Any], adapters: Mapping[str, Any], lora: LoraConfig
+) -> Iterator[tuple[str, Array, Array]]:
+    """Path of the projection, a and b of every adapter, once all are known to fit."""
+    kernels: dict[str, Any] = flatten_dict(params, sep="/")
+    sizes, num_layers = {"R": lora.rank}, 0
+    for rule in KERNELS.values():
+        num_layers, *axes = kernels[rule.path].shape
+        sizes |= dict(zip(rule.axes.split(), axes, strict=True))
+    check_adapters(adapters, lora, sizes, num_layers)
+    flat: dict[str, Any] = flatten_dict(adapters, sep="/")
+    for target in sorted(lora.targets):
+        path = KERNELS[target].path.removesuffix("/kernel")
+        yield path, flat[f"{path}/a"], flat[f"{path}/b"]

@@ -1,0 +1,172 @@
+"""Hugging Face -> orbax -> Hugging Face gives every bit back, and torch reads the result."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from safetensors.numpy import load_file
+
+from cat_jax.models import load_pretrained
+from experiments import convert_weights
+from experiments.command_line import exit_status
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+SIZES = {
+    "vocab_size": 37,
+    "hidden_size": 30,
+    "intermediate_size": 29,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+}
+
+
+def source_model(family, dtype, tied):
+    torch.manual_seed(3)
+    config = transformers.AutoConfig.for_model(
+        family, tie_word_embeddings=tied, eos_token_id=[1, 7], max_position_embeddings=99, **SIZES
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data + 0.1 * torch.randn(parameter.shape)
+    return model.to(dtype)
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["convert_weights", *map(str, words)])
+    return exit_status(convert_weights.main)
+
+
+def all_tensors(folder):
+    return {n: x for path in folder.glob("*.safetensors") for n, x in load_file(path).items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype", "tied", "shards"),
+    [
+        ("llama", torch.float32, False, 1),
+        ("qwen2", torch.bfloat16, True, 1),
+        ("qwen3", torch.bfloat16, False, 4),
+    ],
+)
+def test_there_and_back(family, dtype, tied, shards, tmp_path, monkeypatch, capsys):
+    model = source_model(family, dtype, tied)
+    source, middle, target = (tmp_path / name for name in ("source", "middle", "target"))
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    model.save_pretrained(source, max_shard_size=size if shards == 1 else size // shards)
+    assert (len(list(source.glob("*.safetensors"))) > 1) == (shards > 1)
+    assert run(monkeypatch, source, middle) == 0
+    assert run(monkeypatch, middle, target) == 0
+    assert capsys.readouterr().out == f"wrote {middle}\nwrote {target}\n"
+
+    before, after = all_tensors(source), all_tensors(target)
+    assert before.keys() == after.keys()
+    for name, values in before.items():
+        assert values.dtype == after[name].dtype
+        assert values.tobytes() == after[name].tobytes(), name
+    for name in ("config.json", "generation_config.json"):
+        assert (source / name).read_bytes() == (target / name).read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "middle", "target"}
+
+    model, again = (transformers.AutoModelForCausalLM.from_pretrained(f) for f in (source, target))
+    assert again.dtype == model.dtype == dtype
+    tokens_BT = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    with torch.no_grad():
+        torch.testing.assert_close(again(tokens_BT).logits, model(tokens_BT).logits, rtol=0, atol=0)
+
+
+def test_the_middle_is_what_the_model_is_made_of(tmp_path, monkeypatch):
+    source_model("llama", torch.float32, False).save_pretrained(tmp_path / "source")
+    assert run(monkeypatch, tmp_path / "source", tmp_path / "middle") == 0
+    _, params = load_pretrained(tmp_path / "source")
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.restore(tmp_path / "middle" / "params", params)
+    kernel = params["layers"]["mlp"]["up"]["kernel"]
+    np.testing.assert_array_equal(stored["layers"]["mlp"]["up"]["kernel"], kernel)
+
+
+def test_greedy_text_survives(shared, tmp_path, monkeypatch):
+    source = shared / "models" / "stories260K"
+    assert run(monkeypatch, source, tmp_path / "middle") == 0
+    assert run(monkeypatch, tmp_path / "middle", tmp_path / "target") == 0
+    golden = json.loads((shared / "golden" / "stories260K_greedy.json").read_text())
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "target")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "target")
+    story = golden["greedy_ids"]
+    prompt = torch.tensor([story[:5]])
+    ids = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_length=len(story)
+    )
+    assert ids[0].tolist() == story
+    assert tokenizer.decode(ids[0])
+
+
+def test_help(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(monkeypatch, "--help")
+    assert left.value.code == 0
+    assert "[-h] SOURCE TARGET" in capsys.readouterr().out
+
+
+@pytest.fixture
+def source(tmp_path):
+    source_model("llama", torch.float32, False).save_pretrained(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def refusal(monkeypatch, capsys, *words):
+    assert run(monkeypatch, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_an_existing_target_is_left_alone(source, tmp_path, monkeypatch, capsys):
+    (tmp_path / "target").mkdir()
+    line = refusal(monkeypatch, capsys, source, tmp_path / "target")
+    assert "target already exists" in line
+    (tmp_path / "file").write_text("mine")
+    assert "already exists" in refusal(monkeypatch, capsys, source, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not list((tmp_path / "target").iterdir())
+
+
+def test_nothing_is_left_of_what_fails(source, tmp_path, monkeypatch, capsys):
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    line = refusal(monkeypatch, capsys, source, tmp_path / "target")
+    assert "model.safetensors is not a whole safetensors file" in line
+    shutil.rmtree(source)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_middle(source, tmp_path, monkeypatch, capsys):
+    middle, target = tmp_path / "middle", tmp_path / "target"
+    assert run(monkeypatch, source, middle) == 0
+    config = json.loads((middle / "config.json").read_text())
+    (middle / "config.json").write_text(json.dumps(config | {"intermediate_size": 31}))
+    line = refusal(monkeypatch, capsys, middle, target)
+    assert "layers/mlp/up/kernel has shape (3, 30, 29), not (3, 30, 31)" in line
+    assert "layers/mlp/down/kernel has shape" in line
+    (middle / "config.json").write_text(json.dumps(config))
+    (middle / "params" / "_METADATA").unlink()
+    assert "params is not a whole orbax checkpoint" in refusal(monkeypatch, capsys, middle, target)
+    (middle / "config.json").unlink()
+    assert "config.json" in refusal(monkeypatch, capsys, middle, target)
+    assert not target.exists()
+
+
+def test_a_source_of_nothing(tmp_path, monkeypatch, capsys):
+    assert "is not a folder" in refusal(monkeypatch, capsys, tmp_path / "x", tmp_path / "y")
+
+
+def test_a_pickle_is_refused_with_the_way_out(source, tmp_path, monkeypatch, capsys):
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    line = refusal(monkeypatch, capsys, source, tmp_path / "target")
+    assert "pickles" in line
+    assert "save_pretrained(NEW_FOLDER)" in line

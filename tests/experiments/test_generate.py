@@ -1,0 +1,139 @@
+"""The command line that generates, with a real small model and with bad input."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+from transformers import AutoTokenizer, GenerationConfig
+
+from cat_jax.evaluation import Sampling, chat_prompt, generate
+from cat_jax.models import CausalLM, load_pretrained
+from experiments import generate as command
+from experiments.command_line import exit_status
+
+
+@pytest.fixture(scope="module")
+def stories(shared):
+    return shared / "models/stories260K"
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs the command line in this process; returns its exit status."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["generate", *map(str, arguments)])
+        try:
+            return exit_status(command.main)
+        except SystemExit as stop:  # an unknown option
+            return stop.code
+
+    return run
+
+
+def test_continues_prompts_and_tells_the_speed(stories, shared, run, capsys):
+    golden = json.loads((shared / "golden/stories260K_greedy.json").read_text())
+    start = golden["text"][:60]
+    assert run(stories, "--prompt", start, "Lily", "--max-new-tokens", 30) == 0
+    printed = capsys.readouterr()
+    assert golden["text"].startswith(printed.out.splitlines()[0])
+    assert len(printed.out.splitlines()[0]) > 90
+    speed = re.fullmatch(
+        r"(\d+) prompt tokens, (\d+) new tokens in ([\d.]+) s: ([\d.]+) new tokens/s\n",
+        printed.err,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    assert int(speed[1]) == sum(len(tokenizer(text).input_ids) for text in (start, "Lily"))
+    assert int(speed[2]) == 60
+
+
+def test_samples_by_seed(stories, run, capsys):
+    prompt, options = "Once upon a time", ("--max-new-tokens", 20, "--temperature", 1)
+    filters = ("--top-k", 50, "--top-p", 0.9)
+    texts = []
+    for seed in (4, 4, 5):
+        assert run(stories, "--prompt", prompt, *options, *filters, "--seed", seed) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+    config, params = load_pretrained(stories)
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    ids = tokenizer(prompt).input_ids
+    sampling = Sampling(1.0, top_k=50, top_p=0.9)
+    (new,) = generate(
+        CausalLM(config), params, [ids], max_new_tokens=20, stop_ids=[2], sampling=sampling, seed=4
+    )
+    assert texts[0] == tokenizer.decode(ids + new, skip_special_tokens=True) + "\n"
+
+
+def test_a_chat_prints_the_answer_alone(stories, run, capsys, tmp_path):
+    folder = shutil.copytree(stories, tmp_path / "chatty")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}Once{% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    assert run(folder, "--prompt", "A story!", "--chat", "--max-new-tokens", 12) == 0
+    config, params = load_pretrained(folder)
+    prompt = chat_prompt(tokenizer, [{"role": "user", "content": "A story!"}])
+    (new,) = generate(CausalLM(config), params, [prompt], max_new_tokens=12, stop_ids=[2])
+    printed = capsys.readouterr()
+    assert printed.out == tokenizer.decode(new, skip_special_tokens=True) + "\n"
+    assert printed.err.startswith(f"{len(prompt)} prompt tokens, 12 new tokens")
+
+
+def test_every_listed_end_token_stops(stories, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    assert command.stop_ids(str(stories), tokenizer) == (2,)
+    GenerationConfig(eos_token_id=[7, 5]).save_pretrained(tmp_path)
+    assert command.stop_ids(str(tmp_path), tokenizer) == (2, 5, 7)
+    (tmp_path / "generation_config.json").unlink()
+    tokenizer.eos_token = None
+    assert command.stop_ids(str(tmp_path), tokenizer) == ()
+
+
+@pytest.fixture
+def broken(stories, tmp_path):
+    """Copies of the model with something missing or strange."""
+    for name in ("untokenized", "qwen_untokenized"):
+        folder = shutil.copytree(stories, tmp_path / name)
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    config = json.loads((stories / "config.json").read_text())
+    config |= {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+    (tmp_path / "qwen_untokenized/config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("stories", ["--prompt"], "--prompt names no text"),
+        ("stories", [], "--prompt"),
+        ("stories", ["--prompt", "hi", "--chat"], "has no chat template"),
+        ("stories", ["--prompt", "hi", "--top-k", "3"], "change nothing at temperature 0"),
+        ("stories", ["--prompt", "hi", "--temperature", "-1"], "temperature must be"),
+        ("stories", ["--prompt", "hi", "--max-new-tokens", "0"], "max_new_tokens (0)"),
+        ("stories", ["--prompt", "hi", "--temprature", "1"], "--temperature"),
+        ("untokenized", ["--prompt", "hi"], "untokenized holds no tokenizer"),
+        (".", ["--prompt", "hi"], "has no config.json"),
+    ],
+)
+def test_bad_input_ends_with_a_sentence(stories, broken, run, capsys, name, arguments, message):
+    assert run(stories if name == "stories" else broken / name, *arguments) == 2
+    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_tokenizers_without_words_or_with_too_many_are_refused(shared, broken):
+    from experiments.model_source import load_tokenizer
+
+    with pytest.raises(ValueError, match="qwen_untokenized holds no tokenizer"):
+        load_tokenizer(str(broken / "qwen_untokenized"), 512)
+    qwen = shared / "tokenizers/qwen2.5"
+    with pytest.raises(ValueError, match="has 151646 tokens, but the model knows 512"):
+        load_tokenizer(str(qwen), 512)
+    assert len(load_tokenizer(str(qwen), 151_936)) == 151_646

@@ -1,0 +1,39 @@
+"""What the pages in docs/ show runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = (DOCS / "decoding.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_decoding_example_runs(shared, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    load = AutoTokenizer.from_pretrained
+
+    def with_template(name):
+        tokenizer = load(name)
+        tokenizer.chat_template = "{{ messages[0]['content'] }}"
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", with_template)
+    found = {}
+    exec(code.replace("Qwen/Qwen2.5-1.5B-Instruct", str(shared / "models/stories260K")), found)
+    assert len(found["answers"]) == 2
+    assert all(0 < len(answer) <= 50 for answer in found["answers"])
+
+
+@pytest.mark.slow
+def test_the_examples_of_weights_run(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "".join(re.findall(r"```python\n(.*?)```", (DOCS / "models.md").read_text(), re.DOTALL))
+    source = shared / "models/stories260K"
+    exec(code.replace("Qwen/Qwen2.5-1.5B", str(source)), {})
+    assert len(AutoTokenizer.from_pretrained("exported")) == 512
+    theirs, ours = (AutoConfig.from_pretrained(folder) for folder in (source, "exported"))
+    assert ours.max_position_embeddings == theirs.max_position_embeddings
+    assert "bfloat16" in str(ours.dtype)
