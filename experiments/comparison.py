@@ -17,7 +17,7 @@ from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
 from cat_jax.losses.schedules import guidance_weight
-from cat_jax.models import CausalLM, init_lora, save_adapter
+from cat_jax.models import CausalLM, init_lora
 from cat_jax.sharding import data_mesh, replicated
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
@@ -25,15 +25,13 @@ from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, new_state
 from cat_jax.train.step import make_train_step
+from experiments.handover import hand_over
 from experiments.model_source import make_model
 from experiments.run_folder import settings
 from experiments.splits import Splits, as_published, intervened, load_splits
 
 CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
-
-ADAPTER = "adapter"
-"""Where a LoRA run leaves its adapter for PEFT, in the folder of the method."""
 
 Progress = Callable[[int, Mapping[str, float]], None]
 
@@ -199,7 +197,7 @@ def align_training(bench: Bench, rows: Sequence[Record]) -> tuple[list[Example],
 
 
 def method_folder(folder: Path, seed: int, method: str) -> Path:
-    """Where one run keeps its checkpoints and metrics."""
+    """Where one run keeps its checkpoints and metrics, and leaves the trained model."""
     return folder / f"seed-{seed}" / method
 
 
@@ -207,10 +205,8 @@ def run_method(bench: Bench, method: Method, progress: Progress) -> Outcome:
     """Trains (or resumes, or only reloads) one method and scores it."""
     folder = method_folder(bench.folder, bench.seed, method.name)
     state = train_method(bench, method, folder, progress)
+    hand_over(folder, bench.config.model, bench.model.config, bench.tokenizer, state.params)
     params = complete_params(bench, state.params)
-    if isinstance(bench.config.model, PretrainedLora) and not (folder / ADAPTER).exists():
-        name, lora = bench.config.model.name, bench.config.model.lora
-        save_adapter(folder / ADAPTER, bench.model.config, state.params, lora, base=name)
     return Outcome(method.name, bench.seed, score(bench, params, folder), params)
 
 

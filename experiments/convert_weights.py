@@ -1,7 +1,8 @@
 """Converts a model between a Hugging Face folder (safetensors) and an orbax folder, bit for bit.
 
 The orbax folder holds the same config.json and tokenizer files, and the parameters of CausalLM in
-params/, with layers stacked. The direction follows from what SOURCE holds.
+params/, with layers stacked. The direction follows from what SOURCE holds. With an adapter the
+target is a Hugging Face folder with the adapter merged into the weights.
 """
 
 import shutil
@@ -16,7 +17,7 @@ import tyro
 from jax.sharding import SingleDeviceSharding
 
 from cat_jax.errors import InputError
-from cat_jax.models import config_from_hf, load_pretrained
+from cat_jax.models import config_from_hf, load_adapter, load_pretrained, merge_lora
 from cat_jax.models.hf_config import read_config
 from cat_jax.models.hf_export import hf_tensors
 from cat_jax.models.hf_weights import COMPANIONS, local_folder
@@ -34,52 +35,60 @@ class Conversion:
     Attributes:
         source: a Hugging Face folder, a hub name, or an orbax folder written by this command.
         target: the folder to write; must not exist.
+        adapter: a folder of PEFT, or "adapter" of a run, to merge into the weights.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    adapter: Path | None = None
 
 
 def main() -> None:
     """Converts what the command line names.
 
     Raises:
-        InputError: SOURCE is neither kind of folder or is damaged, or TARGET exists.
+        InputError: SOURCE is neither kind of folder or is damaged, the adapter does not fit it, or
+            TARGET exists.
     """
     request = tyro.cli(
         Conversion, prog="python -m experiments.convert_weights", description=__doc__
     )
     refuse_existing(request.target)
-    if (Path(request.source) / PARAMS).is_dir():
-        orbax_to_hf(Path(request.source), request.target)
-    else:
-        hf_to_orbax(local_folder(request.source), request.target)
+    is_orbax = (Path(request.source) / PARAMS).is_dir()
+    source = Path(request.source) if is_orbax else local_folder(request.source)
+    config = config_from_hf(read_config(source))
+    params = read_orbax(source) if is_orbax else read_hf(source)
+    if request.adapter is not None:
+        lora, adapters = load_adapter(request.adapter, config)
+        params = merge_lora(params, adapters, lora)
+    with new_folder(request.target) as writing:
+        copy_companions(source, writing)
+        if is_orbax or request.adapter is not None:
+            write_tensors(writing, hf_tensors(config, params))
+        else:
+            write_orbax(writing, params)
     print(f"wrote {request.target}")
 
 
-def hf_to_orbax(source: Path, target: Path) -> None:
-    """Writes the parameters, in the dtypes they have, and the other files of a folder."""
-    _, params = load_pretrained(source, param_dtype="stored", sharding=host())
-    with new_folder(target) as writing, ocp.StandardCheckpointer() as checkpointer:
-        copy_companions(source, writing)
-        checkpointer.save(writing.absolute() / PARAMS, params)
+def read_hf(folder: Path) -> Any:
+    """The parameters of a Hugging Face folder, in the dtypes they have, on the host."""
+    return load_pretrained(folder, param_dtype="stored", sharding=host())[1]
+
+
+def write_orbax(folder: Path, params: Any) -> None:
+    """Writes the parameters beside the other files of the folder."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder.absolute() / PARAMS, params)
         checkpointer.wait_until_finished()
 
 
-def orbax_to_hf(source: Path, target: Path) -> None:
-    """Writes safetensors, in shards if they are large, and the other files of a folder."""
-    tensors = hf_tensors(config_from_hf(read_config(source)), read_params(source / PARAMS))
-    with new_folder(target) as writing:
-        copy_companions(source, writing)
-        write_tensors(writing, tensors)
-
-
-def read_params(folder: Path) -> Any:
-    """The parameters of an orbax folder, on the host.
+def read_orbax(source: Path) -> Any:
+    """The parameters of a folder that ``write_orbax`` wrote to, on the host.
 
     Raises:
         InputError: orbax cannot read them.
     """
+    folder = source / PARAMS
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(folder.absolute()).item_metadata

@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
+import jax
 import pytest
 from transformers import AutoConfig, AutoTokenizer
+
+from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "decoding.md").read_text()
@@ -32,8 +35,12 @@ def test_the_examples_of_weights_run(shared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "".join(re.findall(r"```python\n(.*?)```", (DOCS / "models.md").read_text(), re.DOTALL))
     source = shared / "models/stories260K"
+    config, _ = load_pretrained(source)
+    lora = LoraConfig(rank=3)
+    save_adapter("adapter", config, init_lora(jax.random.key(0), config, lora), lora)
     exec(code.replace("Qwen/Qwen2.5-1.5B", str(source)), {})
     assert len(AutoTokenizer.from_pretrained("exported")) == 512
     theirs, ours = (AutoConfig.from_pretrained(folder) for folder in (source, "exported"))
     assert ours.max_position_embeddings == theirs.max_position_embeddings
     assert "bfloat16" in str(ours.dtype)
+    assert load_pretrained("merged")[0] == config

@@ -4,12 +4,13 @@ import json
 import shutil
 import sys
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import load_file
 
-from cat_jax.models import load_pretrained
+from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
 from experiments import convert_weights
 from experiments.command_line import exit_status
 
@@ -105,6 +106,46 @@ def test_greedy_text_survives(shared, tmp_path, monkeypatch):
     )
     assert ids[0].tolist() == story
     assert tokenizer.decode(ids[0])
+
+
+@pytest.fixture
+def adapter(source, tmp_path):
+    """A folder with an adapter for ``source`` that changes what it computes."""
+    lora = LoraConfig(rank=5, alpha=8.0, targets=("q_proj", "down_proj"))
+    config, _ = load_pretrained(source)
+    adapters = init_lora(jax.random.key(0), config, lora)
+    adapters = jax.tree.map(lambda x: x + 0.1, adapters)
+    save_adapter(tmp_path / "adapter", config, adapters, lora)
+    return tmp_path / "adapter"
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning")
+@pytest.mark.parametrize("through_orbax", [False, True])
+def test_an_adapter_is_merged(through_orbax, source, adapter, tmp_path, monkeypatch):
+    peft = pytest.importorskip("peft")
+    base = transformers.AutoModelForCausalLM.from_pretrained(source)
+    tokens_BT = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    with torch.no_grad():
+        plain = base(tokens_BT).logits
+        expected = peft.PeftModel.from_pretrained(base, adapter)(tokens_BT).logits
+    assert (expected - plain).abs().max() > 0.1
+    given = source
+    if through_orbax:
+        given = tmp_path / "middle"
+        assert run(monkeypatch, source, given) == 0
+    assert run(monkeypatch, given, tmp_path / "merged", "--adapter", adapter) == 0
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        torch.testing.assert_close(merged(tokens_BT).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_an_adapter_of_another_rank(source, adapter, tmp_path, monkeypatch, capsys):
+    form = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(form | {"r": 4}))
+    line = refusal(monkeypatch, capsys, source, tmp_path / "merged", "--adapter", adapter)
+    assert "says r = 4, but the tensors have rank 5" in line
+    assert not (tmp_path / "merged").exists()
 
 
 def test_help(monkeypatch, capsys):

@@ -75,6 +75,23 @@ def test_report_page_shows_the_numbers_and_figures(finished):
     assert page.count("](figures/") == 2
 
 
+def test_the_trained_model_is_left_for_transformers(finished):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    logits, text = {}, next(stg_records(seed=1)).input
+    for method in ("baseline", "cat"):
+        folder = finished / "seed-7" / method / "model"
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        ids_BT = np.array([tokenizer(text).input_ids])
+        assert tokenizer.decode(ids_BT[0]) == text
+        config, params = load_pretrained(folder)
+        ours, _ = CausalLM(config).apply({"params": params}, ids_BT)
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
+        with torch.no_grad():
+            np.testing.assert_allclose(ours, theirs(torch.tensor(ids_BT)).logits, atol=1e-5)
+        logits[method] = ours
+    assert np.abs(logits["cat"] - logits["baseline"]).max() > 1e-3
+
+
 def test_methods_start_from_the_same_parameters_and_rows(finished):
     first = {}
     for seed, method in itertools.product((0, 7), ("baseline", "cat", "cat_published")):

@@ -1,0 +1,27 @@
+"""What a run leaves for other programs: a model for transformers, or an adapter for PEFT."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from cat_jax.config import Pretrained, PretrainedLora, Scratch
+from cat_jax.models import ModelConfig, save_adapter, save_pretrained
+
+MODEL, ADAPTER = "model", "adapter"
+
+
+def hand_over(
+    folder: Path,
+    source: Scratch | Pretrained,
+    config: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    trained: Any,
+) -> None:
+    """Writes ``folder/model`` or, for adapters, ``folder/adapter``, if it is not there yet."""
+    if isinstance(source, PretrainedLora):
+        if not (folder / ADAPTER).exists():
+            save_adapter(folder / ADAPTER, config, trained, source.lora, base=source.name)
+    elif not (folder / MODEL).exists():
+        like = AutoConfig.from_pretrained(source.name) if isinstance(source, Pretrained) else None
+        save_pretrained(folder / MODEL, config, trained, tokenizer, like=like)
