@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,6 @@ from cat_jax.models.safetensors_folder import (
     stored_tensors,
 )
 from cat_jax.types import Array
-
-if TYPE_CHECKING:
-    pass
 
 COMPANIONS = ("*.json", "tokenizer.model", "merges.txt", "chat_template.jinja")
 """The files of a folder that are not weights."""
