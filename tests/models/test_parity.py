@@ -153,7 +153,9 @@ def torch_gradient(model, loss, folder):
     return load_pretrained(folder)[1]
 
 
-def run_jax(config, params):
+def run_jax(config, params, gradients_of=(0, 1)):
+    """What torch computes above; gradients of the first or second loss alone compile faster."""
+
     def losses_of(params):
         (logits_BTV, aux), taps = CausalLM(config).apply(
             {"params": params},
@@ -172,8 +174,8 @@ def run_jax(config, params):
     @partial(jax.jit, compiler_options=QUICK_COMPILE)
     def compute(params):
         losses, pull_back, outputs = jax.vjp(losses_of, params, has_aux=True)
-        grads = [pull_back(cotangents)[0] for cotangents in ((1.0, 0.0), (0.0, 1.0))]
-        return losses, outputs, grads
+        one_hot = ((1.0, 0.0), (0.0, 1.0))
+        return losses, outputs, {n: pull_back(one_hot[n])[0] for n in gradients_of}
 
     losses, (logits, mass, maps), grads = compute(params)
     return SimpleNamespace(losses=losses, logits=logits, mass=mass, maps=maps, grads=grads)
@@ -207,8 +209,10 @@ def both(request, reference):
     """What torch and what we compute, for one model and one way to compute it."""
     *model, attention, layers = request.param
     expected, config, params = reference(*model)
+    is_default = (attention, layers) == ("xla", "scan")
     config = dataclasses.replace(config, attention=attention, scan=layers == "scan")
-    return expected, run_jax(config, params)
+    # The combined loss contains the other one: elsewhere its gradient stands for both.
+    return expected, run_jax(config, params, (0, 1) if is_default else (1,))
 
 
 def test_logits(both):
@@ -230,18 +234,18 @@ def test_causal_mass_is_the_map_summed_over_the_mask(both):
     np.testing.assert_allclose(actual.mass, mass_NBHT, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [0, 1], ids=["next-token", "combined"])
-def test_loss_and_gradient_of_every_parameter(both, loss):
+def test_losses_and_the_gradient_of_every_parameter(both):
     expected, actual = both
-    np.testing.assert_allclose(actual.losses[loss], expected.losses[loss], rtol=1e-5)
-    ours, theirs = actual.grads[loss], expected.grads[loss]
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for (path, our), their in zip(
-        jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
-    ):
-        if "bias" not in str(path):
-            assert np.abs(their).max() > 1e-3, path
-        np.testing.assert_allclose(our, their, rtol=1e-5, atol=1e-5, err_msg=str(path))
+    np.testing.assert_allclose(actual.losses, expected.losses, rtol=1e-5)
+    for loss, ours in actual.grads.items():
+        theirs = expected.grads[loss]
+        assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+        for (path, our), their in zip(
+            jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True
+        ):
+            if "bias" not in str(path):
+                assert np.abs(their).max() > 1e-3, path
+            np.testing.assert_allclose(our, their, rtol=1e-5, atol=1e-5, err_msg=str(path))
 
 
 def rms(x):
