@@ -41,7 +41,7 @@ KEYS_BT = np.random.default_rng(1).random((B, T)) < 0.3
 FAMILIES = ("Llama", "Qwen2", "Qwen3")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def params():
     return CausalLM(CONFIG).init(jax.random.key(0), TOKENS_BT)["params"]
 
