@@ -45,6 +45,8 @@ setup(
             "markdown-it-py>=3.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
+            # The compiler of the TPU kernels, which needs no TPU.
+            "libtpu",
             # The parity oracles; torch's CPU build has wheels for this Python alone.
             "torch==2.13.0; python_version < '3.12'",
             "peft>=0.19; python_version < '3.12'",

@@ -9,6 +9,10 @@ from cat_jax.errors import InputError
 from cat_jax.losses.guidance import Form, Reduce, Scope
 from cat_jax.losses.schedules import Schedule
 from cat_jax.models import LoraConfig
+from pallas_kernels import Implementation
+
+Attention = Literal["auto"] | Implementation
+"""``auto`` takes what is meant for the machine and the length of the rows, and says what."""
 
 
 def check_positive(section: str, values: object, *names: str) -> None:
@@ -81,7 +85,7 @@ class Scratch:
     num_layers: int = 2
     num_heads: int = 4
     num_kv_heads: int = 4
-    attention: Literal["xla", "xla_chunked"] = "xla"
+    attention: Attention = "auto"
 
     def __post_init__(self):
         if self.width % self.num_heads:
@@ -102,7 +106,7 @@ class Pretrained:
     """
 
     name: str
-    attention: Literal["xla", "xla_chunked"] = "xla_chunked"
+    attention: Attention = "auto"
     remat: bool = True
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
 

@@ -26,9 +26,10 @@ from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, new_state
 from cat_jax.train.step import make_train_step
 from experiments.handover import hand_over
-from experiments.model_source import make_model
+from experiments.model_source import make_model, resolve_attention
 from experiments.run_folder import settings
 from experiments.splits import Splits, as_published, intervened, load_splits
+from pallas_kernels import Choice, Partition
 
 CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
@@ -66,6 +67,7 @@ class Bench:
     folder: Path
     tokenizer: PreTrainedTokenizerBase
     model: CausalLM
+    attention: Choice
     params: Any
     base: FrozenBase | None
     splits: Splits
@@ -91,18 +93,22 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
     """
     splits = load_splits(config.data, seed)
     texts = (row.text for row in splits.train)
-    tokenizer, model, params = make_model(config.model, texts, seed)
+    attention = resolve_attention(config.model, config.train.max_length)
+    tokenizer, model, params = make_model(config.model, texts, seed, attention.implementation)
     check_settings(config, tokenizer, model)
     tests = {
         name: make_test_set(name, rows, tokenizer, config) for name, rows in splits.tests.items()
     }
     mesh = data_mesh(config.train.batch_size)
+    model = model.clone(partition=Partition(mesh))
     base = None
     if isinstance(config.model, PretrainedLora):
         lora = config.model.lora
         base = FrozenBase(jax.device_put(params, replicated(mesh)), lora, seed)
         params = init_lora(jax.random.key(seed), model.config, lora)
-    return Bench(config, seed, folder, tokenizer, model, params, base, splits, tests, mesh)
+    return Bench(
+        config, seed, folder, tokenizer, model, attention, params, base, splits, tests, mesh
+    )
 
 
 def check_settings(config: Experiment, tokenizer: PreTrainedTokenizerBase, model: CausalLM) -> None:

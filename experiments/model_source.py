@@ -11,12 +11,37 @@ from cat_jax.config import Pretrained, PretrainedLora, Scratch
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig, load_pretrained
+from pallas_kernels import Choice, Implementation, choose, why_not
 
 NO_TOKENIZER = "holds no tokenizer that transformers can read: add its tokenizer.json"
 
 
+def resolve_attention(source: Scratch | Pretrained, length: int) -> Choice:
+    """The implementation that a configuration names, or for ``auto`` the one meant for here.
+
+    Args:
+        source: names it.
+        length: of the longest rows.
+
+    Raises:
+        InputError: the one that is named cannot run here.
+    """
+    dtype = source.dtype if isinstance(source, Pretrained) else "float32"
+    if source.attention == "auto":
+        return choose(length, dtype)
+    refusal = why_not(source.attention, dtype)
+    if refusal is not None:
+        raise InputError(
+            f"model.attention is {source.attention}, but {refusal}; auto takes one that runs here"
+        )
+    return Choice(source.attention, "the configuration names it")
+
+
 def make_model(
-    source: Scratch | Pretrained, texts: Iterable[str], seed: int
+    source: Scratch | Pretrained,
+    texts: Iterable[str],
+    seed: int,
+    attention: Implementation = "xla",
 ) -> tuple[PreTrainedTokenizerBase, CausalLM, Any]:
     """Tokenizer, model and initial parameters.
 
@@ -24,6 +49,7 @@ def make_model(
         source: which model.
         texts: the training texts, from which a model from scratch takes its vocabulary.
         seed: of the random weights of a model from scratch.
+        attention: implementation of the attention.
 
     Raises:
         InputError: the pretrained model cannot be read.
@@ -31,7 +57,7 @@ def make_model(
     if isinstance(source, Pretrained):
         config, params = load_pretrained(
             source.name,
-            attention=source.attention,
+            attention=attention,
             remat=source.remat,
             dtype=source.dtype,
             # What is never updated needs no digits that the arithmetic drops.
@@ -47,7 +73,7 @@ def make_model(
         num_heads=source.num_heads,
         num_kv_heads=source.num_kv_heads,
         head_dim=source.width // source.num_heads,
-        attention=source.attention,
+        attention=attention,
     )
     model = CausalLM(config)
     tokens_BT = jnp.zeros((1, 1), jnp.int32)

@@ -52,6 +52,8 @@ def compare(config: Experiment, console: Console) -> None:
         benches.append(bench)
         chosen = methods(bench)
         create_folder(folder, config)
+        if seed == config.seeds[0]:
+            say(f"attention: {bench.attention.implementation} ({bench.attention.reason})")
         for method in chosen:
             if method.guidance is not None and seed == config.seeds[0]:
                 say(f"annotations for {METHOD_TITLES[method.name]}: {method.coverage}")

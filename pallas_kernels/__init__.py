@@ -2,5 +2,15 @@
 
 from pallas_kernels.causal_mass_attention.api import causal_mass_attention
 from pallas_kernels.causal_mass_attention.reference import attention_probabilities
+from pallas_kernels.causal_mass_attention.selection import Choice, Implementation, choose, why_not
+from pallas_kernels.causal_mass_attention.sharded import Partition
 
-__all__ = ["attention_probabilities", "causal_mass_attention"]
+__all__ = [
+    "Choice",
+    "Implementation",
+    "Partition",
+    "attention_probabilities",
+    "causal_mass_attention",
+    "choose",
+    "why_not",
+]

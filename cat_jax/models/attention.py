@@ -9,7 +9,7 @@ from cat_jax.models.config import ModelConfig
 from cat_jax.models.layers import RMSNorm, dense_init, rotary_frequencies, rotate
 from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Bool, Float, Int, UInt32
-from pallas_kernels import attention_probabilities, causal_mass_attention
+from pallas_kernels import Partition, attention_probabilities, causal_mass_attention
 
 MAPS = "attention_maps"
 """Collection of the tap: make it mutable in ``apply`` to receive the full maps, "probs"."""
@@ -63,6 +63,7 @@ class SelfAttention(nn.Module):
     """Grouped-query attention with rotary positions."""
 
     config: ModelConfig
+    partition: Partition | None = None
 
     @nn.compact
     def __call__(
@@ -94,6 +95,7 @@ class SelfAttention(nn.Module):
                 context.k_bits_BTW,
                 segment_ids=context.segment_ids_BT,
                 implementation=config.attention,
+                partition=self.partition,
             )
         else:
             cache = cache.write(key_BTGC, value_BTGC, context.positions_BT)

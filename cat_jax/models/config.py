@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cat_jax.errors import InputError
+from pallas_kernels import Implementation
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ModelConfig:
     qk_norm: bool = False
     rope_scaling: RopeScaling | None = None
     tie_embeddings: bool = False
-    attention: Literal["xla", "xla_chunked"] = "xla"
+    attention: Implementation = "xla"
     scan: bool = True
     remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -32,6 +32,7 @@ from cat_jax.models.safetensors_folder import (
     stored_tensors,
 )
 from cat_jax.types import Array
+from pallas_kernels import Implementation
 
 COMPANIONS = ("*.json", "tokenizer.model", "merges.txt", "chat_template.jinja")
 """The files of a folder that are not weights."""
@@ -42,7 +43,7 @@ BLOCK = 2**17
 def load_pretrained(
     name: str | Path,
     *,
-    attention: Literal["xla", "xla_chunked"] = "xla",
+    attention: Implementation = "xla",
     remat: bool = False,
     dtype: Literal["float32", "bfloat16"] = "float32",
     param_dtype: Literal["float32", "bfloat16", "stored"] = "float32",

@@ -8,6 +8,7 @@ from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.layers import RMSNorm, SwiGLU, dense_init, embed_init
 from cat_jax.types import Array, Float, Int, UInt32
+from pallas_kernels import Partition
 
 
 @struct.dataclass
@@ -27,14 +28,15 @@ class DecoderLayer(nn.Module):
     """Pre-norm attention and feed-forward with residuals; the body of the scan."""
 
     config: ModelConfig
+    partition: Partition | None = None
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, cache: KVCache | None):
         """Returns (x, (mass, cache)) as ``nn.scan`` wants it."""
         normed_BTD = RMSNorm(self.config, name="attention_norm")(x_BTD)
-        attended_BTD, mass_BHT, cache = SelfAttention(self.config, name="attention")(
-            normed_BTD, context, cache
-        )
+        attended_BTD, mass_BHT, cache = SelfAttention(
+            self.config, self.partition, name="attention"
+        )(normed_BTD, context, cache)
         x_BTD = x_BTD + attended_BTD
         normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
         x_BTD = x_BTD + SwiGLU(self.config, name="mlp")(normed_BTD)
@@ -45,9 +47,14 @@ class CausalLM(nn.Module):
     """Llama, Qwen2 and Qwen3 as a function of parameters.
 
     ``logits, aux = CausalLM(config).apply({"params": params}, tokens, q_bits=..., k_bits=...)``
+
+    Attributes:
+        config: what to compute.
+        partition: how rows and heads lie on several devices; attention kernels need to know.
     """
 
     config: ModelConfig
+    partition: Partition | None = None
 
     @nn.compact
     def __call__(
@@ -114,7 +121,7 @@ class CausalLM(nn.Module):
             length=config.num_layers,
             unroll=1 if config.scan else config.num_layers,
         )
-        return scanned(config, name="layers")
+        return scanned(config, self.partition, name="layers")
 
 
 def empty_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:

@@ -16,6 +16,7 @@ from cat_jax.models import Aux, CausalLM, attach_lora
 from cat_jax.sharding import replicated, split_rows
 from cat_jax.train.state import FrozenBase, TrainState
 from cat_jax.types import Array
+from pallas_kernels import Partition
 
 Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -72,6 +73,7 @@ def make_train_step(
         gamma: weight of the second objective as a function of the step; needed with guidance.
         base: train adapters on these parameters; None trains all parameters.
     """
+    model = model.clone(partition=Partition(mesh, rows=("data",)))
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         weight = 0.0 if gamma is None else gamma(state.step)

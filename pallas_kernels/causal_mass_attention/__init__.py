@@ -8,7 +8,7 @@ The mass and its gradient serve the Re-attention loss of CAT (Han et al., EMNLP 
 """
 
 from pallas_kernels.causal_mass_attention.api import IMPLEMENTATIONS, causal_mass_attention
-from pallas_kernels.causal_mass_attention.chunked import RESIDUAL_NAMES
+from pallas_kernels.causal_mass_attention.differentiable import RESIDUAL_NAMES
 from pallas_kernels.causal_mass_attention.reference import attention_probabilities
 
 __all__ = [

@@ -2,16 +2,28 @@
 
 import math
 from numbers import Real
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Float32, Int32, UInt32
 
-from pallas_kernels.causal_mass_attention.chunked import xla_chunked
+from pallas_kernels.causal_mass_attention.augmented import augmented
+from pallas_kernels.causal_mass_attention.chunked import chunked_kernel
+from pallas_kernels.causal_mass_attention.differentiable import Inputs, differentiable
+from pallas_kernels.causal_mass_attention.mosaic_gpu import mosaic_gpu_kernel
+from pallas_kernels.causal_mass_attention.mosaic_tpu import mosaic_tpu_kernel
 from pallas_kernels.causal_mass_attention.reference import xla
+from pallas_kernels.causal_mass_attention.selection import Implementation
+from pallas_kernels.causal_mass_attention.sharded import Partition, sharded
 
-IMPLEMENTATIONS = {"xla": xla, "xla_chunked": xla_chunked}
+KERNELS = {
+    "xla_chunked": chunked_kernel(),
+    "mosaic_gpu": mosaic_gpu_kernel(),
+    "mosaic_tpu": mosaic_tpu_kernel(),
+}
+IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 _FLOATS = ("float32", "bfloat16", "float16")
 
@@ -25,7 +37,8 @@ def causal_mass_attention(
     *,
     segment_ids: Int32[Array, "B K"] | None = None,
     scale: float | None = None,
-    implementation: str = "xla",
+    implementation: Implementation = "xla",
+    partition: Partition | None = None,
 ) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
     """Causal attention, and per row the probability it puts on its annotated keys.
 
@@ -42,15 +55,20 @@ def causal_mass_attention(
       k_bits_BKW: uint32, those of each key. Both None: the mass is None and costs nothing.
       segment_ids: int32 [B, K], for packed rows; give padding a segment of its own.
       scale: a Python number that multiplies the scores, C**-0.5 by default.
-      implementation: "xla" (materialises the maps) or "xla_chunked" (O(T) memory, reverse mode
-        only). It never falls back to another.
+      implementation: "xla" materialises the maps; the others need O(T) memory and have reverse
+        mode only: "xla_chunked", "augmented" (stock kernels; pairs may share one bit only, see
+        ``augmented.py``), "mosaic_gpu" (Hopper) and "mosaic_tpu". It never falls back to another:
+        where it cannot run, JAX refuses to compile it (``why_not`` tells beforehand).
+      partition: how rows and heads are split over several devices. XLA splits "xla" and
+        "xla_chunked" by itself, but cannot look into kernels.
 
     Returns:
       out [B, Q, H, C] in the query's dtype and mass [B, H, Q] in float32, both differentiable
       with respect to query, key and value. Softmax statistics are float32 for every dtype.
 
     Raises:
-      ValueError: an unknown implementation, or a shape, dtype or scale other than the above.
+      ValueError: an unknown implementation; a shape, dtype or scale other than the above or than
+        the implementation takes; rows or heads that do not divide among the devices.
     """
     if implementation not in IMPLEMENTATIONS:
         names = ", ".join(repr(name) for name in IMPLEMENTATIONS)
@@ -61,11 +79,18 @@ def causal_mass_attention(
     _check_bits(q_bits_BQW, k_bits_BKW, (batch, queries), (batch, keys))
     if segment_ids is not None:
         _check_array("segment_ids", segment_ids, (batch, keys), "int32")
-    scale = size**-0.5 if scale is None else _checked_scale(scale)
+    factor = size**-0.5 if scale is None else _checked_scale(scale)
+    inputs = Inputs(query_BQHC, key_BKGC, value_BKGC, q_bits_BQW, k_bits_BKW, segment_ids)
+    if partition is not None:
+        partition.check(batch, key_BKGC.shape[2])
     with jax.named_scope("causal_mass_attention"):
-        return IMPLEMENTATIONS[implementation](
-            query_BQHC, key_BKGC, value_BKGC, q_bits_BQW, k_bits_BKW, segment_ids, scale
-        )
+        if implementation in KERNELS:
+            kernel = KERNELS[implementation]
+            kernel = kernel if partition is None else sharded(kernel, partition)
+            return differentiable(kernel, inputs, factor)
+        if implementation == "augmented":
+            return augmented(inputs, factor, partition=partition)
+        return xla(*inputs, factor)
 
 
 def _check_values(query: Array, key: Array, value: Array) -> None:

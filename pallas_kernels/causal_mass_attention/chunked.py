@@ -24,15 +24,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Float, Float32, Int32, UInt32
 
+from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
 from pallas_kernels.causal_mass_attention.reference import LOWEST, annotated_pairs, visible_pairs
 
 BLOCK = 512
-
-RESIDUAL_NAMES = ("causal_mass_out", "causal_mass_mass", "causal_mass_lse")
-"""For ``jax.checkpoint_policies.save_only_these_names``: saved, no forward runs twice."""
 
 
 class _Rows(NamedTuple):
@@ -65,33 +61,65 @@ class _Stats(NamedTuple):
     mass: Array | None
 
 
-def xla_chunked(
-    query_BQHC: Float[Array, "B Q H C"],
-    key_BKGC: Float[Array, "B K G C"],
-    value_BKGC: Float[Array, "B K G C"],
-    q_bits_BQW: UInt32[Array, "B Q W"] | None,
-    k_bits_BKW: UInt32[Array, "B K W"] | None,
-    segment_ids_BK: Int32[Array, "B K"] | None,
-    scale: float,
-    *,
-    block: int = BLOCK,
-) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
-    """Attention and mass with tiles of at most [B, H, block, block]; reverse mode only.
+def chunked_kernel(block: int = BLOCK) -> Kernel:
+    """Attention and mass with tiles of at most [B, H, block, block], for any Q and K.
 
-    Any Q and K: blocks are evened out, and the last one padded.
+    Blocks are evened out, and the last one padded.
     """
-    batch, queries, heads, size = query_BQHC.shape
-    keys, groups = key_BKGC.shape[1:3]
-    query_BGRQC = query_BQHC.swapaxes(1, 2).reshape(batch, groups, -1, queries, size)
-    segments_BK1 = None if segment_ids_BK is None else segment_ids_BK[..., None]
-    segments_BQ1 = None if segments_BK1 is None else segments_BK1[:, keys - queries :]
-    key_BGKC, value_BGKC = key_BKGC.swapaxes(1, 2), value_BKGC.swapaxes(1, 2)
-    rows = _cut(_Rows(query_BGRQC, q_bits_BQW, segments_BQ1), queries, block)
-    columns = _cut(_Columns(key_BGKC, value_BGKC, k_bits_BKW, segments_BK1), keys, block)
-    out, mass = _attend(scale, keys - queries, rows, columns)
-    out_BHQC = _join(out, queries).reshape(batch, heads, queries, size)
-    mass_BHQ = None if mass is None else _join(mass, queries).reshape(batch, heads, queries)
-    return out_BHQC.swapaxes(1, 2), mass_BHQ
+    return Kernel(functools.partial(_forward, block), functools.partial(_backward, block))
+
+
+def _forward(block: int, inputs: Inputs, scale: float):
+    out, mass, lse = _attend(scale, *_blocks(block, inputs))
+    queries = inputs.query.shape[1]
+    mass_BHQ = None if mass is None else _join_statistic(mass, queries)
+    return _join_heads(out, queries), mass_BHQ, _join_statistic(lse, queries)
+
+
+def _backward(block: int, inputs: Inputs, scale: float, out, mass, lse, d_out, d_mass):
+    delta_BQH = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
+    delta_BHQ = delta_BQH.swapaxes(1, 2)
+    if mass is not None:
+        delta_BHQ = delta_BHQ + d_mass * mass
+    statistics = [None if s is None else s.swapaxes(1, 2)[..., None] for s in (d_mass, lse)]
+    groups = inputs.key.shape[2]
+    saved = (d_out, *statistics, delta_BHQ.swapaxes(1, 2)[..., None])
+    saved = [None if x is None else _cut_heads(x, groups, block) for x in saved]
+    d_query, d_key, d_value = _attend_backward(scale, *_blocks(block, inputs), saved)
+    keys = inputs.key.shape[1]
+    d_key, d_value = (_join(x, keys).swapaxes(1, 2) for x in (d_key, d_value))
+    return _join_heads(d_query, inputs.query.shape[1]), d_key, d_value
+
+
+def _blocks(block: int, inputs: Inputs) -> tuple[int, _Rows, _Columns]:
+    """Cut the inputs; query n of the first block is at position ``offset + n`` of the keys."""
+    queries, (keys, groups) = inputs.query.shape[1], inputs.key.shape[1:3]
+    offset = keys - queries
+    segments_BK1 = None if inputs.segment_ids is None else inputs.segment_ids[..., None]
+    segments_BQ1 = None if segments_BK1 is None else segments_BK1[:, offset:]
+    query = _cut_heads(inputs.query, groups, block)
+    rows = _Rows(query, *_cut((inputs.q_bits, segments_BQ1), queries, block))
+    key_BGKC, value_BGKC = inputs.key.swapaxes(1, 2), inputs.value.swapaxes(1, 2)
+    columns = _Columns(key_BGKC, value_BGKC, inputs.k_bits, segments_BK1)
+    return offset, rows, _cut(columns, keys, block)
+
+
+def _cut_heads(x_BQHC: Array, groups: int, block: int) -> Array:
+    """[B, Q, H, C] -> [N, B, G, R, Q, C]."""
+    batch, queries, _, size = x_BQHC.shape
+    x_BGRQC = x_BQHC.swapaxes(1, 2).reshape(batch, groups, -1, queries, size)
+    return _cut(x_BGRQC, queries, block)
+
+
+def _join_heads(x: Array, queries: int) -> Array:
+    """[N, B, G, R, Q, C] -> [B, Q, H, C]."""
+    x_BGRQC = _join(x, queries)
+    return x_BGRQC.reshape(x.shape[1], -1, *x_BGRQC.shape[-2:]).swapaxes(1, 2)
+
+
+def _join_statistic(x: Array, queries: int) -> Array:
+    """[N, B, G, R, Q, 1] -> [B, H, Q]."""
+    return _join(x, queries).reshape(x.shape[1], -1, queries)
 
 
 def _cut(tree, length: int, block: int):
@@ -160,7 +188,7 @@ def _absorb(_, stats: _Stats, column: _Columns, tile: _Tile) -> _Stats:
     return _Stats(maximum, denominator, decay * stats.out + values, mass)
 
 
-def _forward(scale: float, offset: int, rows: _Rows, columns: _Columns):
+def _attend(scale: float, offset: int, rows: _Rows, columns: _Columns):
     """Return out, mass (None without bits) and log-sum-exp, each in blocks of rows."""
 
     def row_block(indexed: tuple[Array, _Rows]):
@@ -179,28 +207,11 @@ def _forward(scale: float, offset: int, rows: _Rows, columns: _Columns):
     return lax.map(row_block, (jnp.arange(rows.query.shape[0]), rows))
 
 
-def _attend_primal(
-    scale: float, offset: int, rows: _Rows, columns: _Columns
-) -> tuple[Array, Array | None]:
-    """Query n of the first block is at position ``offset + n`` of the keys."""
-    out, mass, _ = _forward(scale, offset, rows, columns)
-    return out, mass
+def _attend_backward(scale: float, offset: int, rows: _Rows, columns: _Columns, saved):
+    """Return the gradients of query, key and value, in their blocks and dtypes.
 
-
-def _attend_forward(scale: float, offset: int, rows: _Rows, columns: _Columns):
-    out, mass, lse = _forward(scale, offset, rows, columns)
-    out_name, mass_name, lse_name = RESIDUAL_NAMES
-    out, lse = checkpoint_name(out, out_name), checkpoint_name(lse, lse_name)
-    mass = None if mass is None else checkpoint_name(mass, mass_name)
-    return (out, mass), (rows, columns, out, mass, lse)
-
-
-def _attend_backward(scale: float, offset: int, residuals, cotangents):
-    rows, columns, out, mass, lse = residuals
-    d_out, d_mass = cotangents
-    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1, keepdims=True)
-    if mass is not None:
-        delta = delta + d_mass * mass
+    ``saved``: d_out, d_mass, log-sum-exp and delta, in blocks of rows.
+    """
 
     def row_block(d_columns, block):
         n, row, *saved = block
@@ -211,10 +222,9 @@ def _attend_backward(scale: float, offset: int, residuals, cotangents):
         return tuple(d_columns), d_query.astype(row.query.dtype)
 
     zeros = jnp.zeros(columns.key.shape, jnp.float32)
-    blocks = (jnp.arange(rows.query.shape[0]), rows, d_out, d_mass, lse, delta)
+    blocks = (jnp.arange(rows.query.shape[0]), rows, *saved)
     (d_key, d_value), d_query = lax.scan(row_block, (zeros, zeros), blocks)
-    d_key, d_value = d_key.astype(columns.key.dtype), d_value.astype(columns.value.dtype)
-    return _Rows(d_query, None, None), _Columns(d_key, d_value, None, None)
+    return d_query, d_key.astype(columns.key.dtype), d_value.astype(columns.value.dtype)
 
 
 def _backward_step(scale, row: _Rows, d_out, d_mass, lse, delta, j, grads, column, tile):
@@ -238,7 +248,3 @@ def _backward_step(scale, row: _Rows, d_out, d_mass, lse, delta, j, grads, colum
 def _add_block(blocks: Array, share: Array, j: Array) -> Array:
     current = lax.dynamic_index_in_dim(blocks, j, keepdims=False)
     return lax.dynamic_update_index_in_dim(blocks, current + share, j, 0)
-
-
-_attend = jax.custom_vjp(_attend_primal, nondiff_argnums=(0, 1))
-_attend.defvjp(_attend_forward, _attend_backward)

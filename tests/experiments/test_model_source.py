@@ -6,7 +6,7 @@ import pytest
 
 from cat_jax.config import Pretrained, Scratch
 from cat_jax.errors import InputError
-from experiments.model_source import load_tokenizer, make_model
+from experiments.model_source import load_tokenizer, make_model, resolve_attention
 
 TEXTS = ["Weight: 3, Smoking: 7 Answer: High Risk"]
 
@@ -35,3 +35,19 @@ def test_a_model_from_scratch_speaks_its_training_text():
     assert tokenizer.decode(tokenizer(TEXTS[0]).input_ids) == TEXTS[0]
     assert params["embed"]["embedding"].shape == (len(tokenizer), 8)
     assert model.config.head_dim == 4
+
+
+def test_attention_is_chosen_by_the_length_of_rows():
+    short, long = (resolve_attention(Scratch(), length) for length in (20, 4096))
+    assert short.implementation == "xla"
+    assert "20 positions" in short.reason
+    assert long.implementation == "xla_chunked"
+    named = resolve_attention(Scratch(attention="xla"), 4096)
+    assert named == ("xla", "the configuration names it")
+
+
+def test_attention_that_cannot_run_here_is_refused():
+    with pytest.raises(
+        InputError, match="mosaic_tpu, but mosaic_tpu needs a TPU, and this machine"
+    ):
+        resolve_attention(Scratch(attention="mosaic_tpu"), 20)

@@ -24,7 +24,7 @@ def f32(*shape):
     ("change", "message"),
     [
         ({"implementation": "cuda"}, r"'cuda' is not available: choose from 'xla', 'xla_chunked'"),
-        ({"implementation": "mosaic_gpu"}, "'mosaic_gpu' is not available"),
+        ({"implementation": "flash"}, "'flash' is not available"),
         ({"query_BQHC": f32(2, 7, 30)}, "query must be"),
         ({"query_BQHC": f32(2, 0, 6, 5)}, "no empty axis"),
         ({"query_BQHC": np.zeros((2, 7, 6, 5))}, "query must be one of .* not float64"),
@@ -50,6 +50,13 @@ def f32(*shape):
 def test_refused(change, message):
     with pytest.raises(ValueError, match=message):
         causal_mass_attention(**(arguments() | change))
+
+
+def test_tpu_kernels_refuse_float16():
+    given = arguments() | {"implementation": "mosaic_tpu"}
+    halves = {name: x.astype(np.float16) for name, x in given.items() if name.endswith("C")}
+    with pytest.raises(ValueError, match="mosaic_tpu takes bfloat16 or float32, not float16"):
+        causal_mass_attention(**(given | halves))
 
 
 def test_traced_scale_is_refused():

@@ -10,7 +10,7 @@ import pytest
 from pallas_kernels import causal_mass_attention
 from pallas_kernels.causal_mass_attention import RESIDUAL_NAMES
 
-LONG = 8192
+LONG = 16_384
 
 
 def loss(implementation):

@@ -1,0 +1,152 @@
+"""Measures every implementation that can run on this machine, on fixed shapes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from pallas_kernels.benchmark.candidates import Candidate, candidates
+from pallas_kernels.benchmark.exact import exact_rows, relative_error, sample_rows
+from pallas_kernels.benchmark.measure import Program, compile_program, time_in_turn
+from pallas_kernels.benchmark.report import Result, environment, write_report
+from pallas_kernels.benchmark.shapes import (
+    ANNOTATIONS,
+    HEADS,
+    LENGTHS,
+    SHAPES,
+    SIZES,
+    Annotation,
+    Case,
+    Shape,
+    make_case,
+)
+
+HEAD = 0
+"""The head whose errors are reported."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        out: path of the results without suffix: OUT.json and OUT.md.
+        lengths: T; by default up to 1024 on a CPU, all elsewhere.
+        heads: query heads, 32 (of 8 groups) or 12 (of 2).
+        sizes: of one head.
+        annotations: dense or sparse.
+        dtype: of queries, keys and values; by default float32 on a CPU, bfloat16 elsewhere.
+        samples: of every time.
+    """
+
+    out: Path
+    lengths: tuple[int, ...] = ()
+    heads: tuple[int, ...] = tuple(heads for heads, _ in HEADS)
+    sizes: tuple[int, ...] = SIZES
+    annotations: tuple[Annotation, ...] = ANNOTATIONS
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    samples: int = 9
+
+
+def main() -> None:
+    """Prints the progress and writes the results after every shape."""
+    request = complete(
+        tyro.cli(Request, prog="python -m pallas_kernels.benchmark", description=__doc__)
+    )
+    settings = {**environment(), "dtype": request.dtype, "samples": request.samples}
+    results: list[Result] = []
+    for shape in chosen_shapes(request):
+        print(shape, flush=True)
+        results += measure_shape(shape, request)
+        write_report(request.out, settings, results)
+    print(f"wrote {request.out}.json and {request.out}.md")
+
+
+def complete(request: Request) -> Request:
+    """Fills in what depends on the machine."""
+    on_cpu = jax.default_backend() == "cpu"
+    lengths = request.lengths or tuple(t for t in LENGTHS if t <= 1024 or not on_cpu)
+    return replace(
+        request, lengths=lengths, dtype=request.dtype or ("float32" if on_cpu else "bfloat16")
+    )
+
+
+def chosen_shapes(request: Request) -> Iterator[Shape]:
+    """The fixed shapes that the request names."""
+    for shape in SHAPES:
+        wanted = (request.lengths, request.heads, request.sizes, request.annotations)
+        given = (shape.length, shape.heads, shape.size, shape.annotation)
+        if all(value in values for value, values in zip(given, wanted, strict=True)):
+            yield shape
+
+
+def measure_shape(shape: Shape, request: Request) -> list[Result]:
+    """All candidates on one shape, timed in turn."""
+    dtype = str(request.dtype)
+    case = round_to(make_case(shape), dtype)
+    arguments = on_device(case, dtype)
+    found = candidates(shape, dtype)
+    able = [candidate for candidate in found if candidate.refusal is None]
+    forwards = [compile_program(c.run, arguments[:5]) for c in able]
+    boths = [compile_program(with_gradient(c), arguments) for c in able]
+    timings = time_in_turn([*forwards, *boths], request.samples)
+    measured = {
+        candidate.name: Result(
+            candidate.name,
+            shape,
+            forward=timings[n],
+            both=timings[len(able) + n],
+            temporary_bytes=boths[n].temporary_bytes,
+            errors=errors(boths[n], case),
+        )
+        for n, candidate in enumerate(able)
+    }
+    return [measured.get(c.name) or Result(c.name, shape, c.refusal) for c in found]
+
+
+def round_to(case: Case, dtype: str) -> Case:
+    """The case with its floats as ``dtype`` holds them: the error is then the computation's."""
+    floats = {name: getattr(case, name) for name in ("query", "key", "value", "d_out")}
+    kind = jnp.dtype(dtype)
+    return replace(case, **{n: x.astype(kind).astype(np.float32) for n, x in floats.items()})
+
+
+def on_device(case: Case, dtype: str) -> list[Any]:
+    """Queries, keys, values, bits of both, and the cotangents."""
+    floats = [jnp.asarray(x, dtype) for x in (case.query, case.key, case.value)]
+    bits = [jnp.asarray(case.q_bits), jnp.asarray(case.k_bits)]
+    return [*floats, *bits, jnp.asarray(case.d_out, dtype), jnp.asarray(case.d_mass)]
+
+
+def with_gradient(candidate: Candidate):
+    """(inputs, cotangents) -> out, mass, and the gradients of queries, keys and values."""
+
+    def run(query, key, value, q_bits, k_bits, d_out, d_mass):
+        (out, mass), pullback = jax.vjp(
+            lambda *arrays: candidate.run(*arrays, q_bits, k_bits), query, key, value
+        )
+        return out, mass, pullback((d_out, None if mass is None else d_mass))
+
+    return run
+
+
+def errors(program: Program, case: Case) -> dict[str, float]:
+    """Relative errors against float64 on some rows; the gradient's only with the mass in it."""
+    out, mass, (d_query, _, _) = program.call()
+    rows = sample_rows(case.query.shape[1])
+    if mass is None:
+        case = replace(case, d_mass=np.zeros_like(case.d_mass))
+    exact = exact_rows(case, HEAD, rows)
+    found = {"out": relative_error(out[0, rows, HEAD], exact.out)}
+    if mass is not None:
+        found["mass"] = relative_error(mass[0, HEAD, rows], exact.mass)
+    return found | {"d_query": relative_error(d_query[0, rows, HEAD], exact.d_query)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Compiles candidates and times them in turn, so that all see the same machine."""
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import quantiles
+from typing import Any, NamedTuple
+
+import jax
+
+SAMPLE_SECONDS = 0.02
+"""A sample is as many calls as take this long: the clock and the dispatch are then small."""
+
+
+class Timing(NamedTuple):
+    """Milliseconds per call: median and quartiles of the samples."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Program(NamedTuple):
+    """A compiled function with its arguments, and the bytes that it needs beside them."""
+
+    call: Callable[[], Any]
+    temporary_bytes: int
+
+
+def compile_program(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:
+    """Compiles for the shapes of the arguments, which stay on the device."""
+    compiled = jax.jit(function).lower(*arguments).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None  # all the backends here have one
+    return Program(lambda: compiled(*arguments), memory.temp_size_in_bytes)
+
+
+def time_in_turn(programs: Sequence[Program], samples: int) -> list[Timing]:
+    """Warms up, then takes one sample of each program after the other, ``samples`` times."""
+    calls = [_calls_per_sample(program) for program in programs]
+    taken: list[list[float]] = [[] for _ in programs]
+    for _ in range(samples):
+        for program, count, times in zip(programs, calls, taken, strict=True):
+            times.append(1e3 * _seconds(program, count) / count)
+    return [_timing(times) for times in taken]
+
+
+def _calls_per_sample(program: Program) -> int:
+    _seconds(program, 2)
+    return max(1, round(SAMPLE_SECONDS / _seconds(program, 1)))
+
+
+def _seconds(program: Program, count: int) -> float:
+    start = time.perf_counter()
+    result = None
+    for _ in range(count):
+        result = program.call()
+    jax.block_until_ready(result)
+    return time.perf_counter() - start
+
+
+def _timing(times: Sequence[float]) -> Timing:
+    low, median, high = quantiles(times, n=4, method="inclusive")
+    return Timing(median, low, high)

@@ -1,0 +1,148 @@
+"""Results as JSON and as a Markdown table."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from pallas_kernels.benchmark.candidates import STOCK
+from pallas_kernels.benchmark.measure import Timing
+from pallas_kernels.benchmark.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Result:
+    """One candidate on one shape; errors are relative, of out, mass and the query's gradient.
+
+    ``both`` is forward and backward together. Without a ``refusal`` all but errors of a mass that
+    is not computed are there.
+    """
+
+    candidate: str
+    shape: Shape
+    refusal: str | None = None
+    forward: Timing | None = None
+    both: Timing | None = None
+    temporary_bytes: int | None = None
+    errors: Mapping[str, float] | None = None
+
+
+def environment() -> dict[str, Any]:
+    """Device, versions and commit."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "host": platform.processor() or platform.machine(),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def write_report(path: Path, settings: Mapping[str, Any], results: Sequence[Result]) -> None:
+    """Writes ``path.json`` and ``path.md``."""
+    rows = [asdict(result) for result in results]
+    content = {**settings, "results": rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    path.with_suffix(".md").write_text(page(settings, results))
+
+
+def page(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
+    """A heading of the settings, and a table per shape."""
+    heading = "\n".join(f"- {name}: {value}" for name, value in settings.items())
+    shapes = list(dict.fromkeys(result.shape for result in results))
+    tables = [
+        f"## {shape}\n\n{table([r for r in results if r.shape == shape])}" for shape in shapes
+    ]
+    return "\n\n".join(["# Causal mass attention", heading, EXPLANATION, *tables]) + "\n"
+
+
+EXPLANATION = (
+    "Median milliseconds (quartiles). TFLOP/s count two matrix products of the lower triangle "
+    "forward and five backward; backward is both minus forward. Ratios are of times, that of the "
+    "other over that of the row, so 1 is equal and more is faster: against the same implementation "
+    "without the mass, and against stock attention. Errors are relative to float64, root mean "
+    "square over 24 rows of one head."
+)
+COLUMNS = (
+    "",
+    "forward",
+    "TFLOP/s",
+    "of no mass",
+    "of stock",
+    "forward and backward",
+    "backward TFLOP/s",
+    "of no mass",
+    "of stock",
+    "temporary MiB",
+    "error of out, mass, d_query",
+)
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results of one shape."""
+    by_name = {result.candidate: result for result in results}
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    for result in results:
+        if result.refusal is not None:
+            if "no mass" not in result.candidate:
+                lines.append(f"| {result.candidate} | {result.refusal} |" + " |" * 9)
+            continue
+        lines.append("| " + " | ".join(_cells(result, by_name)) + " |")
+    return "\n".join(lines)
+
+
+def _cells(result: Result, by_name: Mapping[str, Result]) -> list[str]:
+    assert result.forward
+    assert result.both
+    assert result.errors
+    assert result.temporary_bytes is not None
+    forward, both = result.forward, result.both
+    flops, plain = result.shape.forward_flops, by_name.get(f"{result.candidate}, no mass")
+    backward = both.median - forward.median
+    return [
+        result.candidate,
+        _spread(forward),
+        _rate(flops, forward.median),
+        _ratio(plain, result, "forward"),
+        _ratio(by_name.get(STOCK), result, "forward"),
+        _spread(both),
+        _rate(2.5 * flops, backward),
+        _ratio(plain, result, "both"),
+        _ratio(by_name.get(STOCK), result, "both"),
+        f"{result.temporary_bytes / 2**20:.1f}",
+        ", ".join(f"{error:.1e}" for error in result.errors.values()),
+    ]
+
+
+def _spread(timing: Timing) -> str:
+    return f"{timing.median:.3g} ({timing.low:.3g}-{timing.high:.3g})"
+
+
+def _rate(flops: float, milliseconds: float) -> str:
+    return f"{flops / milliseconds / 1e9:.3g}" if milliseconds > 0 else "-"
+
+
+def _ratio(other: Result | None, result: Result, field: str) -> str:
+    timing = None if other is None else getattr(other, field)
+    return "-" if timing is None else f"{timing.median / getattr(result, field).median:.2f}"

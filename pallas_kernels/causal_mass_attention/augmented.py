@@ -1,0 +1,185 @@
+"""The mass from attention that ships with JAX: one more column of V for every annotation bit.
+
+Column b of key j is 1 where the key has bit b, so P V gains the mass of each bit, and
+
+    mass_i = sum of (P V)_ib over the bits b of query i.
+
+Nothing else is needed, gradients included: they flow through the stock kernel. The price is 32
+columns per word beside the C of the values, a mass rounded to the dtype of the output, and that
+a pair may share one bit only: a pair with two would count twice. Rows where that can happen have
+a mass of NaN, so that it cannot pass unseen.
+
+Stock kernels: cuDNN on a GPU, splash attention on a TPU, ``xla`` elsewhere.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jaxtyping import Bool, Float, Float32, UInt32
+
+from pallas_kernels.causal_mass_attention.differentiable import Inputs
+from pallas_kernels.causal_mass_attention.reference import xla
+from pallas_kernels.causal_mass_attention.sharded import Partition, specs, spread
+
+Stock = Callable[[Array, Array, Array, Array | None, float], Array]
+"""(query, key, value, segment_ids, scale) -> out, where values may be wider than keys."""
+
+WORD = 32
+SPLASH_BLOCKS = (128, 256, 512)
+NOWHERE = jnp.iinfo(jnp.int32).max
+"""Segment of the padding."""
+
+
+def augmented(
+    inputs: Inputs, scale: float, *, partition: Partition | None = None, stock: Stock | None = None
+) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
+    """Attention and mass from ``stock``, by default the kernel of the machine.
+
+    Raises:
+      ValueError: cuDNN cannot take the input; the reason says what can.
+    """
+    stock = stock or STOCK.get(jax.default_backend(), materialized)
+    if partition is None:
+        return _augmented(stock, scale, *inputs)
+    in_specs, values, statistic = specs(partition)
+    return spread(
+        partition,
+        functools.partial(_augmented, stock, scale),
+        inputs,
+        in_specs,
+        (values, None if inputs.q_bits is None else statistic),
+    )
+
+
+def _augmented(
+    stock: Stock,
+    scale: float,
+    query_BQHC: Array,
+    key_BKGC: Array,
+    value_BKGC: Array,
+    q_bits_BQW: Array | None,
+    k_bits_BKW: Array | None,
+    segment_ids_BK: Array | None,
+) -> tuple[Array, Array | None]:
+    if q_bits_BQW is None or k_bits_BKW is None:
+        return stock(query_BQHC, key_BKGC, value_BKGC, segment_ids_BK, scale), None
+    size = value_BKGC.shape[-1]
+    k_columns_BKE = _columns(k_bits_BKW, value_BKGC.dtype)
+    k_columns_BKGE = jnp.broadcast_to(
+        k_columns_BKE[:, :, None], (*value_BKGC.shape[:3], k_columns_BKE.shape[-1])
+    )
+    value_BKGE = jnp.concatenate([value_BKGC, k_columns_BKGE], axis=-1)
+    out_BQHE = stock(query_BQHC, key_BKGC, value_BKGE, segment_ids_BK, scale)
+    hits_BQHE = out_BQHE[..., size:].astype(jnp.float32)
+    mass_BHQ = jnp.einsum("BQHE,BQE->BHQ", hits_BQHE, _columns(q_bits_BQW, jnp.float32))
+    counted_twice_B1Q = may_share_two_bits(q_bits_BQW, k_bits_BKW)[:, None]
+    return out_BQHE[..., :size], jnp.where(counted_twice_B1Q, jnp.nan, mass_BHQ)
+
+
+def may_share_two_bits(
+    q_bits_BQW: UInt32[Array, "B Q W"], k_bits_BKW: UInt32[Array, "B K W"]
+) -> Bool[Array, "B Q"]:
+    """Queries with two bits that some key of the row has both.
+
+    It looks at whole rows, so a later key, or one of another segment, counts as well.
+    """
+    q_columns_BQE = _columns(q_bits_BQW, jnp.float32)
+    k_columns_BKE = _columns(k_bits_BKW, jnp.float32)
+    together_BEE = jnp.einsum("BKE,BKF->BEF", k_columns_BKE, k_columns_BKE)
+    count = together_BEE.shape[-1]
+    together_BEE = jnp.where(jnp.eye(count, dtype=bool)[None], 0.0, together_BEE)
+    pairs_BQE = jnp.einsum("BQE,BEF->BQF", q_columns_BQE, together_BEE)
+    return (q_columns_BQE * pairs_BQE).sum(-1) > 0
+
+
+def _columns(bits_BTW: Array, dtype) -> Array:
+    """[B, T, W] words to [B, T, 32 W] columns of 0 and 1."""
+    shifts_D = jnp.arange(WORD, dtype=jnp.uint32)
+    ones_BTWD = (bits_BTW[..., None] >> shifts_D[None, None, None]) & 1
+    return ones_BTWD.reshape(*bits_BTW.shape[:2], -1).astype(dtype)
+
+
+def materialized(query, key, value, segment_ids, scale: float) -> Array:
+    """Attention over full maps, for machines without a stock kernel."""
+    return xla(query, key, value, None, None, segment_ids, scale)[0]
+
+
+def cudnn(query, key, value, segment_ids, scale: float) -> Array:
+    """FlashAttention of cuDNN: values wider than keys need cuDNN 9.10 and Hopper or newer."""
+    if segment_ids is not None:
+        raise ValueError(
+            "augmented on a GPU takes no segment_ids, cuDNN would need a mask of every pair: "
+            "use mosaic_gpu or xla_chunked for packed rows"
+        )
+    if query.dtype not in (jnp.bfloat16, jnp.float16):
+        raise ValueError(
+            f"augmented on a GPU takes bfloat16 or float16, not {query.dtype}: cuDNN has no other"
+        )
+    if query.shape[1] != key.shape[1]:
+        raise ValueError(
+            f"augmented on a GPU takes as many queries as keys, not {query.shape[1]} and "
+            f"{key.shape[1]}: cuDNN aligns the causal mask at the first query"
+        )
+    return _cudnn_widths(query, key, value, scale)
+
+
+def _cudnn_widths(query, key, value, scale: float) -> Array:
+    # The public jax.nn function insists on values as wide as keys.
+    from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
+
+    out: Any = dot_product_attention(query, key, value, scale=scale, mask_type=MaskType.CAUSAL)
+    return out
+
+
+def splash_attention(
+    query, key, value, segment_ids, scale: float, *, interpret: bool = False
+) -> Array:
+    """Splash attention of JAX; positions are padded to whole blocks."""
+    _, queries, heads, _ = query.shape
+    keys = key.shape[1]
+    q_block, k_block = _block(queries), _block(keys)
+    query = _pad_positions(query * scale, q_block, 0).swapaxes(1, 2)
+    key, value = (_pad_positions(x, k_block, 0).swapaxes(1, 2) for x in (key, value))
+    mask = splash.CausalMask((query.shape[2], key.shape[2]), offset=keys - queries)
+    kernel = splash.make_splash_mha(
+        splash.MultiHeadMask([mask] * heads),
+        block_sizes=splash.BlockSizes(
+            block_q=q_block,
+            block_kv=k_block,
+            block_q_dkv=q_block,
+            block_kv_dkv=k_block,
+            block_q_dq=q_block,
+            block_kv_dq=k_block,
+        ),
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    segments = None
+    if segment_ids is not None:
+        # Padded queries read padded keys alone: no row is empty, and theirs are cut off.
+        segments = splash.SegmentIds(
+            q=_pad_positions(segment_ids[:, keys - queries :], q_block, NOWHERE),
+            kv=_pad_positions(segment_ids, k_block, NOWHERE),
+        )
+    out: Any = jax.vmap(kernel)(query, key, value, segments)
+    return out.swapaxes(1, 2)[:, :queries]
+
+
+def _block(length: int) -> int:
+    return min((block for block in SPLASH_BLOCKS if block >= length), default=SPLASH_BLOCKS[-1])
+
+
+def _pad_positions(x_BT: Array, block: int, value: int) -> Array:
+    padding = [(0, 0)] * x_BT.ndim
+    padding[1] = (0, -x_BT.shape[1] % block)
+    return jnp.pad(x_BT, padding, constant_values=value)
+
+
+STOCK: dict[str, Stock] = {"gpu": cudnn, "tpu": splash_attention}
+"""By ``jax.default_backend()``."""

@@ -1,0 +1,91 @@
+"""A kernel on every device of a mesh: rows and heads are split, positions stay whole.
+
+The partitioner of XLA cannot look into a kernel, so the split is spelled out with ``shard_map``.
+It wraps forward and backward each, inside the one ``custom_vjp``: around it, JAX would sum the
+gradients over the whole mesh once more. No device needs anything of another.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which axes of a mesh split the rows of the batch and the heads.
+
+    Attributes:
+        mesh: of devices.
+        rows: axes that split B.
+        heads: axes that split H and G: both must divide among them, so that each query head is
+            where its keys are.
+    """
+
+    mesh: Mesh
+    rows: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+
+    def check(self, batch: int, groups: int) -> None:
+        """Raise ValueError unless rows and heads divide among the devices."""
+        for name, size, axes in (
+            ("rows", batch, self.rows),
+            ("key/value heads", groups, self.heads),
+        ):
+            devices = math.prod(self.mesh.shape[axis] for axis in axes)
+            if size % devices:
+                raise ValueError(
+                    f"{size} {name} do not divide among the {devices} devices of mesh axes "
+                    f"{', '.join(axes)}"
+                )
+
+
+@functools.lru_cache
+def sharded(kernel: Kernel, partition: Partition) -> Kernel:
+    """The same kernel on each device's rows and heads; equal arguments give the same object."""
+
+    def forward(given: Inputs, scale: float):
+        inputs, values, statistic = specs(partition)
+        mass = None if given.q_bits is None else statistic
+        return spread(
+            partition,
+            lambda *shard: kernel.forward(Inputs(*shard), scale),
+            given,
+            inputs,
+            (values, mass, statistic),
+        )
+
+    def backward(given: Inputs, scale: float, out, mass, lse, d_out, d_mass):
+        inputs, values, statistic = specs(partition)
+        count = len(given)
+        return spread(
+            partition,
+            lambda *shard: kernel.backward(Inputs(*shard[:count]), scale, *shard[count:]),
+            (*given, out, mass, lse, d_out, d_mass),
+            (*inputs, values, statistic, statistic, values, statistic),
+            (values, values, values),
+        )
+
+    return Kernel(forward, backward)
+
+
+def specs(partition: Partition) -> tuple[tuple[P, ...], P, P]:
+    """Where the inputs lie, arrays like the queries, and statistics [B, H, Q]."""
+    rows, heads = partition.rows or None, partition.heads or None
+    values, by_row = P(rows, None, heads), P(rows)
+    return (values, values, values, by_row, by_row, by_row), values, P(rows, heads)
+
+
+def spread(partition: Partition, function: Callable[..., Any], arguments, in_specs, out_specs):
+    """Run ``function`` on every device's share; an argument that is None stays it."""
+    given = tuple(None if x is None else spec for spec, x in zip(in_specs, arguments, strict=True))
+    return jax.shard_map(
+        function, mesh=partition.mesh, in_specs=given, out_specs=out_specs, check_vma=False
+    )(*arguments)

@@ -1,0 +1,91 @@
+"""The benchmark measures what it says, and its yardstick is right."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from pallas_kernels.benchmark import __main__ as command
+from pallas_kernels.benchmark.exact import exact_rows, relative_error, sample_rows
+from pallas_kernels.benchmark.measure import compile_program, time_in_turn
+from pallas_kernels.benchmark.shapes import SHAPES, Shape, make_case
+from pallas_kernels.causal_mass_attention.reference import xla
+
+
+@pytest.mark.parametrize("annotation", ["dense", "sparse"])
+def test_exact_rows_are_those_of_the_definition(annotation):
+    case = make_case(Shape(61, 6, 3, 5, annotation))
+
+    def attend(query):
+        return xla(query, case.key, case.value, case.q_bits, case.k_bits, None, 5**-0.5)
+
+    (out, mass), pullback = jax.vjp(attend, case.query)
+    (d_query,) = pullback((case.d_out, case.d_mass))
+    rows = sample_rows(61)
+    assert {0, 60} <= set(rows.tolist())
+    for head in (0, 5):
+        exact = exact_rows(case, head, rows)
+        np.testing.assert_allclose(out[0, rows, head], exact.out, atol=1e-5)
+        np.testing.assert_allclose(mass[0, head, rows], exact.mass, atol=1e-5)
+        np.testing.assert_allclose(d_query[0, rows, head], exact.d_query, atol=1e-5)
+    assert exact.mass.max() > 0.1
+
+
+def test_relative_error():
+    assert relative_error(np.array([3.0, 4.0]), np.array([3.0, 5.0])) == pytest.approx(
+        np.sqrt(0.5) / np.sqrt(17)
+    )
+
+
+def test_the_fixed_shapes():
+    assert len(set(SHAPES)) == len(SHAPES) == 48
+    assert {shape.length for shape in SHAPES} == {256, 1024, 4096, 8192, 32_768, 131_072}
+    assert SHAPES[0].forward_flops == 2 * 256**2 * 64 * 32
+
+
+def test_time_grows_with_the_work():
+    def work(count):
+        def function(x):
+            return jax.lax.fori_loop(0, count, lambda _, y: y @ y / 100, x)
+
+        return compile_program(function, [np.ones((100, 100), np.float32)])
+
+    little, much = time_in_turn([work(5), work(500)], samples=5)
+    assert little.low <= little.median <= little.high
+    assert much.median > 10 * little.median
+
+
+def test_the_command(tmp_path, monkeypatch):
+    words = ["--lengths", "256", "--heads", "12", "--sizes", "64", "--samples", "2"]
+    path = tmp_path / "benchmarks/cpu"
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--out", str(path), *words])
+    command.main()
+    found = json.loads(path.with_suffix(".json").read_text())
+    assert found["platform"] == "cpu"
+    measured = [row for row in found["results"] if row["refusal"] is None]
+    assert {row["shape"]["annotation"] for row in measured} == {"dense", "sparse"}
+    for row in measured:
+        assert all(error < 1e-5 for error in row["errors"].values())
+        assert row["both"][0] > row["forward"][0] > 0
+        has_mass = "no mass" not in row["candidate"] and "stock" not in row["candidate"]
+        assert ("mass" in row["errors"]) == has_mass
+    names = {row["candidate"] for row in measured}
+    assert {"stock attention", "xla", "xla_chunked", "xla_chunked, no mass"} <= names
+    assert found["jax"] == jax.__version__
+    page = path.with_suffix(".md").read_text()
+    assert page.count("\n## ") == 2
+    assert "| xla_chunked |" in page
+
+
+def test_lengths_depend_on_the_machine():
+    request = command.complete(command.Request(out=None))
+    assert request.lengths == (256, 1024)
+    assert request.dtype == "float32"
+    shapes = list(command.chosen_shapes(dataclasses.replace(request, heads=(32,), sizes=(128,))))
+    assert [(s.length, s.heads, s.groups, s.size) for s in shapes[::2]] == [
+        (256, 32, 8, 128),
+        (1024, 32, 8, 128),
+    ]

@@ -1,0 +1,179 @@
+"""The TPU kernels in the TPU interpreter, against float64: races, NaN memory and bounds checked."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import TOLERANCE, Case, assert_close, make_case, oracle, run_kernel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.causal_mass_attention.mosaic_tpu import Blocks, mosaic_tpu_kernel
+
+SQUARE = Blocks.square(128)
+MIXED = Blocks((128, 256), (256, 128), (256, 128))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def kernels(case: Case, blocks: Blocks, scale):
+    return run_kernel(mosaic_tpu_kernel(blocks), case, scale)
+
+
+def run(case: Case, blocks=SQUARE, scale=None):
+    parameters = pltpu.InterpretParams(
+        detect_races=True, uninitialized_memory="nan", out_of_bounds_reads="raise", random_seed=0
+    )
+    with pltpu.force_tpu_interpret_mode(parameters):
+        numbers = jax.block_until_ready(kernels(case, blocks, scale))
+    assert not interpret_pallas_call.races.races_found
+    return numbers
+
+
+CASES = {
+    "one position": (make_case(1, 1, 1, 2, 1, 64, 1), SQUARE),
+    "MHA, two words": (make_case(1, 200, 200, 2, 2, 80, 2, seed=1), SQUARE),
+    "GQA, segments": (make_case(2, 150, 150, 4, 2, 96, 1, segments=True, seed=2), SQUARE),
+    "MQA, prefix": (make_case(1, 130, 300, 3, 1, 64, 1, segments=True, seed=3), MIXED),
+    "whole blocks": (make_case(1, 384, 384, 1, 1, 128, 1, seed=4), MIXED),
+    "wide heads": (make_case(1, 140, 140, 1, 1, 256, 1, seed=5), SQUARE),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient(name):
+    case, blocks = CASES[name]
+    assert_close(run(case, blocks), oracle(case))
+
+
+def bits_of(kind: str, length: int, segments: np.ndarray):
+    q_bits, k_bits = np.zeros((2, 1, length, 1), np.uint32)
+    if kind == "all":
+        q_bits[:], k_bits[:] = 1 << 31, 3 << 30
+    elif kind == "one key":
+        q_bits[:], k_bits[:, 5] = 1, 1
+    elif kind == "diagonal":  # position i has bit i % 32 and meets itself alone among its segment
+        q_bits[0, :, 0] = k_bits[0, :, 0] = 1 << (np.arange(length) % 32).astype(np.uint32)
+    elif kind == "across segments":  # queries of a segment ask for keys of the one before
+        k_bits[0, :, 0] = 1 << segments[0].astype(np.uint32)
+        q_bits[0, :, 0] = k_bits[0, :, 0] >> 1
+    return q_bits, k_bits
+
+
+@pytest.mark.parametrize(
+    ("kind", "mass"),
+    [("none", 0), ("all", 1), ("one key", None), ("diagonal", None), ("across segments", 0)],
+)
+def test_adversarial_bits(kind, mass):
+    case = make_case(1, 160, 160, 1, 1, 64, 1, segments=True, seed=6)
+    ids = np.arange(160, dtype=np.int32)[None] // 32
+    case = case._replace(segments=ids, bits=bits_of(kind, 160, ids))
+    numbers, expected = run(case), oracle(case)
+    assert_close(numbers, expected)
+    if mass is not None:
+        np.testing.assert_allclose(numbers[0][1], mass, rtol=0, atol=1e-6)
+    if kind == "diagonal":  # the key that a query shares its bit with is itself
+        assert (expected[0][1] < 1).any()
+        assert (expected[0][1] > 0).all()
+
+
+@pytest.mark.slow
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(
+    q=st.integers(1, 300),
+    prefix=st.integers(0, 140),
+    per_group=st.integers(1, 2),
+    w=st.integers(1, 3),
+    blocks=st.sampled_from([SQUARE, MIXED]),
+    segments=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape(q, prefix, per_group, w, blocks, segments, seed):
+    case = make_case(1, q, q + prefix, per_group, 1, 16, w, segments=segments, seed=seed)
+    assert_close(run(case, blocks), oracle(case))
+
+
+def test_without_bits_the_mass_is_none():
+    case = make_case(1, 140, 140, 2, 1, 64, 1, seed=7)
+    d_out, d_mass = case.cotangents
+    (out, mass), grads = run(case._replace(bits=(None, None), cotangents=(d_out, None)))
+    assert mass is None
+    (expected, _), expected_grads = oracle(case._replace(cotangents=(d_out, np.zeros_like(d_mass))))
+    assert_close((out, grads), (expected, expected_grads))
+
+
+def test_gradient_matches_finite_differences_of_the_mass():
+    case = make_case(1, 140, 140, 1, 1, 16, 1, seed=8)
+    d_out, d_mass = case.cotangents
+    case = case._replace(cotangents=(np.zeros_like(d_out), d_mass))
+    rng = np.random.default_rng(9)
+    direction = [rng.normal(size=x.shape) for x in case.arrays]
+
+    def loss(step):
+        moved = tuple(x + step * d for x, d in zip(case.arrays, direction, strict=True))
+        return float((d_mass * oracle(case._replace(arrays=moved))[0][1]).sum())
+
+    slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
+    _, grads = run(case)
+    along = sum((np.asarray(g) * d).sum() for g, d in zip(grads, direction, strict=True))
+    assert along == pytest.approx(slope, rel=1e-4)
+    np.testing.assert_array_equal(grads[2], 0)  # values have no part in the mass
+
+
+def test_bfloat16():
+    case = make_case(1, 150, 150, 2, 1, 64, 1, seed=10)
+    d_out, d_mass = case.cotangents
+    low = tuple(jnp.asarray(x, "bfloat16") for x in (*case.arrays, d_out))
+    case = case._replace(arrays=low[:3], cotangents=(low[3], d_mass))
+    (out, mass), grads = run(case)
+    expected, expected_grads = oracle(case)
+    assert {x.dtype for x in (out, *grads)} == {jnp.dtype("bfloat16")}
+    assert mass.dtype == jnp.float32
+    assert_close(mass, expected[1])
+    assert_close(out, expected[0], 2.0**-7)
+    assert_close(grads, expected_grads, 2.0**-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.3])
+def test_any_scale(scale):
+    case = make_case(1, 140, 140, 1, 1, 16, 1, segments=True, seed=11)
+    assert_close(run(case, scale=scale), oracle(case, scale))
+
+
+def test_scores_beyond_the_range_of_exp():
+    case = make_case(1, 140, 140, 2, 1, 5, 1, seed=6)
+    whole = tuple(np.round(30 * x) for x in case.arrays[:2])  # scores are exact integers
+    case = case._replace(arrays=(*whole, case.arrays[2]))
+    assert np.abs(np.einsum("bqhc,bkgc->bhqk", *whole)).max() > 1000
+    values, grads = run(case, scale=1.0)
+    expected, expected_grads = oracle(case, scale=1.0)
+    assert_close(values, expected)
+    # The log-sum-exp is rounded at 1000, and queries and keys are 30 times the usual size.
+    assert_close(grads, expected_grads, 300 * TOLERANCE)
+
+
+def test_rows_that_see_nothing_are_zero():
+    # More queries than keys, which the public function refuses: the first 150 precede every key.
+    case = make_case(1, 170, 20, 2, 1, 16, 1, segments=False, seed=12)
+    (out, mass), (d_query, d_key, d_value) = run(case)
+    tail = Case(
+        (case.arrays[0][:, 150:], *case.arrays[1:]),
+        (case.bits[0][:, 150:], case.bits[1]),
+        None,
+        (case.cotangents[0][:, 150:], case.cotangents[1][..., 150:]),
+    )
+    for x in (out[:, :150], mass[..., :150], d_query[:, :150]):
+        np.testing.assert_array_equal(x, 0)
+    rest = (out[:, 150:], mass[..., 150:]), (d_query[:, 150:], d_key, d_value)
+    assert_close(rest, oracle(tail))
+
+
+def test_float16_is_refused():
+    case = make_case(1, 8, 8, 1, 1, 64, 1)
+    low = tuple(x.astype(np.float16) for x in case.arrays)
+    for kernel in (mosaic_tpu_kernel(), mosaic_tpu_kernel(SQUARE)):
+        with pytest.raises(ValueError, match="takes bfloat16 or float32, not float16"):
+            run_kernel(kernel, case._replace(arrays=low))

@@ -1,0 +1,100 @@
+"""The TPU kernels through lowering, and through the real compiler for v5e, v5p and v6e."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tpu_compiler import TOPOLOGIES, compile_for
+
+from pallas_kernels import causal_mass_attention
+
+FORWARD, QUERIES, KEYS = (
+    f"causal_mass_{name}" for name in ("forward", "query_gradient", "key_gradient")
+)
+
+
+def gradient(query, key, value, *rest):
+    """d_query, d_key, d_value; ``rest`` is (bits, segments, d_mass) in any part, then d_out."""
+    *rest, d_out = rest
+    bits = [x for x in rest if x.dtype == jnp.uint32]
+    segments = [x for x in rest if x.dtype == jnp.int32]
+    d_mass = [x for x in rest if x.dtype == jnp.float32]
+
+    def attend(query, key, value):
+        return causal_mass_attention(
+            *(query, key, value, *(bits * 2 or [None, None])),
+            segment_ids=segments[0] if segments else None,
+            implementation="mosaic_tpu",
+        )
+
+    _, pullback = jax.vjp(attend, query, key, value)
+    return pullback((d_out, d_mass[0] if bits else None))
+
+
+def shapes(length, heads, size, *, batch=1, words=1, segments=False, dtype="bfloat16"):
+    """Arguments of ``gradient``; heads of queries and of keys."""
+    queries, keys = ((batch, length, n, size) for n in heads)
+    given = [(queries, dtype), (keys, dtype), (keys, dtype)]
+    if words:
+        given += [((batch, length, words), "uint32"), ((batch, heads[0], length), "float32")]
+    if segments:
+        given += [((batch, length), "int32")]
+    return [jax.ShapeDtypeStruct(*x) for x in (*given, (queries, dtype))]
+
+
+LARGE, SMALL = (32, 8), (12, 2)
+LENGTHS = (256, 1024, 4096, 8192, 32768, 131072)
+BENCHMARK = [(t, heads, c) for t in LENGTHS for heads, c in ((LARGE, 128), (SMALL, 64))]
+
+
+@pytest.mark.parametrize(("length", "heads", "size"), BENCHMARK)
+def test_lowers_for_tpu(length, heads, size):
+    arguments = shapes(length, heads, size, segments=True)
+    program = jax.export.export(jax.jit(gradient), platforms=["tpu"])(*arguments).mlir_module()
+    calls = re.findall(r"kernel_name = \"(\w+)\"", program)
+    assert sorted(calls) == sorted([FORWARD, QUERIES, KEYS])
+    # Nothing but the kernels knows of pairs of positions.
+    assert not re.search(rf"{length}x{length}x", program)
+
+
+def check_program(compiled, length, heads, size, batch=1):
+    """The three kernels, in memory that grows with the length alone."""
+    text = compiled.as_text()
+    for name in (FORWARD, QUERIES, KEYS):
+        assert re.search(rf"{name}.* custom-call\(", text)
+    # Heads first for q, k, v, out and their gradients; float32 statistics of rows; marks.
+    row = 2 * batch * length * (heads[0] + 2 * heads[1]) * max(size, 128)
+    statistics = 4 * batch * length * heads[0] * 8
+    marks = 4 * batch * length * 128
+    assert compiled.memory_analysis().temp_size_in_bytes <= 4 * row + 4 * statistics + 4 * marks
+
+
+def test_compiles():
+    compiled = compile_for("v5e", gradient, *shapes(4096, LARGE, 128))
+    check_program(compiled, 4096, LARGE, 128)
+
+
+# Lengths in between have the same tiles, only more of them.
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "heads", "size"), [BENCHMARK[n] for n in (0, 1, -2, -1)])
+@pytest.mark.parametrize("generation", TOPOLOGIES)
+def test_benchmark_compiles(generation, length, heads, size):
+    compiled = compile_for(generation, gradient, *shapes(length, heads, size))
+    check_program(compiled, length, heads, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "dtype", "words"), [(80, "bfloat16", 0), (96, "bfloat16", 8), (256, "float32", 1)]
+)
+def test_every_head_size_compiles(size, dtype, words):
+    """Sizes that fill no lanes, or several; many words; the smallest VMEM."""
+    arguments = shapes(1024, (2, 1), size, words=words, segments=True, dtype=dtype)
+    compile_for("v5p", gradient, *arguments)
+
+
+@pytest.mark.parametrize("words", [0, 1])
+def test_without_bits_no_kernel_has_any_work_for_the_mass(words):
+    jaxpr = jax.make_jaxpr(gradient)(*shapes(256, (2, 1), 64, words=words, segments=True))
+    assert bool(re.search(r":i32\[256,256\] = and ", str(jaxpr))) is (words > 0)

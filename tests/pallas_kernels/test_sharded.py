@@ -1,0 +1,71 @@
+"""Eight devices give what one gives, and never speak to each other."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CHECK = """
+import itertools, re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from cases import make_case
+from pallas_kernels.causal_mass_attention.chunked import chunked_kernel
+from pallas_kernels.causal_mass_attention.differentiable import Inputs, differentiable
+from pallas_kernels.causal_mass_attention.sharded import Partition, sharded
+
+devices = np.array(jax.devices())
+assert len(devices) == 8
+mesh = Mesh(devices.reshape(2, 2, 2), ("data", "fsdp", "tensor"))
+kernel = chunked_kernel(8)
+splits = {
+    (): (),
+    ("data", "fsdp"): ("tensor",),
+    ("data",): (),
+    ("fsdp",): ("tensor", "data"),
+}
+for (rows, heads), bits in itertools.product(splits.items(), (True, False)):
+    case = make_case(4, 11, 17, 8, 4, 5, 3, segments=True, seed=1)
+    marks = case.bits if bits else (None, None)
+    cotangents = case.cotangents if bits else (case.cotangents[0], None)
+    placed = [jax.device_put(x, NamedSharding(mesh, P(rows, None, heads))) for x in case.arrays]
+
+    def run(kernel):
+        def both(arrays, cotangents):
+            results, pullback = jax.vjp(
+                lambda *x: differentiable(kernel, Inputs(*x, *marks, case.segments), 0.3), *arrays
+            )
+            return results, pullback(cotangents)
+        return jax.jit(both)
+
+    partition = Partition(mesh, rows, heads)
+    assert sharded(kernel, partition) is sharded(kernel, Partition(mesh, rows, heads))
+    there = P(rows, None, heads), P(rows, heads)
+    spread = tuple(
+        None if x is None else jax.device_put(x, NamedSharding(mesh, spec))
+        for x, spec in zip(cotangents, there)
+    )
+    program = run(sharded(kernel, partition))
+    text = program.lower(placed, spread).compile().as_text()
+    found = re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
+    assert not found, (rows, heads, found)
+    actual = program(placed, spread)
+    assert actual[0][0].sharding.is_equivalent_to(NamedSharding(mesh, there[0]), 4)
+    expected = run(kernel)(case.arrays, cotangents)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, e, rtol=0, atol=1e-6)
+print("equal")
+"""
+
+
+def test_eight_devices():
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.pathsep.join(str(Path(__file__).parents[n]) for n in (0, 2)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "equal\n"

@@ -1,0 +1,44 @@
+"""The real TPU compiler on a machine without a TPU."""
+
+import functools
+import os
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+TOPOLOGIES = {"v5e": "v5e:4x4", "v5p": "v5p:2x2x2", "v6e": "v6e:4x4"}
+
+
+@functools.cache
+def one_device(generation: str) -> NamedSharding:
+    """Where to compile for: the first chip of a small slice."""
+    # Read when the plugin is loaded: no metadata server is asked, and other processes may load it.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[generation])
+    return NamedSharding(Mesh(np.array(topology.devices[:1]), ("x",)), PartitionSpec())
+
+
+def require_compiler() -> None:
+    """Skip without libtpu, which is a test dependency; fail in CI."""
+    try:
+        import libtpu  # noqa: F401
+    except ImportError:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI=true but libtpu is not installed: pip install -e '.[test]'")
+        pytest.skip("libtpu is not installed: pip install -e '.[test]'")
+
+
+def compile_for(generation: str, function, *shapes):
+    """Compile for one chip of the generation."""
+    require_compiler()
+    place = one_device(generation)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for x in shapes]
+    return jax.jit(function).lower(*shapes).compile()
