@@ -1,7 +1,10 @@
 # Each command makes its own virtual environment: PYTHON chooses the interpreter, VENV the place.
 PYTHON ?= python3
 VENV ?= .venv
+# "test,compilers" adds the compilers of the TPU and GPU kernels (600 MB), which need neither.
+EXTRAS ?= test
 BIN := $(VENV)/bin
+COMMA := ,
 VERSION = $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
 # The versions the tests pass with; without a file for this Python the floors of setup.py hold.
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/$(VERSION).txt))
@@ -14,7 +17,9 @@ demo: $(VENV)/.run
 test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST)
 
-lint: $(VENV)/.test
+TESTER := $(VENV)/.$(subst $(COMMA),-,$(EXTRAS))
+
+lint: $(TESTER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
@@ -24,7 +29,7 @@ $(VENV)/.run: setup.py
 	$(BIN)/pip install --quiet $(CONSTRAINTS) -e .
 	touch $@
 
-$(VENV)/.test: setup.py
+$(TESTER): setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[test]'
+	$(BIN)/pip install --quiet $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	touch $@

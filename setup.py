@@ -34,6 +34,12 @@ setup(
         "matplotlib>=3.10",
     ],
     extras_require={
+        # The compilers of the kernels run on any machine; libtpu and the plugin are of one jax.
+        "compilers": [
+            "libtpu",
+            "jax-cuda13-plugin; python_version >= '3.12'",
+            "nvidia-cuda-nvcc; python_version >= '3.12'",
+        ],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "annotate": ["openai>=2.0", "pydantic>=2.10"],
@@ -45,8 +51,6 @@ setup(
             "markdown-it-py>=3.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
-            # The compiler of the TPU kernels, which needs no TPU.
-            "libtpu",
             # The parity oracles; torch's CPU build has wheels for this Python alone.
             "torch==2.13.0; python_version < '3.12'",
             "peft>=0.19; python_version < '3.12'",

@@ -42,6 +42,7 @@ class Request:
         annotations: dense or sparse.
         dtype: of queries, keys and values; by default float32 on a CPU, bfloat16 elsewhere.
         samples: of every time.
+        trace: a folder for a profiler trace of one call of everything.
     """
 
     out: Path
@@ -51,6 +52,7 @@ class Request:
     annotations: tuple[Annotation, ...] = ANNOTATIONS
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     samples: int = 9
+    trace: Path | None = None
 
 
 def main() -> None:
@@ -95,6 +97,9 @@ def measure_shape(shape: Shape, request: Request) -> list[Result]:
     forwards = [compile_program(c.run, arguments[:5]) for c in able]
     boths = [compile_program(with_gradient(c), arguments) for c in able]
     timings = time_in_turn([*forwards, *boths], request.samples)
+    if request.trace is not None:
+        with jax.profiler.trace(str(request.trace / str(shape).replace("/", "_"))):
+            jax.block_until_ready([program.call() for program in (*forwards, *boths)])
     measured = {
         candidate.name: Result(
             candidate.name,

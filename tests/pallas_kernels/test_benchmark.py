@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pallas_kernels.benchmark import __main__ as command
+from pallas_kernels.benchmark import check
 from pallas_kernels.benchmark.exact import exact_rows, relative_error, sample_rows
 from pallas_kernels.benchmark.measure import compile_program, time_in_turn
 from pallas_kernels.benchmark.shapes import SHAPES, Shape, make_case
@@ -89,3 +90,31 @@ def test_lengths_depend_on_the_machine():
         (256, 32, 8, 128),
         (1024, 32, 8, 128),
     ]
+
+
+def test_the_check_passes_what_is_right_and_finds_what_is_wrong(monkeypatch, capsys):
+    words = ["check", "xla", "--dtype", "float32", "--cases", "2"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert check.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:8] for line in lines] == ["ok: Case"] * 2
+    right = check.value_and_gradient
+
+    def wrong(implementation, *given):
+        found = right(implementation, *given)
+        return found if implementation != "xla" else found | {"mass": found["mass"] + 1e-3}
+
+    monkeypatch.setattr(check, "value_and_gradient", wrong)
+    assert check.main() == 1
+    assert "mass 10" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["check", "mosaic_tpu"])
+    assert check.main() == 2
+    assert "needs a TPU" in capsys.readouterr().err
+
+
+def test_bits_of_the_check_are_shared_one_by_one():
+    for case in check.CASES[:7]:
+        q_bits, k_bits = check.make_inputs(case, "float32")[3:5]
+        if case.w:
+            both = np.asarray(q_bits)[:, -50:, None] & np.asarray(k_bits)[:, None, -50:]
+            assert np.bitwise_count(both).sum(-1).max() <= 1

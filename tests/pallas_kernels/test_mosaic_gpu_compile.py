@@ -16,9 +16,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, differentiable
 from pallas_kernels.causal_mass_attention.mosaic_gpu import OLDEST_JAX, mosaic_gpu_kernel
 
-pytestmark = pytest.mark.skipif(
-    jax.__version_info__ < OLDEST_JAX, reason="mosaic_gpu needs jax 0.11 or newer"
-)
+pytestmark = [
+    pytest.mark.hopper,
+    pytest.mark.skipif(
+        jax.__version_info__ < OLDEST_JAX, reason="mosaic_gpu needs jax 0.11 or newer"
+    ),
+]
 
 NAMES = [f"causal_mass_{part}" for part in ("forward", "query_gradient", "key_gradient")]
 LARGE, SMALL = (32, 8), (12, 2)  # heads of queries and of keys
@@ -80,13 +83,13 @@ def _has(module: str) -> bool:
 
 @pytest.fixture(scope="module")
 def h100(shared):
-    """Where to compile for. Skips without the compiler, which is a test dependency; not in CI."""
+    """Where to compile for; without the compiler it skips, but not in CI."""
     needs = {"jax-cuda13-plugin": "jax_cuda13_plugin", "jax-cuda13-pjrt": "jax_plugins.xla_cuda13"}
     missing = [name for name, module in needs.items() if not _has(module)]
     if not shutil.which("ptxas") and not _has("nvidia.cu13"):
         missing.append("ptxas (of nvidia-cuda-nvcc)")
     if missing:
-        reason = f"the GPU compiler needs {', '.join(missing)}"
+        reason = f"the GPU compiler needs {', '.join(missing)}: make test EXTRAS=test,compilers"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     target = (shared / "targets" / "h100.txtpb").read_text()
     topology = topologies.get_topology_desc(

@@ -27,13 +27,13 @@ def one_device(generation: str) -> NamedSharding:
 
 
 def require_compiler() -> None:
-    """Skip without libtpu, which is a test dependency; fail in CI."""
+    """Skip without libtpu; fail in CI."""
     try:
         import libtpu  # noqa: F401
     except ImportError:
         if os.environ.get("CI") == "true":
-            pytest.fail("CI=true but libtpu is not installed: pip install -e '.[test]'")
-        pytest.skip("libtpu is not installed: pip install -e '.[test]'")
+            pytest.fail("CI=true, but libtpu is not installed: make test EXTRAS=test,compilers")
+        pytest.skip("libtpu is not installed: make test EXTRAS=test,compilers")
 
 
 def compile_for(generation: str, function, *shapes):
