@@ -174,7 +174,7 @@ def prepare_jax(case: Case, implementation: Implementation) -> Call:
 def prepare_torch(case: Case) -> Call:
     """Full maps of all layers and heads, their mean, and a loop over its rows."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError("torch is missing: pip install -e '.[test]' on Python 3.11") from error
 

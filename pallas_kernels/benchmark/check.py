@@ -20,6 +20,7 @@ from pallas_kernels.causal_mass_attention.selection import Implementation, why_n
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1.5e-2, "float16": 4e-3}
 """Of the largest entry (at least 1), of out and gradients."""
 MASS_TOLERANCE = 1e-4
+FEW_BITS = np.array([0, 1, 1 << 31], np.uint32)
 
 
 class Case(NamedTuple):
@@ -121,7 +122,7 @@ def make_inputs(case: Case, dtype: str) -> list[Any]:
         return jnp.asarray(rng.standard_normal(shape, np.float32), dtype)
 
     def bits(length):
-        return rng.choice(np.uint32([0, 1, 1 << 31]), p=[0.8, 0.1, 0.1], size=(b, length, w))
+        return rng.choice(FEW_BITS, p=[0.8, 0.1, 0.1], size=(b, length, w))
 
     # One word for every query: a pair then shares one bit at most, as augmented needs it.
     q_bits = bits(q) * (rng.integers(0, max(w, 1), (b, q, 1)) == np.arange(w))

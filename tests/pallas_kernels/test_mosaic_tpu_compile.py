@@ -1,20 +1,23 @@
 """The TPU kernels through lowering, and through the real compiler for v5e, v5p and v6e."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
-from tpu_compiler import TOPOLOGIES, compile_for
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from tpu_compiler import TOPOLOGIES, chips, compile_for
 
-from pallas_kernels import causal_mass_attention
+from pallas_kernels import Partition, causal_mass_attention
 
 FORWARD, QUERIES, KEYS = (
     f"causal_mass_{name}" for name in ("forward", "query_gradient", "key_gradient")
 )
 
 
-def gradient(query, key, value, *rest):
+def gradient(query, key, value, *rest, partition=None):
     """d_query, d_key, d_value; ``rest`` is (bits, segments, d_mass) in any part, then d_out."""
     *rest, d_out = rest
     bits = [x for x in rest if x.dtype == jnp.uint32]
@@ -26,6 +29,7 @@ def gradient(query, key, value, *rest):
             *(query, key, value, *(bits * 2 or [None, None])),
             segment_ids=segments[0] if segments else None,
             implementation="mosaic_tpu",
+            partition=partition,
         )
 
     _, pullback = jax.vjp(attend, query, key, value)
@@ -92,6 +96,22 @@ def test_every_head_size_compiles(size, dtype, words):
     """Sizes that fill no lanes, or several; many words; the smallest VMEM."""
     arguments = shapes(1024, (2, 1), size, words=words, segments=True, dtype=dtype)
     compile_for("v5p", gradient, *arguments)
+
+
+def test_four_chips_never_speak_to_each_other():
+    mesh = chips("v5e", (2, 2), ("data", "tensor"))
+    partition = Partition(mesh, ("data",), ("tensor",))
+    specs = [P("data", None, "tensor")] * 3 + [P("data"), P("data", "tensor"), P("data")]
+    given = shapes(640, (4, 2), 64, batch=2, segments=True)
+    placed = [
+        jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+        for x, spec in zip(given, [*specs, specs[0]], strict=True)
+    ]
+    text = jax.jit(partial(gradient, partition=partition)).lower(*placed).compile().as_text()
+    assert all(name in text for name in (FORWARD, QUERIES, KEYS))
+    assert not re.findall(
+        r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text
+    )
 
 
 @pytest.mark.parametrize("words", [0, 1])

@@ -5,11 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from cases import make_case
+from jax.sharding import AbstractMesh
+
+from pallas_kernels import Partition, causal_mass_attention
+
 CHECK = """
 import itertools, re
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from cases import make_case
+from pallas_kernels import causal_mass_attention
 from pallas_kernels.causal_mass_attention.chunked import chunked_kernel
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, differentiable
 from pallas_kernels.causal_mass_attention.sharded import Partition, sharded
@@ -54,8 +61,33 @@ for (rows, heads), bits in itertools.product(splits.items(), (True, False)):
     expected = run(kernel)(case.arrays, cotangents)
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=1e-6)
+
+# Stock attention, whose one-bit rule these bits keep, through the public function.
+case = make_case(4, 7, 7, 8, 4, 5, 1, seed=2)
+partition = Partition(mesh, ("data",), ("fsdp", "tensor"))
+options = {"implementation": "augmented", "segment_ids": case.segments}
+one, many = (
+    jax.jit(lambda *x: causal_mass_attention(*x, *case.bits, partition=p, **options))(*case.arrays)
+    for p in (None, partition)
+)
+for a, e in zip(many, one, strict=True):
+    assert np.isfinite(a).all()
+    np.testing.assert_allclose(a, e, rtol=0, atol=1e-6)
 print("equal")
 """
+
+
+def test_what_does_not_divide_is_refused():
+    case = make_case(3, 5, 5, 4, 2, 4, 1)
+    mesh = AbstractMesh((2, 4), ("data", "tensor"))
+    for partition, message in (
+        (Partition(mesh, rows=("data",)), "3 rows do not divide among the 2 devices .* axes data"),
+        (Partition(mesh, heads=("tensor",)), "2 key/value heads .* 4 devices of mesh axes tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            causal_mass_attention(
+                *case.arrays, *case.bits, implementation="xla_chunked", partition=partition
+            )
 
 
 def test_eight_devices():

@@ -1,6 +1,7 @@
 """The real TPU compiler on a machine without a TPU."""
 
 import functools
+import math
 import os
 
 import jax
@@ -13,8 +14,9 @@ TOPOLOGIES = {"v5e": "v5e:4x4", "v5p": "v5p:2x2x2", "v6e": "v6e:4x4"}
 
 
 @functools.cache
-def one_device(generation: str) -> NamedSharding:
-    """Where to compile for: the first chip of a small slice."""
+def chips(generation: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> Mesh:
+    """A mesh to compile for: the first chips of a small slice."""
+    require_compiler()
     # Read when the plugin is loaded: no metadata server is asked, and other processes may load it.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
@@ -23,7 +25,7 @@ def one_device(generation: str) -> NamedSharding:
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     }
     topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGIES[generation])
-    return NamedSharding(Mesh(np.array(topology.devices[:1]), ("x",)), PartitionSpec())
+    return Mesh(np.array(topology.devices[: math.prod(shape)]).reshape(shape), axes)
 
 
 def require_compiler() -> None:
@@ -38,7 +40,6 @@ def require_compiler() -> None:
 
 def compile_for(generation: str, function, *shapes):
     """Compile for one chip of the generation."""
-    require_compiler()
-    place = one_device(generation)
+    place = NamedSharding(chips(generation, (1,), ("x",)), PartitionSpec())
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for x in shapes]
     return jax.jit(function).lower(*shapes).compile()
