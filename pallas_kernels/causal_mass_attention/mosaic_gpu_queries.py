@@ -8,9 +8,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from pallas_kernels.causal_mass_attention.mosaic_gpu_operands import Operands, Problem
-from pallas_kernels.causal_mass_attention.mosaic_gpu_parts import (
-    marks_of_rows,
-)
+from pallas_kernels.causal_mass_attention.mosaic_gpu_parts import marks_of_rows
 from pallas_kernels.causal_mass_attention.mosaic_gpu_tiles import BLOCK, ROWS, Tile
 
 

@@ -27,6 +27,7 @@ SMALL = TileSizes(Tile(64, 2), Tile(64, 2), Tile(64, 2), interpret_friendly=True
 SEPARATE = TileSizes(Tile(64, 2), Tile(32, 2), Tile(32, 3), True, interpret_friendly=True)
 REAL = SIZES[64]._replace(interpret_friendly=True)
 
+pytestmark = pytest.mark.hopper
 needs_interpreter = pytest.mark.skipif(
     jax.__version_info__ < OLDEST_JAX, reason="the GPU interpreter came with jax 0.11"
 )

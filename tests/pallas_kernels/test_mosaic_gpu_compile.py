@@ -13,8 +13,9 @@ import pytest
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from pallas_kernels.causal_mass_attention.differentiable import Inputs, differentiable
-from pallas_kernels.causal_mass_attention.mosaic_gpu import OLDEST_JAX, mosaic_gpu_kernel
+from pallas_kernels import causal_mass_attention
+from pallas_kernels.causal_mass_attention.differentiable import Inputs
+from pallas_kernels.causal_mass_attention.mosaic_gpu import OLDEST_JAX
 
 pytestmark = [
     pytest.mark.hopper,
@@ -40,9 +41,12 @@ def shapes(length, heads, size, *, words=1, segments=False, dtype="bfloat16") ->
 def gradient(inputs: Inputs, d_out, d_mass):
     """Forward and backward."""
 
-    def attend(*arrays):
-        given = Inputs(*arrays, *inputs[3:])
-        return differentiable(mosaic_gpu_kernel(), given, inputs.query.shape[-1] ** -0.5)
+    def attend(query, key, value):
+        return causal_mass_attention(
+            *(query, key, value, inputs.q_bits, inputs.k_bits),
+            segment_ids=inputs.segment_ids,
+            implementation="mosaic_gpu",
+        )
 
     results, pullback = jax.vjp(attend, *inputs[:3])
     return results, pullback((d_out, d_mass))
