@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.hf_config import config_to_hf
-from cat_jax.models.hf_tensors import TensorRule, axis_sizes, tensor_rules
+from cat_jax.models.hf_tensors import TensorRule, axis_sizes, shape_problems, tensor_rules
 from cat_jax.models.new_folder import new_folder
 from cat_jax.models.safetensors_folder import SHARD_BYTES, NewTensor, write_tensors
 from cat_jax.types import Array
@@ -68,12 +68,7 @@ def hf_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[NewTensor
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     rules = {rule.path: rule for rule in tensor_rules(config)}
     shapes = {path: rule.shape(sizes, layers) for path, rule in rules.items()}
-    problems = [f"{path} is missing" for path in shapes if path not in flat]
-    for path, value in flat.items():
-        if path not in shapes:
-            problems.append(f"{path} is unexpected")
-        elif value.shape != shapes[path]:
-            problems.append(f"{path} has shape {value.shape}, not {shapes[path]}")
+    problems = shape_problems(flat, shapes)
     if problems:
         raise InputError(f"the parameters do not fit the configuration: {'; '.join(problems)}")
     return [

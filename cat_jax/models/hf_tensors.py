@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -104,3 +104,14 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
         "G": config.num_kv_heads,
         "C": config.head_dim,
     }
+
+
+def shape_problems(flat: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Tell how arrays by path differ from the shapes they should have; empty when they fit."""
+    problems = [f"{path} is missing" for path in shapes if path not in flat]
+    for path, value in flat.items():
+        if path not in shapes:
+            problems.append(f"{path} is unexpected")
+        elif value.shape != shapes[path]:
+            problems.append(f"{path} has shape {value.shape}, not {shapes[path]}")
+    return problems

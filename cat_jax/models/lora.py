@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.hf_tensors import TENSOR_RULES, TensorRule, axis_sizes
+from cat_jax.models.hf_tensors import TENSOR_RULES, TensorRule, axis_sizes, shape_problems
 from cat_jax.models.projection import LowRank
 from cat_jax.types import Array
 
@@ -158,12 +158,7 @@ def check_adapters(
     """
     flat: dict[str, Any] = flatten_dict(adapters, sep="/")
     shapes = {rule.path: rule.shape(sizes, num_layers) for rule in adapter_rules(lora)}
-    problems = [f"{path} is missing" for path in shapes if path not in flat]
-    for path, value in flat.items():
-        if path not in shapes:
-            problems.append(f"{path} is unexpected")
-        elif value.shape != shapes[path]:
-            problems.append(f"{path} has shape {value.shape}, not {shapes[path]}")
+    problems = shape_problems(flat, shapes)
     if problems:
         raise InputError(
             f"the adapters do not fit rank {lora.rank} on {', '.join(lora.targets)} of this "
