@@ -22,6 +22,13 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """A process may map 65,530 regions of memory, and every compiled program takes several."""
+    yield
+    jax.clear_caches()
+
+
 def pytest_collection_modifyitems(items):
     """Fast tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
