@@ -15,7 +15,7 @@ demo: $(VENV)/.run
 	$(BIN)/python -m experiments.train_stg
 
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
 
 TESTER := $(VENV)/.$(subst $(COMMA),-,$(EXTRAS))
 

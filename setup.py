@@ -46,6 +46,7 @@ setup(
         "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
         "test": [
             "pytest>=9.0",
+            "pytest-xdist>=3.8",
             "hypothesis>=6.140",
             "scipy>=1.15",
             "markdown-it-py>=3.0",
