@@ -9,6 +9,7 @@ from cat_jax.errors import InputError
 from cat_jax.losses.guidance import Form, Reduce, Scope
 from cat_jax.losses.schedules import Schedule
 from cat_jax.models import LoraConfig
+from cat_jax.sharding import MeshShape
 from pallas_kernels import Implementation
 
 Attention = Literal["auto"] | Implementation
@@ -195,6 +196,7 @@ class Training:
         log_every: steps between lines of ``metrics.jsonl``.
         eval_every: steps between evaluations on IID and OOD rows (for the curves).
         save_every: steps between checkpoints.
+        mesh: how the devices share the work.
     """
 
     steps: int = 1_000
@@ -204,6 +206,7 @@ class Training:
     log_every: int = 20
     eval_every: int = 100
     save_every: int = 500
+    mesh: MeshShape = field(default_factory=MeshShape)
 
     def __post_init__(self):
         counts = ("steps", "batch_size", "max_length", "log_every", "eval_every", "save_every")

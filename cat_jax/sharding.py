@@ -1,25 +1,93 @@
-"""Where arrays live: one mesh axis, ``data``, over all devices; one device is the same code."""
+"""Where arrays live: a mesh of three axes, and one table from the axes of arrays to those.
+
+``data`` splits the rows of a batch among copies of the model. ``fsdp`` splits them too, and the
+parameters, gradients and optimizer state as well: each layer is gathered when it is computed
+(ZeRO, Rajbhandari et al. 2020). ``tensor`` splits heads, hidden units and vocabulary inside every
+layer (Megatron-LM, Shoeybi et al. 2019). One device is a mesh of 1 x 1 x 1, and the same code.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
 
 import jax
-import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cat_jax.errors import InputError
 
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")
+"""Mesh axes that split the rows of a batch."""
+HEADS = ("tensor",)
+"""Mesh axes that split heads."""
+RULES = {"D": "fsdp", "F": "tensor", "G": "tensor", "H": "tensor", "V": "tensor"}
+"""Mesh axis that splits an axis of a parameter (letters of ``cat_jax.types``); others are whole."""
 
-def data_mesh(batch_size: int) -> Mesh:
-    """A mesh of all devices along ``data``.
+
+@dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis of the mesh.
+
+    Attributes:
+        data: copies of the model; None takes all devices that the others leave.
+        fsdp: devices that share the parameters; must divide the width of the model.
+        tensor: devices that share heads, hidden units and vocabulary; must divide them.
+    """
+
+    data: int | None = None
+    fsdp: int = 1
+    tensor: int = 1
+
+    def __post_init__(self):
+        for name in AXES:
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
+
+
+def make_mesh(shape: MeshShape, batch_size: int) -> Mesh:
+    """A mesh of all devices.
 
     Raises:
-        InputError: the batch does not divide among the devices.
+        InputError: the shape does not take all devices, or the batch does not divide among them.
     """
-    devices = jax.devices()
-    if batch_size % len(devices):
+    devices = len(jax.devices())
+    inner = shape.fsdp * shape.tensor
+    data = devices // inner if shape.data is None else shape.data
+    if data * inner != devices:
         raise InputError(
-            f"train.batch_size is {batch_size}, which {len(devices)} devices cannot share evenly; "
-            f"choose a multiple of {len(devices)}"
+            f"train.mesh is {shape.data or 'any'} x {shape.fsdp} x {shape.tensor} (data, fsdp, "
+            f"tensor), which does not make {devices} devices"
         )
-    return Mesh(np.array(devices), ("data",))
+    if batch_size % (data * shape.fsdp):
+        raise InputError(
+            f"train.batch_size is {batch_size}, which {data * shape.fsdp} devices (data x fsdp) "
+            f"cannot share evenly; choose a multiple of {data * shape.fsdp}"
+        )
+    return Mesh(mesh_utils.create_device_mesh((data, shape.fsdp, shape.tensor)), AXES)
+
+
+def spec(axes: str) -> PartitionSpec:
+    """How a parameter with these axes is split: ``"N D H C"`` by ``RULES``.
+
+    Raises:
+        ValueError: two axes would be split by the same axis of the mesh.
+    """
+    split = [RULES.get(axis) for axis in axes.split()]
+    twice = [name for name, count in Counter(filter(None, split)).items() if count > 1]
+    if twice:
+        raise ValueError(f"the axes {axes} would be split by {', '.join(twice)} more than once")
+    return PartitionSpec(*split)
+
+
+def check_divides(mesh: Mesh, name: str, shape: tuple[int, ...], split: PartitionSpec) -> None:
+    """Raise InputError unless every axis of an array divides among the devices that split it."""
+    for size, axis in zip(shape, split, strict=True):
+        if axis is not None and size % mesh.shape[axis]:
+            raise InputError(
+                f"train.mesh.{axis} is {mesh.shape[axis]}, which does not divide the {size} of "
+                f"{name} {list(shape)}; choose a divisor"
+            )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -29,4 +97,4 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split_rows(mesh: Mesh) -> NamedSharding:
     """Every device holds its share of the leading (batch) axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(ROWS))

@@ -18,7 +18,7 @@ from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, init_lora
-from cat_jax.sharding import data_mesh, replicated
+from cat_jax.sharding import HEADS, make_mesh
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
@@ -93,18 +93,19 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
     """
     splits = load_splits(config.data, seed)
     texts = (row.text for row in splits.train)
+    mesh = make_mesh(config.train.mesh, config.train.batch_size)
     attention = resolve_attention(config.model, config.train.max_length)
-    tokenizer, model, params = make_model(config.model, texts, seed, attention.implementation)
+    tokenizer, model, params = make_model(config.model, texts, seed, attention.implementation, mesh)
     check_settings(config, tokenizer, model)
     tests = {
         name: make_test_set(name, rows, tokenizer, config) for name, rows in splits.tests.items()
     }
-    mesh = data_mesh(config.train.batch_size)
-    model = model.clone(partition=Partition(mesh))
+    # Test rows need not divide among the devices, so each computes all of them.
+    model = model.clone(partition=Partition(mesh, heads=HEADS))
     base = None
     if isinstance(config.model, PretrainedLora):
         lora = config.model.lora
-        base = FrozenBase(jax.device_put(params, replicated(mesh)), lora, seed)
+        base = FrozenBase(params, lora, seed)
         params = init_lora(jax.random.key(seed), model.config, lora)
     return Bench(
         config, seed, folder, tokenizer, model, attention, params, base, splits, tests, mesh

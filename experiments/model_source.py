@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cat_jax.config import Pretrained, PretrainedLora, Scratch
@@ -42,6 +43,7 @@ def make_model(
     texts: Iterable[str],
     seed: int,
     attention: Implementation = "xla",
+    mesh: Mesh | None = None,
 ) -> tuple[PreTrainedTokenizerBase, CausalLM, Any]:
     """Tokenizer, model and initial parameters.
 
@@ -50,9 +52,10 @@ def make_model(
         texts: the training texts, from which a model from scratch takes its vocabulary.
         seed: of the random weights of a model from scratch.
         attention: implementation of the attention.
+        mesh: over which pretrained parameters are split as they are read.
 
     Raises:
-        InputError: the pretrained model cannot be read.
+        InputError: the pretrained model cannot be read, or not be split like that.
     """
     if isinstance(source, Pretrained):
         config, params = load_pretrained(
@@ -62,6 +65,7 @@ def make_model(
             dtype=source.dtype,
             # What is never updated needs no digits that the arithmetic drops.
             param_dtype=source.dtype if isinstance(source, PretrainedLora) else "float32",
+            sharding=mesh,
         )
         return load_tokenizer(source.name, config.vocab_size), CausalLM(config), params
     tokenizer = train_tokenizer(texts)

@@ -6,6 +6,7 @@ from cat_jax.models.hf_config import config_from_hf, config_to_hf
 from cat_jax.models.hf_export import save_pretrained
 from cat_jax.models.hf_weights import load_pretrained
 from cat_jax.models.lora import LoraConfig, attach_lora, init_lora, merge_lora
+from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.peft_folder import load_adapter, save_adapter
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
 
@@ -24,6 +25,7 @@ __all__ = [
     "load_adapter",
     "load_pretrained",
     "merge_lora",
+    "param_shardings",
     "save_adapter",
     "save_pretrained",
 ]

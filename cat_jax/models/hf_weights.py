@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jax.sharding import Sharding
+from jax.sharding import Mesh, Sharding
 
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
@@ -26,6 +26,7 @@ from cat_jax.models.hf_tensors import (
     axis_sizes,
     tensor_rules,
 )
+from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.safetensors_folder import (
     FLOAT_TYPES,
     StoredTensor,
@@ -47,7 +48,7 @@ def load_pretrained(
     remat: bool = False,
     dtype: Literal["float32", "bfloat16"] = "float32",
     param_dtype: Literal["float32", "bfloat16", "stored"] = "float32",
-    sharding: Sharding | Mapping[str, Any] | None = None,
+    sharding: Sharding | Mapping[str, Any] | Mesh | None = None,
 ) -> tuple[ModelConfig, dict[str, Any]]:
     """Load a Llama, Qwen2 or Qwen3 model from a folder or the Hugging Face hub.
 
@@ -62,8 +63,8 @@ def load_pretrained(
         remat: recompute each layer in the backward pass.
         dtype: of activations.
         param_dtype: of the parameters; ``stored`` keeps what the files have.
-        sharding: of all parameters, or nested dicts of shardings like the parameters; the default
-            device without it.
+        sharding: of all parameters, or nested dicts of shardings like the parameters, or a mesh of
+            ``cat_jax.sharding`` over which they are split; the default device without it.
 
     Returns:
         The configuration, and the parameters of ``CausalLM`` as nested dicts of arrays.
@@ -80,6 +81,8 @@ def load_pretrained(
     if problems:
         raise InputError(f"the tensors of {folder} do not fit: {'; '.join(problems)}")
     rules = tensor_rules(config)
+    if isinstance(sharding, Mesh):
+        sharding = param_shardings(_abstract_params(config), sharding)
     if isinstance(sharding, Mapping):
         shardings: dict[str, Any] = flatten_dict(sharding, sep="/")
     else:
@@ -95,6 +98,14 @@ def load_pretrained(
         for rule in rules
     }
     return config, unflatten_dict(params, sep="/")
+
+
+def _abstract_params(config: ModelConfig) -> dict[str, Any]:
+    """Shapes of the parameters, as nested dicts."""
+    sizes = axis_sizes(config)
+    shapes = {rule.path: rule.shape(sizes, config.num_layers) for rule in tensor_rules(config)}
+    flat = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
+    return unflatten_dict(flat, sep="/")
 
 
 def local_folder(name: str | Path) -> Path:

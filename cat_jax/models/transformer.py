@@ -1,8 +1,10 @@
 """One decoder-only transformer for every supported family, scanned over its layers."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import NamedSharding, PartitionSpec
 
 from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
@@ -40,7 +42,15 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + attended_BTD
         normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
         x_BTD = x_BTD + SwiGLU(self.config, name="mlp")(normed_BTD)
-        return x_BTD, (mass_BHT, cache)
+        return keep_rows(x_BTD, self.partition), (mass_BHT, cache)
+
+
+def keep_rows(x_BTD: Array, partition: Partition | None) -> Array:
+    """Keeps activations split by rows alone, whatever splits the parameters around them."""
+    if partition is None:
+        return x_BTD
+    rows = NamedSharding(partition.mesh, PartitionSpec(partition.rows or None))
+    return jax.lax.with_sharding_constraint(x_BTD, rows)
 
 
 class CausalLM(nn.Module):
@@ -94,7 +104,8 @@ class CausalLM(nn.Module):
             name="embed",
         )
         context = Context(positions, q_bits, k_bits, segment_ids)
-        x_BTD, (mass, cache) = self._layers()(embed(tokens_BT), context, cache)
+        x_BTD = keep_rows(embed(tokens_BT), self.partition)
+        x_BTD, (mass, cache) = self._layers()(x_BTD, context, cache)
         x_BTD = RMSNorm(config, name="final_norm")(x_BTD)
         if config.tie_embeddings:
             logits_BTV = embed.attend(x_BTD)

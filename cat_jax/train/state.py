@@ -9,7 +9,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from cat_jax.models import LoraConfig, attach_lora
+from cat_jax.models import LoraConfig, attach_lora, param_shardings
 from cat_jax.sharding import replicated
 from cat_jax.types import Array
 
@@ -28,9 +28,29 @@ class TrainState:
 
 def new_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A state at step 0 on the mesh; it owns copies, so a step may donate its buffers."""
-    params = jax.tree.map(jnp.copy, params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-    return jax.device_put(state, replicated(mesh))
+    params = jax.device_put(jax.tree.map(jnp.copy, params), param_shardings(params, mesh))
+
+    def start(params):
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    shardings = state_shardings(jax.eval_shape(start, params), optimizer, mesh)
+    return jax.jit(start, out_shardings=shardings, donate_argnums=0)(params)
+
+
+def state_shardings(
+    state: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Where a state lies: what the optimizer keeps of a parameter lies where the parameter does."""
+    params = param_shardings(state.params, mesh)
+    whole: Any = replicated(mesh)
+    opt_state = optax.tree.map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        state.opt_state,
+        params,
+        transform_non_params=lambda _: whole,
+    )
+    return TrainState(whole, params, opt_state)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from cat_jax.config import Guidance
 from cat_jax.data.pipeline import Batch
 from cat_jax.losses import attention_guidance_loss, next_token_loss
 from cat_jax.models import Aux, CausalLM, attach_lora
-from cat_jax.sharding import replicated, split_rows
-from cat_jax.train.state import FrozenBase, TrainState
+from cat_jax.sharding import HEADS, ROWS, split_rows
+from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.types import Array
 from pallas_kernels import Partition
 
@@ -68,12 +68,12 @@ def make_train_step(
     Args:
         model: whose parameters are trained.
         optimizer: applied to the gradient of the combined loss.
-        mesh: the batch is split along its ``data`` axis, the state is replicated.
+        mesh: of ``make_mesh``; the batch is split by its rows, the state as ``new_state`` puts it.
         guidance: the second objective; None trains on next tokens alone.
         gamma: weight of the second objective as a function of the step; needed with guidance.
         base: train adapters on these parameters; None trains all parameters.
     """
-    model = model.clone(partition=Partition(mesh, rows=("data",)))
+    model = model.clone(partition=Partition(mesh, rows=ROWS, heads=HEADS))
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         weight = 0.0 if gamma is None else gamma(state.step)
@@ -90,14 +90,13 @@ def make_train_step(
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        state = TrainState(state.step + 1, params, opt_state)
+        # Where it was, or the next step would be another program.
+        shardings = state_shardings(state, optimizer, mesh)
+        return jax.lax.with_sharding_constraint(state, shardings), metrics
 
-    compiled = jax.jit(
-        step,
-        in_shardings=(replicated(mesh), replicated(mesh), split_rows(mesh)),
-        out_shardings=(replicated(mesh), replicated(mesh)),
-        donate_argnums=0,
-    )
+    compiled = jax.jit(step, donate_argnums=0)
     # An argument: as a constant the base would be copied into the program.
     frozen = None if base is None else base.params
-    return lambda state, batch: compiled(state, frozen, batch)
+    rows = split_rows(mesh)
+    return lambda state, batch: compiled(state, frozen, jax.device_put(batch, rows))

@@ -14,7 +14,7 @@ from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.pipeline import training_batches
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
-from cat_jax.sharding import data_mesh
+from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import Diverged, Interrupted, train
 from cat_jax.train.metrics import MetricsLog, read_metrics
@@ -39,7 +39,7 @@ class Run:
     def __call__(self, learning_rate=1e-2, on_step=lambda step: None):
         guidance = Guidance(weight=0.5, schedule="linear")
         optimizer = make_optimizer(Optimizer(learning_rate=learning_rate), self.config.steps)
-        mesh = data_mesh(self.config.batch_size)
+        mesh = make_mesh(MeshShape(), self.config.batch_size)
         params = MODEL.init(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
         self.base = None
         if self.lora is not None:

@@ -12,12 +12,13 @@ from cat_jax.config import Guidance, Optimizer
 from cat_jax.data.pipeline import stack_examples
 from cat_jax.losses import attention_guidance_loss, next_token_loss
 from cat_jax.models import CausalLM, ModelConfig
-from cat_jax.sharding import data_mesh
+from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import new_state
 from cat_jax.train.step import combined_loss, make_train_step
 
 MODEL = CausalLM(ModelConfig(13, 8, 12, 3, 4, 2, 6))
+ONE_DEVICE = make_mesh(MeshShape(), batch_size=5)
 
 
 @pytest.fixture
@@ -53,8 +54,8 @@ def test_combined_loss_is_the_sum_of_its_parts(params, batch):
 def test_a_step_follows_the_gradient(params, batch):
     optimizer = make_optimizer(Optimizer(learning_rate=0.1, warmup=0.0, clip=0.01), steps=10)
     guidance = Guidance()
-    step = make_train_step(MODEL, optimizer, data_mesh(5), guidance, lambda step: 0.5 + step)
-    state, metrics = step(new_state(params, optimizer, data_mesh(5)), batch)
+    step = make_train_step(MODEL, optimizer, ONE_DEVICE, guidance, lambda step: 0.5 + step)
+    state, metrics = step(new_state(params, optimizer, ONE_DEVICE), batch)
 
     gradient = jax.grad(lambda p: combined_loss(MODEL, p, batch, guidance, 0.5)[0])(params)
     clipped = jax.tree.map(lambda g: g * jnp.minimum(1, 0.01 / optax.tree.norm(gradient)), gradient)
@@ -67,8 +68,8 @@ def test_a_step_follows_the_gradient(params, batch):
 
 def test_the_caller_keeps_its_parameters(params, batch):
     optimizer = make_optimizer(Optimizer(), steps=10)
-    step = make_train_step(MODEL, optimizer, data_mesh(5))
-    step(new_state(params, optimizer, data_mesh(5)), batch)
+    step = make_train_step(MODEL, optimizer, ONE_DEVICE)
+    step(new_state(params, optimizer, ONE_DEVICE), batch)
     assert np.isfinite(np.asarray(params["embed"]["embedding"])).all()  # not donated
 
 
@@ -83,8 +84,8 @@ def test_gamma_of_zero_trains_like_the_baseline(params, batch):
     optimizer = make_optimizer(Optimizer(), steps=10)
     states = []
     for guidance, gamma in [(None, None), (Guidance(), lambda step: 0.0 * step)]:
-        step = make_train_step(MODEL, optimizer, data_mesh(5), guidance, gamma)
-        states.append(step(new_state(params, optimizer, data_mesh(5)), batch)[0])
+        step = make_train_step(MODEL, optimizer, ONE_DEVICE, guidance, gamma)
+        states.append(step(new_state(params, optimizer, ONE_DEVICE), batch)[0])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states[0].params, states[1].params
     )

@@ -1,0 +1,36 @@
+"""How parameters and adapters are split over a mesh: by the axes that their tables name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, NamedSharding
+
+from cat_jax.models.hf_tensors import TENSOR_RULES, TensorRule
+from cat_jax.models.lora import KERNELS, LoraConfig, adapter_rules
+from cat_jax.sharding import check_divides, spec
+
+
+def _axes(rule: TensorRule) -> str:
+    return f"N {rule.axes}" if rule.is_layered else rule.axes
+
+
+AXES_OF = {
+    rule.path: _axes(rule)
+    for rule in (*TENSOR_RULES, *adapter_rules(LoraConfig(targets=tuple(KERNELS))))
+}
+"""Axes of every parameter and adapter by its path, layers in front."""
+
+
+def param_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """The sharding of every leaf of parameters or adapters, which need a shape only.
+
+    Raises:
+        InputError: an axis does not divide among the devices that are to split it.
+    """
+    flat: dict[str, Any] = flatten_dict(params, sep="/")
+    for path, value in flat.items():
+        check_divides(mesh, path, value.shape, spec(AXES_OF[path]))
+    return unflatten_dict(
+        {path: NamedSharding(mesh, spec(AXES_OF[path])) for path in flat}, sep="/"
+    )
