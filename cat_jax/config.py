@@ -8,7 +8,7 @@ from cat_jax.data.factors import Effect, Granularity
 from cat_jax.errors import InputError
 from cat_jax.losses.guidance import Form, Reduce, Scope
 from cat_jax.losses.schedules import Schedule
-from cat_jax.models import LoraConfig
+from cat_jax.models import LoraConfig, Remat
 from cat_jax.sharding import MeshShape
 from pallas_kernels import Implementation
 
@@ -102,13 +102,15 @@ class Pretrained:
     Attributes:
         name: local folder or hub name.
         attention: implementation of the attention.
-        remat: recompute layers in the backward pass to save memory.
+        remat: what the backward pass recomputes to save memory: ``none``, each layer in
+            ``full``, or all but the ``attention``, which costs less time and little memory (not
+            with the attention ``xla`` or ``augmented``).
         dtype: dtype of activations; trained parameters are float32.
     """
 
     name: str
     attention: Attention = "auto"
-    remat: bool = True
+    remat: Remat = "full"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
 
@@ -190,7 +192,11 @@ class Training:
     Attributes:
         steps: optimizer steps of each run.
         batch_size: rows of a step.
-        max_length: longest row in tokens; longer ones are left out and counted.
+        accumulate: equal parts that the rows of a step are computed in, one after the other, to
+            save memory; the step is the same.
+        loss_chunk: positions of every row whose logits are in memory at a time.
+        max_length: longest record in tokens; longer ones are left out and counted.
+        pack: fill rows of ``max_length`` tokens with several records each.
         match: find annotated words by character ``offsets``, or as the published code
             (``reference``) does.
         log_every: steps between lines of ``metrics.jsonl``.
@@ -201,7 +207,10 @@ class Training:
 
     steps: int = 1_000
     batch_size: int = 64
+    accumulate: int = 1
+    loss_chunk: int = 128
     max_length: int = 256
+    pack: bool = False
     match: Match = "offsets"
     log_every: int = 20
     eval_every: int = 100
@@ -209,8 +218,13 @@ class Training:
     mesh: MeshShape = field(default_factory=MeshShape)
 
     def __post_init__(self):
-        counts = ("steps", "batch_size", "max_length", "log_every", "eval_every", "save_every")
-        check_positive("train", self, *counts)
+        sizes = ("steps", "batch_size", "accumulate", "loss_chunk", "max_length")
+        check_positive("train", self, *sizes, "log_every", "eval_every", "save_every")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"train.accumulate ({self.accumulate}) must divide train.batch_size "
+                f"({self.batch_size})"
+            )
 
 
 @dataclass(frozen=True)

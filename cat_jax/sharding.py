@@ -45,11 +45,12 @@ class MeshShape:
                 raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
 
 
-def make_mesh(shape: MeshShape, batch_size: int) -> Mesh:
+def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
     """A mesh of all devices.
 
     Raises:
-        InputError: the shape does not take all devices, or the batch does not divide among them.
+        InputError: the shape does not take all devices, or the batch, or each of its
+            ``accumulate`` parts, does not divide among them.
     """
     devices = len(jax.devices())
     inner = shape.fsdp * shape.tensor
@@ -59,10 +60,12 @@ def make_mesh(shape: MeshShape, batch_size: int) -> Mesh:
             f"train.mesh is {shape.data or 'any'} x {shape.fsdp} x {shape.tensor} (data, fsdp, "
             f"tensor), which does not make {devices} devices"
         )
-    if batch_size % (data * shape.fsdp):
+    shares = data * shape.fsdp
+    if batch_size % (shares * accumulate):
+        parts = f" in {accumulate} parts" if accumulate > 1 else ""
         raise InputError(
-            f"train.batch_size is {batch_size}, which {data * shape.fsdp} devices (data x fsdp) "
-            f"cannot share evenly; choose a multiple of {data * shape.fsdp}"
+            f"train.batch_size is {batch_size}, which {shares} devices (data x fsdp) cannot share "
+            f"evenly{parts}; choose a multiple of {shares * accumulate}"
         )
     return Mesh(mesh_utils.create_device_mesh((data, shape.fsdp, shape.tensor)), AXES)
 

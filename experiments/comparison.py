@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance, PretrainedLora
 from cat_jax.data.alignment import Coverage, Example, align_records
+from cat_jax.data.packing import filled, pack_examples
 from cat_jax.data.pipeline import training_batches
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
@@ -45,6 +46,15 @@ class Method:
     guidance: Guidance | None
     examples: list[Example]
     coverage: Coverage
+
+    @property
+    def rows(self) -> str:
+        """How many rows the records make, and how full they are."""
+        return (
+            f"{self.coverage.records} records in {len(self.examples)} rows of "
+            f"{max(len(row.tokens) for row in self.examples)} tokens, of which "
+            f"{filled(self.examples):.1%} are no padding"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
     """
     splits = load_splits(config.data, seed)
     texts = (row.text for row in splits.train)
-    mesh = make_mesh(config.train.mesh, config.train.batch_size)
+    mesh = make_mesh(config.train.mesh, config.train.batch_size, config.train.accumulate)
     attention = resolve_attention(config.model, config.train.max_length)
     tokenizer, model, params = make_model(config.model, texts, seed, attention.implementation, mesh)
     check_settings(config, tokenizer, model)
@@ -186,14 +196,18 @@ def methods(bench: Bench) -> list[Method]:
 
 
 def align_training(bench: Bench, rows: Sequence[Record]) -> tuple[list[Example], Coverage]:
-    """Aligns training rows and checks that there is something to train on."""
+    """Aligns (and packs) training rows and checks that there is something to train on."""
     config = bench.config.train
     examples, coverage = align(rows, bench.tokenizer, bench.config)
+    packed = ""
+    if config.pack:
+        examples = pack_examples(examples, length=config.max_length, seed=bench.seed)
+        packed = f" and are packed into {len(examples)}"
     if len(examples) < config.batch_size:
         raise InputError(
-            f"{len(examples)} of {len(rows)} training rows fit in {config.max_length} tokens, "
-            f"fewer than one batch of {config.batch_size}; add rows, raise train.max_length or "
-            "lower train.batch_size"
+            f"{coverage.records} of {len(rows)} training rows fit in {config.max_length} tokens"
+            f"{packed}, fewer than one batch of {config.batch_size}; add rows, "
+            f"{'lower' if packed else 'raise'} train.max_length or lower train.batch_size"
         )
     if coverage.records_without_mask == coverage.records:
         raise InputError(
@@ -244,7 +258,16 @@ def train_method(bench: Bench, method: Method, folder: Path, progress: Progress)
     try:
         return train(
             state,
-            make_train_step(bench.model, optimizer, bench.mesh, method.guidance, gamma, bench.base),
+            make_train_step(
+                bench.model,
+                optimizer,
+                bench.mesh,
+                method.guidance,
+                gamma,
+                bench.base,
+                accumulate=config.accumulate,
+                loss_chunk=config.loss_chunk,
+            ),
             batches,
             config=config,
             checkpoints=checkpoints,

@@ -54,6 +54,7 @@ def compare(config: Experiment, console: Console) -> None:
         create_folder(folder, config)
         if seed == config.seeds[0]:
             say(f"attention: {bench.attention.implementation} ({bench.attention.reason})")
+            say(f"training rows: {chosen[0].rows}")
         for method in chosen:
             if method.guidance is not None and seed == config.seeds[0]:
                 say(f"annotations for {METHOD_TITLES[method.name]}: {method.coverage}")

@@ -28,7 +28,7 @@ CHUNK = 1024  # records tokenised at once: as fast as all of them, in bounded me
 
 @dataclass(frozen=True)
 class Example:
-    """One token row with its annotation mask as a bitset.
+    """One token row with its annotation mask as a bitset; a packed row holds several records.
 
     Attributes:
         tokens: [T] int32, the end token last.
@@ -38,6 +38,8 @@ class Example:
         k_bits: [T, W] uint32.
         causal_count: [T] int32, annotated keys that each row sees.
         visible_count: [T] int32, all keys that each row sees.
+        segment_ids: [T] int32, which record each token is of, from 1; None for a single record.
+        positions: [T] int32, of the tokens in their record; None for a single record.
     """
 
     tokens: np.ndarray
@@ -46,6 +48,8 @@ class Example:
     k_bits: np.ndarray
     causal_count: np.ndarray
     visible_count: np.ndarray
+    segment_ids: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

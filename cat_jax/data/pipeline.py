@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain
+import jax
 import numpy as np
 
 from cat_jax.data.alignment import Example
@@ -23,6 +24,9 @@ class Batch(NamedTuple):
         k_bits_BTW: annotation bits as keys, uint32.
         causal_count_BT: annotated keys each row sees, int32.
         visible_count_BT: keys each row sees, int32.
+        segment_ids_BT: which record of a packed row a token is of, counted from 1, int32; 0 is
+            padding. None where rows are single records, as the next.
+        positions_BT: of the tokens in their record, int32.
     """
 
     tokens_BT: Any
@@ -31,6 +35,8 @@ class Batch(NamedTuple):
     k_bits_BTW: Any
     causal_count_BT: Any
     visible_count_BT: Any
+    segment_ids_BT: Any = None
+    positions_BT: Any = None
 
 
 def stack_examples(examples: Sequence[Example]) -> Batch:
@@ -45,8 +51,10 @@ def stack_examples(examples: Sequence[Example]) -> Batch:
             row[tuple(slice(size) for size in array.shape)] = array
         return stacked
 
-    fields = ("tokens", "target_mask", "q_bits", "k_bits", "causal_count", "visible_count")
-    return Batch(*(stack([getattr(example, name) for example in examples]) for name in fields))
+    names = ["tokens", "target_mask", "q_bits", "k_bits", "causal_count", "visible_count"]
+    if any(example.segment_ids is not None for example in examples):
+        names += ["segment_ids", "positions"]
+    return Batch(*(stack([getattr(example, name) for example in examples]) for name in names))
 
 
 def training_batches(
@@ -67,4 +75,4 @@ def training_batches(
     rows = stack_examples(examples)
     indices = grain.MapDataset.range(len(examples)).seed(seed).shuffle()
     batches = indices.batch(batch_size, drop_remainder=True).repeat()
-    return iter(batches.map(lambda ids: Batch(*(field[ids] for field in rows))).to_iter_dataset())
+    return iter(batches.map(lambda ids: jax.tree.map(lambda x: x[ids], rows)).to_iter_dataset())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, cast
 
 import jax
@@ -63,10 +64,10 @@ def causal_mass(
     rows = stack_examples(examples)
     # Empty rows complete the last batch: one shape, one compilation, and they do not count.
     missing = -len(examples) % batch_size
-    rows = Batch(*(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for x in rows))
+    rows = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), rows)
     masses, weights = [], []
     for start in range(0, len(rows.tokens_BT), batch_size):
-        batch = Batch(*(x[start : start + batch_size] for x in rows))
+        batch = jax.tree.map(itemgetter(slice(start, start + batch_size)), rows)
         masses.append(float(_batch_mass(model, params, batch)))
         counted = (batch.causal_count_BT > 0) & (batch.causal_count_BT < batch.visible_count_BT)
         weights.append(int(counted.sum()))
@@ -76,7 +77,13 @@ def causal_mass(
 @partial(jax.jit, static_argnums=0)
 def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> jax.Array:
     outputs = model.apply(
-        {"params": params}, batch.tokens_BT, q_bits=batch.q_bits_BTW, k_bits=batch.k_bits_BTW
+        {"params": params},
+        batch.tokens_BT,
+        q_bits=batch.q_bits_BTW,
+        k_bits=batch.k_bits_BTW,
+        segment_ids=batch.segment_ids_BT,
+        positions=batch.positions_BT,
+        method="hidden_states",
     )
     _, aux = cast("tuple[jax.Array, Aux]", outputs)
     assert aux.mass is not None  # bits were given

@@ -5,11 +5,13 @@ annotated keys (CAT, Han et al., EMNLP 2025): with |C| annotated and |N| other v
 mean attention is a1 = m / |C| on causes and a0 = (1 - m) / |N| elsewhere, and r = a1 / a0.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from cat_jax.losses.mean import Mean, mean_where
 from cat_jax.types import Array, Bool, Float, Int
 
 Form = Literal["hinge", "div", "div2", "nll", "mass_nll"]
@@ -29,6 +31,7 @@ def attention_guidance_loss(
     scope: Scope = "mean",
     reduce: Reduce = "row",
     layers: tuple[int, ...] | None = None,
+    segment_ids: Int[Array, "B Q"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Penalises rows whose attention is not drawn to their causes.
 
@@ -47,6 +50,7 @@ def attention_guidance_loss(
         reduce: ``row`` averages the loss over rows; ``sample`` averages the statistics of a
             sample's rows first, then the loss over samples.
         layers: constrain only these layers.
+        segment_ids: of packed rows; positions of one sample stand together and share an id.
 
     Returns:
         The scalar loss (0 when no row counts) and the metrics ``causal_mass`` (mean m over
@@ -56,6 +60,43 @@ def attention_guidance_loss(
     Raises:
         ValueError: an unknown form, scope or reduction.
     """
+    terms = guidance_terms(
+        mass_NBHQ,
+        causal_count_BQ,
+        visible_count_BQ,
+        form=form,
+        alpha=alpha,
+        scope=scope,
+        reduce=reduce,
+        layers=layers,
+        segment_ids=segment_ids,
+    )
+    return terms.loss.value, guidance_metrics(terms)
+
+
+class GuidanceTerms(NamedTuple):
+    """What the loss and its metrics are made of; ``loss`` counts rows or samples, others rows."""
+
+    loss: Mean
+    mass: Mean
+    a1: Mean
+    a0: Mean
+    satisfied: Mean
+
+
+def guidance_terms(
+    mass_NBHQ: Array,
+    causal_count_BQ: Array,
+    visible_count_BQ: Array,
+    *,
+    form: Form,
+    alpha: float,
+    scope: Scope,
+    reduce: Reduce,
+    layers: tuple[int, ...] | None,
+    segment_ids: Array | None,
+) -> GuidanceTerms:
+    """``attention_guidance_loss`` before it divides, so that the parts of a batch add up."""
     for name, value, choices in (
         ("form", form, Form),
         ("scope", scope, Scope),
@@ -64,13 +105,34 @@ def attention_guidance_loss(
         if value not in get_args(choices):
             raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}")
     mass_SBQ = _scoped_mass(mass_NBHQ, scope, layers)
-    valid_BQ = (causal_count_BQ > 0) & (causal_count_BQ < visible_count_BQ)
+    valid_BQ = guided_rows(causal_count_BQ, visible_count_BQ)
     rows = _row_statistics(mass_SBQ, causal_count_BQ, visible_count_BQ - causal_count_BQ)
-    metrics = _metrics(rows, valid_BQ, alpha)
+    metrics = (rows.mass_SBQ, rows.a1_SBQ, rows.a0_SBQ, rows.ratio_SBQ >= alpha)
+    counted = valid_BQ
     if reduce == "sample":
-        rows = RowStatistics(*(_masked_mean(x, valid_BQ, axis=-1)[..., None] for x in rows))
-        valid_BQ = valid_BQ.any(axis=-1, keepdims=True)
-    return _masked_mean(_penalty(rows, form, alpha), valid_BQ), metrics
+        rows = _sample_means(rows, valid_BQ, segment_ids)
+        counted = guided_samples(valid_BQ, segment_ids)
+    loss = mean_where(counted, _penalty(rows, form, alpha))
+    return GuidanceTerms(loss, *(mean_where(valid_BQ, jax.lax.stop_gradient(x)) for x in metrics))
+
+
+def guidance_metrics(terms: GuidanceTerms) -> dict[str, Array]:
+    """The metrics of ``attention_guidance_loss``."""
+    return {
+        "causal_mass": terms.mass.value,
+        "attention_ratio": terms.a1.value / jnp.maximum(terms.a0.value, _SMALLEST),
+        "satisfied": terms.satisfied.value,
+    }
+
+
+def guided_rows(causal_count_BQ: Array, visible_count_BQ: Array) -> Bool[Array, "B Q"]:
+    """The rows that count: with causes, and with other visible keys."""
+    return (causal_count_BQ > 0) & (causal_count_BQ < visible_count_BQ)
+
+
+def guided_samples(valid_BQ: Array, segment_ids: Array | None) -> Bool[Array, "B samples"]:
+    """The samples that have a row that counts; without segments, a row of the batch is one."""
+    return _sample_sums(valid_BQ.astype(jnp.int32), segment_ids) > 0
 
 
 class RowStatistics(NamedTuple):
@@ -114,18 +176,19 @@ def _row_statistics(mass_SBQ: Array, causes_BQ: Array, others_BQ: Array) -> RowS
     return RowStatistics(mass_SBQ, a1_SBQ, a0_SBQ, a1_SBQ / jnp.maximum(a0_SBQ, _SMALLEST))
 
 
-def _metrics(rows: RowStatistics, valid_BQ: Bool[Array, "B Q"], alpha: float) -> dict[str, Array]:
-    a1, a0 = _masked_mean(rows.a1_SBQ, valid_BQ), _masked_mean(rows.a0_SBQ, valid_BQ)
-    metrics = {
-        "causal_mass": _masked_mean(rows.mass_SBQ, valid_BQ),
-        "attention_ratio": a1 / jnp.maximum(a0, _SMALLEST),
-        "satisfied": _masked_mean(rows.ratio_SBQ >= alpha, valid_BQ),
-    }
-    return jax.lax.stop_gradient(metrics)
+def _sample_means(rows: RowStatistics, valid_BQ: Array, segment_ids: Array | None) -> RowStatistics:
+    """The means over the rows of each sample that count, [S, B, samples]."""
+    count = jnp.maximum(_sample_sums(valid_BQ.astype(jnp.int32), segment_ids), 1)[None]
+    kept = (jnp.where(valid_BQ[None], x, 0.0) for x in rows)
+    return RowStatistics(*(_sample_sums(x, segment_ids) / count for x in kept))
 
 
-def _masked_mean(x_SBQ: Array, valid_BQ: Array, axis: int | None = None) -> Array:
-    """Mean over the valid rows (of all constraints); 0 where none is valid."""
-    valid_SBQ = jnp.broadcast_to(valid_BQ[None], x_SBQ.shape)
-    total = jnp.where(valid_SBQ, x_SBQ, 0.0).sum(axis)
-    return total / jnp.maximum(valid_SBQ.sum(axis), 1)
+def _sample_sums(x_BQ: Array, segment_ids: Array | None) -> Array:
+    """Sums over the positions of each sample; leading axes stay."""
+    if segment_ids is None:
+        return x_BQ.sum(-1, keepdims=True)
+    borders_BQ = segment_ids[:, 1:] != segment_ids[:, :-1]
+    samples_BQ = jnp.pad(jnp.cumsum(borders_BQ, axis=-1), ((0, 0), (1, 0)))
+    sums = partial(jax.ops.segment_sum, num_segments=x_BQ.shape[-1], indices_are_sorted=True)
+    stacked = x_BQ.reshape(-1, *samples_BQ.shape)
+    return jax.vmap(jax.vmap(sums), (0, None))(stacked, samples_BQ).reshape(x_BQ.shape)

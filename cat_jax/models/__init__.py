@@ -1,7 +1,7 @@
 """Llama, Qwen2 and Qwen3 in Flax, with the causal mass of every attention map beside the logits."""
 
 from cat_jax.models.attention import KVCache
-from cat_jax.models.config import ModelConfig, RopeScaling
+from cat_jax.models.config import ModelConfig, Remat, RopeScaling
 from cat_jax.models.hf_config import config_from_hf, config_to_hf
 from cat_jax.models.hf_export import save_pretrained
 from cat_jax.models.hf_weights import load_pretrained
@@ -16,6 +16,7 @@ __all__ = [
     "KVCache",
     "LoraConfig",
     "ModelConfig",
+    "Remat",
     "RopeScaling",
     "attach_lora",
     "config_from_hf",

@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cat_jax.errors import InputError
-from pallas_kernels import Implementation
+from pallas_kernels import KERNELS, Implementation
+
+Remat = Literal["none", "full", "attention"]
+"""What the backward pass recomputes of each layer: nothing, everything, or all but the output,
+mass and log-sum-exp of its attention, which a kernel's backward starts from."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class ModelConfig:
         tie_embeddings: the output projection is the embedding, transposed.
         attention: implementation of ``pallas_kernels.causal_mass_attention``.
         scan: compile one layer and loop over it; False compiles every layer by itself.
-        remat: recompute each layer in the backward pass instead of storing it.
+        remat: what the backward pass recomputes instead of storing it: ``none``; each layer in
+            ``full``; or all of it but its ``attention``, whose forward then runs once.
         dtype: dtype of activations and matrix products; parameters keep their own.
     """
 
@@ -71,7 +76,7 @@ class ModelConfig:
     tie_embeddings: bool = False
     attention: Implementation = "xla"
     scan: bool = True
-    remat: bool = False
+    remat: Remat = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
@@ -85,3 +90,9 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise InputError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if self.remat == "attention" and self.attention not in KERNELS:
+            raise InputError(
+                f'remat "attention" keeps what a kernel leaves for its backward pass, and '
+                f'attention "{self.attention}" leaves nothing: take remat "full", or attention '
+                + " or ".join(f'"{name}"' for name in KERNELS)
+            )

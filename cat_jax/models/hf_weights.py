@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, Sharding
 
 from cat_jax.errors import InputError
-from cat_jax.models.config import ModelConfig
+from cat_jax.models.config import ModelConfig, Remat
 from cat_jax.models.hf_config import config_from_hf, first_sentence, read_config
 from cat_jax.models.hf_tensors import (
     COMPUTED_TENSORS,
@@ -45,7 +45,7 @@ def load_pretrained(
     name: str | Path,
     *,
     attention: Implementation = "xla",
-    remat: bool = False,
+    remat: Remat = "none",
     dtype: Literal["float32", "bfloat16"] = "float32",
     param_dtype: Literal["float32", "bfloat16", "stored"] = "float32",
     sharding: Sharding | Mapping[str, Any] | Mesh | None = None,
@@ -60,7 +60,7 @@ def load_pretrained(
         name: a folder with ``config.json`` and ``model.safetensors`` (or its shards and index),
             or a hub name such as ``Qwen/Qwen2.5-0.5B``, downloaded unless cached.
         attention: as in ``ModelConfig``, like the next two; not part of a checkpoint.
-        remat: recompute each layer in the backward pass.
+        remat: what the backward pass recomputes.
         dtype: of activations.
         param_dtype: of the parameters; ``stored`` keeps what the files have.
         sharding: of all parameters, or nested dicts of shardings like the parameters, or a mesh of

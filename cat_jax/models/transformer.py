@@ -1,5 +1,7 @@
 """One decoder-only transformer for every supported family, scanned over its layers."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.layers import RMSNorm, SwiGLU, dense_init, embed_init
 from cat_jax.types import Array, Float, Int, UInt32
-from pallas_kernels import Partition
+from pallas_kernels import RESIDUAL_NAMES, Partition
 
 
 @struct.dataclass
@@ -58,6 +60,9 @@ class CausalLM(nn.Module):
 
     ``logits, aux = CausalLM(config).apply({"params": params}, tokens, q_bits=..., k_bits=...)``
 
+    A loss that cannot hold the logits of all positions takes the two halves one after the other:
+    ``apply(..., method="hidden_states")`` and, for some positions, ``apply(..., method="logits")``.
+
     Attributes:
         config: what to compute.
         partition: how rows and heads lie on several devices; attention kernels need to know.
@@ -66,8 +71,30 @@ class CausalLM(nn.Module):
     config: ModelConfig
     partition: Partition | None = None
 
-    @nn.compact
+    def setup(self):
+        """Declares the parameters."""
+        config = self.config
+        self.embed = nn.Embed(
+            config.vocab_size, config.width, dtype=config.dtype, embedding_init=embed_init
+        )
+        self.layers = scanned_layers(config)(config, self.partition)
+        self.final_norm = RMSNorm(config)
+        if not config.tie_embeddings:
+            self.unembed = nn.Dense(
+                config.vocab_size, use_bias=False, dtype=config.dtype, kernel_init=dense_init
+            )
+
     def __call__(
+        self, tokens_BT: Int[Array, "B T"], **inputs: Any
+    ) -> tuple[Float[Array, "B T V"], Aux]:
+        """Logits [B, T, V] float32 of the next token at every position.
+
+        Takes what ``hidden_states`` takes.
+        """
+        x_BTD, aux = self.hidden_states(tokens_BT, **inputs)
+        return self.logits(x_BTD), aux
+
+    def hidden_states(
         self,
         tokens_BT: Int[Array, "B T"],
         *,
@@ -76,8 +103,8 @@ class CausalLM(nn.Module):
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
         cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "B T V"], Aux]:
-        """Logits [B, T, V] float32 of the next token at every position.
+    ) -> tuple[Float[Array, "B T D"], Aux]:
+        """What ``logits`` makes logits of: the last layer's output, normed, [B, T, D].
 
         Args:
             tokens_BT: token ids.
@@ -95,44 +122,33 @@ class CausalLM(nn.Module):
             raise ValueError("the causal mass and the maps are of whole passes: give no cache")
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-        config = self.config
-        embed = nn.Embed(
-            config.vocab_size,
-            config.width,
-            dtype=config.dtype,
-            embedding_init=embed_init,
-            name="embed",
-        )
         context = Context(positions, q_bits, k_bits, segment_ids)
-        x_BTD = keep_rows(embed(tokens_BT), self.partition)
-        x_BTD, (mass, cache) = self._layers()(x_BTD, context, cache)
-        x_BTD = RMSNorm(config, name="final_norm")(x_BTD)
-        if config.tie_embeddings:
-            logits_BTV = embed.attend(x_BTD)
-        else:
-            logits_BTV = nn.Dense(
-                config.vocab_size,
-                use_bias=False,
-                dtype=config.dtype,
-                kernel_init=dense_init,
-                name="unembed",
-            )(x_BTD)
-        return logits_BTV.astype(jnp.float32), Aux(mass, cache)
+        x_BTD = keep_rows(self.embed(tokens_BT), self.partition)
+        x_BTD, (mass, cache) = self.layers(x_BTD, context, cache)
+        return self.final_norm(x_BTD), Aux(mass, cache)
 
-    def _layers(self) -> nn.Module:
-        config, layer = self.config, DecoderLayer
-        if config.remat:
-            # Only a loop by itself keeps XLA from undoing the recomputation.
-            layer = nn.remat(layer, prevent_cse=not config.scan)
-        scanned = nn.scan(
-            layer,
-            variable_axes={"params": 0, MAPS: 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
-            length=config.num_layers,
-            unroll=1 if config.scan else config.num_layers,
-        )
-        return scanned(config, self.partition, name="layers")
+    def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
+        """Logits, float32, of any positions of ``hidden_states``."""
+        unembed = self.embed.attend if self.config.tie_embeddings else self.unembed
+        return unembed(x_BTD).astype(jnp.float32)
+
+
+def scanned_layers(config: ModelConfig) -> Any:
+    """The module class of all layers, which recomputes what ``config.remat`` says."""
+    layer = DecoderLayer
+    if config.remat != "none":
+        keep = jax.checkpoint_policies.save_only_these_names(*RESIDUAL_NAMES)
+        policy = keep if config.remat == "attention" else None
+        # Only a loop by itself keeps XLA from undoing the recomputation.
+        layer = nn.remat(layer, prevent_cse=not config.scan, policy=policy)
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0, MAPS: 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+        length=config.num_layers,
+        unroll=1 if config.scan else config.num_layers,
+    )
 
 
 def empty_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:

@@ -1,58 +1,26 @@
 """One pure optimizer step over both objectives."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
-from cat_jax.config import Guidance
+from cat_jax.config import Guidance, Training
 from cat_jax.data.pipeline import Batch
-from cat_jax.losses import attention_guidance_loss, next_token_loss
-from cat_jax.models import Aux, CausalLM, attach_lora
+from cat_jax.losses import sum_means
+from cat_jax.models import CausalLM, attach_lora
 from cat_jax.sharding import HEADS, ROWS, split_rows
+from cat_jax.train.objective import Metrics, Terms, combined_loss, count, metrics_of
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.types import Array
 from pallas_kernels import Partition
 
-Metrics = dict[str, Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-
-
-def combined_loss(
-    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, gamma: ArrayLike
-) -> tuple[Array, Metrics]:
-    """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
-
-    Without guidance the statistic is not computed at all: plain fine-tuning pays nothing for it.
-    """
-    q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
-    with jax.named_scope("forward"):
-        outputs = model.apply({"params": params}, batch.tokens_BT, q_bits=q_bits, k_bits=k_bits)
-        logits_BTV, aux = cast("tuple[Array, Aux]", outputs)
-    with jax.named_scope("next_token_loss"):
-        loss, metrics = next_token_loss(logits_BTV, batch.tokens_BT, batch.target_mask_BT)
-    metrics = {"next_token_loss": loss, **metrics}
-    if guidance is None:
-        return loss, {"loss": loss, **metrics}
-    assert aux.mass is not None  # bits were given
-    with jax.named_scope("guidance_loss"):
-        guided, guided_metrics = attention_guidance_loss(
-            aux.mass,
-            batch.causal_count_BT,
-            batch.visible_count_BT,
-            form=guidance.form,
-            alpha=guidance.alpha,
-            scope=guidance.scope,
-            reduce=guidance.reduce,
-            layers=guidance.layers,
-        )
-    total = loss + gamma * guided
-    metrics |= {"guidance_loss": guided, "gamma": jnp.asarray(gamma), **guided_metrics}
-    return total, {"loss": total, **metrics}
+Loss = Callable[[Any, Batch, Array], tuple[Array, Terms]]
+"""(params, batch, number of the micro-batch) -> its share of the loss, and its terms."""
 
 
 def make_train_step(
@@ -62,6 +30,9 @@ def make_train_step(
     guidance: Guidance | None = None,
     gamma: optax.Schedule | None = None,
     base: FrozenBase | None = None,
+    *,
+    accumulate: int = 1,
+    loss_chunk: int = Training.loss_chunk,
 ) -> TrainStep:
     """Compiles ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
 
@@ -72,24 +43,32 @@ def make_train_step(
         guidance: the second objective; None trains on next tokens alone.
         gamma: weight of the second objective as a function of the step; needed with guidance.
         base: train adapters on these parameters; None trains all parameters.
+        accumulate: micro-batches that the rows are computed in, one after the other. The step is
+            that of the whole batch: losses and metrics are averaged over all of its rows. Only
+            the inputs that adapters drop are others.
+        loss_chunk: positions of every row whose logits are in memory at a time.
     """
     model = model.clone(partition=Partition(mesh, rows=ROWS, heads=HEADS))
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         weight = 0.0 if gamma is None else gamma(state.step)
+        counts = count(batch, guidance)
 
-        def loss(params):
+        def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, Terms]:
             if base is not None:
                 # From the step alone, so that a resumed run drops the same inputs.
-                dropout_key = jax.random.fold_in(jax.random.key(base.seed), state.step)
+                step_key = jax.random.fold_in(jax.random.key(base.seed), state.step)
+                dropout_key = jax.random.fold_in(step_key, number)
                 params = attach_lora(frozen, params, base.lora, dropout_key)
-            return combined_loss(model, params, batch, guidance, weight)
+            return combined_loss(
+                model, params, batch, guidance, weight, loss_chunk=loss_chunk, counts=counts
+            )
 
-        gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
+        gradient, terms = accumulated_gradient(loss, state.params, batch, accumulate)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        metrics["gradient_norm"] = optax.tree.norm(gradient)
+        metrics = metrics_of(terms, weight) | {"gradient_norm": optax.tree.norm(gradient)}
         state = TrainState(state.step + 1, params, opt_state)
         # Where it was, or the next step would be another program.
         shardings = state_shardings(state, optimizer, mesh)
@@ -100,3 +79,29 @@ def make_train_step(
     frozen = None if base is None else base.params
     rows = split_rows(mesh)
     return lambda state, batch: compiled(state, frozen, jax.device_put(batch, rows))
+
+
+def accumulated_gradient(
+    loss: Loss, params: Any, batch: Batch, accumulate: int
+) -> tuple[Any, Terms]:
+    """Gradient and terms of the sum of ``loss`` over ``accumulate`` equal parts of the batch."""
+    gradient_of = jax.grad(loss, has_aux=True)
+    if accumulate == 1:
+        return gradient_of(params, batch, jnp.int32(0))
+
+    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, Terms]:
+        gradient, terms = gradient_of(params, *part)
+        return jax.tree.map(jnp.add, total, gradient), terms
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    parts = jax.tree.map(lambda x: _strided(x, accumulate), batch), jnp.arange(accumulate)
+    gradient, terms = jax.lax.scan(add, zeros, parts)
+    return gradient, sum_means(terms)
+
+
+def _strided(x_B: Array, parts: int) -> Array:
+    """[B, ...] to [parts, B / parts, ...], part n taking every row n modulo ``parts``.
+
+    So each device finds its share of every part among the rows that it holds.
+    """
+    return x_B.reshape(-1, parts, *x_B.shape[1:]).swapaxes(0, 1)

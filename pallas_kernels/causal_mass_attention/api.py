@@ -23,6 +23,8 @@ KERNELS = {
     "mosaic_gpu": mosaic_gpu_kernel(),
     "mosaic_tpu": mosaic_tpu_kernel(),
 }
+"""The implementations with a backward of their own, which name what it starts from
+(``RESIDUAL_NAMES``), so that a checkpoint policy can keep it."""
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 _FLOATS = ("float32", "bfloat16", "float16")

@@ -43,8 +43,9 @@ def test_rows_of_different_sizes_are_padded_with_zeros():
     rows = [example(0, length=4, words=1), example(1, length=2, words=3), example(2, length=5)]
     batch = stack_examples(rows)
     shapes = [(3, 5), (3, 5), (3, 5, 3), (3, 5, 3), (3, 5), (3, 5)]
-    assert [field.shape for field in batch] == shapes
-    for name, field in zip(FIELDS, batch, strict=True):
+    assert batch.segment_ids_BT is batch.positions_BT is None
+    assert [field.shape for field in batch[:6]] == shapes
+    for name, field in zip(FIELDS, batch[:6], strict=True):
         for row, padded in zip(rows, field, strict=True):
             own = getattr(row, name)
             corner = tuple(slice(size) for size in own.shape)
@@ -54,7 +55,7 @@ def test_rows_of_different_sizes_are_padded_with_zeros():
 
 
 def test_dtypes_are_those_that_models_and_losses_take():
-    kinds = [field.dtype.name for field in stack_examples([example(0)])]
+    kinds = [field.dtype.name for field in stack_examples([example(0)])[:6]]
     assert kinds == ["int32", "bool", "uint32", "uint32", "int32", "int32"]
 
 

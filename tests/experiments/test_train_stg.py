@@ -118,6 +118,28 @@ def test_a_second_run_refuses_the_folder_and_resuming_repeats_the_report(
     assert "train.steps: 12 there, 13 now" in capsys.readouterr().err
 
 
+def test_packed_rows_in_micro_batches(tmp_path, monkeypatch):
+    options = ("--train.pack", "--train.max-length", 64, "--train.accumulate", 2)
+    assert command(monkeypatch, *SMALL, *options, "--train.steps", 3, "--out", tmp_path) == 0
+    page = (tmp_path / "stg_tiny" / "report.md").read_text()
+    found = re.search(r"300 records in (\d+) rows of (\d+) tokens, of which (.*)% are", page)
+    rows, length = int(found[1]), int(found[2])
+    assert rows == 100  # three records of 20 tokens in each
+    assert 56 <= length <= 64
+    assert float(found[3]) > 90
+
+
+def test_packing_that_leaves_too_few_rows(tmp_path, monkeypatch, capsys):
+    options = ("--train.pack", "--train.max-length", 2000, "--out", tmp_path)
+    assert command(monkeypatch, *SMALL, *options) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(
+        r"300 of 300 training rows fit in 2000 tokens and are packed into \d, fewer than one "
+        r"batch of 16; add rows, lower train.max_length or",
+        error,
+    )
+
+
 def broken_files(folder):
     """Files a user might hand over, and what the error must say of each."""
     good = list(itertools.islice(stg_records(seed=1), 20))

@@ -195,3 +195,30 @@ def test_unknown_options_are_named(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"^{name} is one of .*, not '{wrong[name]}'"):
         attention_guidance_loss(jnp.asarray(mass_NBHQ), causal_BQ, visible_BQ, **wrong)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_packed_samples_equal_samples_alone(form):
+    """Three rows of two samples each, of which some have no row that counts."""
+    mass_NBHQ, causal_BQ, _ = random_case(12, batch=3, length=11)
+    visible_BQ = np.broadcast_to(np.int32([1, 2, 3, 4, 1, 2, 3, 4, 5, 1, 2]), (3, 11))
+    causal_BQ = np.minimum(causal_BQ, visible_BQ)
+    causal_BQ[0, :4] = 0
+    segments_BQ = np.broadcast_to(np.int32([7] * 4 + [9] * 5 + [0] * 2), (3, 11))
+    causal_BQ[:, 9:] = 0
+    parts = []
+    for start, stop in ((0, 4), (4, 9)):
+        pad = [(0, 0), (0, 5 - (stop - start))]
+        parts.append([np.pad(x[:, start:stop], pad) for x in (causal_BQ, visible_BQ)])
+        parts[-1].append(np.pad(mass_NBHQ[..., start:stop], [(0, 0)] * 2 + pad))
+    causal, visible = (np.concatenate([part[n] for part in parts]) for n in (0, 1))
+    mass = np.concatenate([part[2] for part in parts], axis=1)
+
+    options = {"form": form, "alpha": 1.3, "scope": "layer", "reduce": "sample"}
+    alone, metrics_alone = attention_guidance_loss(jnp.asarray(mass), causal, visible, **options)
+    packed, metrics = attention_guidance_loss(
+        jnp.asarray(mass_NBHQ), causal_BQ, visible_BQ, segment_ids=segments_BQ, **options
+    )
+    assert alone != 0
+    np.testing.assert_allclose(packed, alone, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, metrics_alone)

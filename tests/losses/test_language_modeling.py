@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cat_jax.losses import next_token_loss
+from cat_jax.losses import chunked_next_token_terms, next_token_loss, next_tokens
 
 
 def test_equals_torch_in_value_and_gradient():
@@ -38,3 +38,41 @@ def test_nothing_to_predict_costs_nothing():
     )
     assert loss == 0.0
     assert metrics["token_accuracy"] == 0.0
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 8, 99])
+def test_chunks_of_logits_change_nothing(chunk):
+    """Seven positions, cut evenly, unevenly, and not at all."""
+    rng = np.random.default_rng(1)
+    hidden_BTD, output_DV = (
+        jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 7, 5), (5, 11))
+    )
+    tokens_BT = rng.integers(0, 11, (3, 7)).astype(np.int32)
+    target_BT = rng.random((3, 7)) < 0.5
+    segments_BT = np.sort(rng.integers(1, 4, (3, 7))).astype(np.int32)
+
+    def plain(hidden_BTD, output_DV):
+        logits_BTV = hidden_BTD @ output_DV
+        return next_token_loss(logits_BTV, tokens_BT, target_BT, segments_BT)
+
+    def chunked(hidden_BTD, output_DV):
+        targets = next_tokens(tokens_BT, target_BT, segments_BT)
+        terms = chunked_next_token_terms(
+            lambda hidden_BcD: hidden_BcD @ output_DV, hidden_BTD, *targets, chunk=chunk
+        )
+        return terms.loss.value, {"token_accuracy": terms.accuracy.value}
+
+    expected, ours = (
+        jax.value_and_grad(f, argnums=(0, 1), has_aux=True)(hidden_BTD, output_DV)
+        for f in (plain, chunked)
+    )
+    assert 0 < expected[0][1]["token_accuracy"] < 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), ours, expected)
+
+
+def test_no_token_is_predicted_across_a_border():
+    logits_BTV = jnp.asarray(np.random.default_rng(2).normal(size=(1, 5, 4)), jnp.float32)
+    tokens_BT = np.int32([[0, 1, 2, 3, 1]])
+    loss, _ = next_token_loss(logits_BTV, tokens_BT, tokens_BT >= 0, np.int32([[1, 1, 2, 2, 0]]))
+    log_probs_TV = jax.nn.log_softmax(logits_BTV[0])
+    np.testing.assert_allclose(loss, -(log_probs_TV[0, 1] + log_probs_TV[2, 3]) / 2, rtol=1e-6)

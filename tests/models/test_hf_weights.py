@@ -108,9 +108,9 @@ def refusal(folder):
 def test_config(save):
     config, _ = load_pretrained(save())
     assert config == ModelConfig(V, D, F, N, H, G, C, rope_theta=5000.0, norm_eps=1e-3)
-    config, _ = load_pretrained(save(QWEN2, qwen2_tensors()), attention="xla_chunked", remat=True)
+    config, _ = load_pretrained(save(QWEN2, qwen2_tensors()), attention="xla_chunked", remat="full")
     assert config == ModelConfig(
-        V, D, F, N, H, G, C, 5000.0, 1e-3, qkv_bias=True, attention="xla_chunked", remat=True
+        V, D, F, N, H, G, C, 5000.0, 1e-3, qkv_bias=True, attention="xla_chunked", remat="full"
     )
     config, _ = load_pretrained(save(QWEN3, qwen3_tensors()))
     assert config == ModelConfig(V, D, F, N, H, G, C, 5000.0, 1e-3, qk_norm=True)

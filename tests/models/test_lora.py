@@ -218,7 +218,7 @@ def test_new_a_is_uniform_as_in_peft():
     assert not any(np.any(value) for path, value in flat.items() if path.endswith("/b"))
 
 
-@pytest.mark.parametrize("changes", [{"remat": True}, {"scan": False}])
+@pytest.mark.parametrize("changes", [{"remat": "full"}, {"scan": False}])
 def test_scan_and_remat_draw_the_same_dropout(params, changes):
     lora = LoraConfig(R, 8.0, 0.4, ALL)
     other = ModelConfig(V, D, F, N, H, G, C, qkv_bias=True, **changes)

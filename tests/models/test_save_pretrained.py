@@ -47,7 +47,7 @@ def test_config_there_and_back(family):
     config = dataclasses.replace(CONFIG, **FAMILIES[family])
     assert config_from_hf(config_to_hf(config)) == config
     run_otherwise = dataclasses.replace(
-        config, attention="xla_chunked", scan=False, remat=True, dtype="bfloat16"
+        config, attention="xla_chunked", scan=False, remat="full", dtype="bfloat16"
     )
     assert config_from_hf(config_to_hf(run_otherwise)) == config
 

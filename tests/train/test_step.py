@@ -1,6 +1,8 @@
 """One step against the same arithmetic written out, and plain training without the statistic."""
 
+import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +10,20 @@ import numpy as np
 import optax
 import pytest
 
-from cat_jax.config import Guidance, Optimizer
+from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.pipeline import stack_examples
+from cat_jax.errors import InputError
 from cat_jax.losses import attention_guidance_loss, next_token_loss
-from cat_jax.models import CausalLM, ModelConfig
+from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
+from cat_jax.train.objective import combined_loss, metrics_of
 from cat_jax.train.optimizer import make_optimizer
-from cat_jax.train.state import new_state
-from cat_jax.train.step import combined_loss, make_train_step
+from cat_jax.train.state import FrozenBase, new_state
+from cat_jax.train.step import make_train_step
 
 MODEL = CausalLM(ModelConfig(13, 8, 12, 3, 4, 2, 6))
 ONE_DEVICE = make_mesh(MeshShape(), batch_size=5)
+loss_of = partial(combined_loss, MODEL, loss_chunk=4)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def batch(make_examples):
 
 def test_combined_loss_is_the_sum_of_its_parts(params, batch):
     guidance = Guidance(form="hinge", alpha=3.0, scope="layer", layers=(1, 2))
-    total, metrics = combined_loss(MODEL, params, batch, guidance, 0.3)
+    total, terms = loss_of(params, batch, guidance, 0.3)
     logits, aux = MODEL.apply(
         {"params": params}, batch.tokens_BT, q_bits=batch.q_bits_BTW, k_bits=batch.k_bits_BTW
     )
@@ -48,7 +53,7 @@ def test_combined_loss_is_the_sum_of_its_parts(params, batch):
         layers=(1, 2),
     )
     np.testing.assert_allclose(total, plain + 0.3 * guided, rtol=1e-6)
-    np.testing.assert_allclose(metrics["loss"], total)
+    np.testing.assert_allclose(metrics_of(terms, 0.3)["loss"], total, rtol=1e-6)
 
 
 def test_a_step_follows_the_gradient(params, batch):
@@ -57,7 +62,7 @@ def test_a_step_follows_the_gradient(params, batch):
     step = make_train_step(MODEL, optimizer, ONE_DEVICE, guidance, lambda step: 0.5 + step)
     state, metrics = step(new_state(params, optimizer, ONE_DEVICE), batch)
 
-    gradient = jax.grad(lambda p: combined_loss(MODEL, p, batch, guidance, 0.5)[0])(params)
+    gradient = jax.grad(lambda p: loss_of(p, batch, guidance, 0.5)[0])(params)
     clipped = jax.tree.map(lambda g: g * jnp.minimum(1, 0.01 / optax.tree.norm(gradient)), gradient)
     # The first step of Adam moves each parameter by the learning rate along the gradient's sign.
     expected = jax.tree.map(lambda p, g: p - 0.1 * g / (jnp.abs(g) + 1e-8), params, clipped)
@@ -75,7 +80,7 @@ def test_the_caller_keeps_its_parameters(params, batch):
 
 @pytest.mark.parametrize("guidance", [None, Guidance()])
 def test_plain_training_never_computes_the_statistic(params, batch, guidance):
-    loss = jax.jit(lambda params, batch: combined_loss(MODEL, params, batch, guidance, 0.5)[0])
+    loss = jax.jit(lambda params, batch: loss_of(params, batch, guidance, 0.5)[0])
     bitwise_and = re.search(r"stablehlo\.and .*ui32", loss.lower(params, batch).as_text())
     assert (bitwise_and is not None) == (guidance is not None)
 
@@ -89,3 +94,58 @@ def test_gamma_of_zero_trains_like_the_baseline(params, batch):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states[0].params, states[1].params
     )
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.0)])
+def test_micro_batches_take_the_step_of_the_whole_batch(params, make_examples, lora):
+    """And they take the old state's memory, as the whole batch does."""
+    examples = make_examples(6)
+    for bare in (0, 3):  # the first of three parts has no annotation
+        examples[bare] = dataclasses.replace(examples[bare], causal_count=np.zeros(6, np.int32))
+    params["embed"]["embedding"] *= 30  # of size 1: a norm magnifies the rounding of small ones
+    batch, optimizer, base = stack_examples(examples), optax.sgd(1.0), None
+    if lora is not None:
+        base = FrozenBase(params, lora)
+        params = jax.tree.map(lambda x: x + 0.1, init_lora(jax.random.key(1), MODEL.config, lora))
+    after = []
+    for accumulate in (1, 3):
+        step = make_train_step(
+            *(MODEL, optimizer, ONE_DEVICE, Guidance(), lambda step: 0.5, base),
+            accumulate=accumulate,
+        )
+        state = new_state(params, optimizer, ONE_DEVICE)
+        after.append(step(state, batch))
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+    (whole, metrics), (parts, metrics_of_parts) = after
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, parts.params, whole.params)
+    jax.tree.map(close, metrics_of_parts, metrics)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), whole.params, params)
+    assert min(jax.tree.leaves(moved)) > 1e-5
+
+
+def test_micro_batches_drop_inputs_of_their_own(params, make_examples):
+    """Six equal rows: were their masks equal too, one part would be as good as three."""
+    lora = LoraConfig(rank=2, dropout=0.5)
+    base, optimizer = FrozenBase(params, lora), optax.sgd(1.0)
+    adapters = jax.tree.map(lambda x: x + 0.1, init_lora(jax.random.key(1), MODEL.config, lora))
+
+    def loss(rows, accumulate):
+        step = make_train_step(MODEL, optimizer, ONE_DEVICE, base=base, accumulate=accumulate)
+        batch = stack_examples(make_examples(1) * rows)
+        return step(new_state(adapters, optimizer, ONE_DEVICE), batch)[1]["loss"]
+
+    assert abs(loss(1, 1) - loss(3, 3)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 10, "accumulate": 4}, r"train.accumulate \(4\) must divide .*\(10\)"),
+        ({"accumulate": 0}, "train.accumulate must be greater than 0"),
+        ({"loss_chunk": 0}, "train.loss_chunk must be greater than 0"),
+    ],
+)
+def test_settings_that_cannot_be(changes, message):
+    with pytest.raises(InputError, match=message):
+        Training(**changes)

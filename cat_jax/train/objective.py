@@ -1,0 +1,168 @@
+"""Both objectives on a batch, or on its share of a larger one."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+
+from cat_jax.config import Guidance
+from cat_jax.data.pipeline import Batch
+from cat_jax.losses import (
+    GuidanceTerms,
+    NextTokenTerms,
+    chunked_next_token_terms,
+    guidance_metrics,
+    guidance_terms,
+    guided_rows,
+    guided_samples,
+    next_tokens,
+    sum_means,
+)
+from cat_jax.models import CausalLM
+from cat_jax.types import Array, Int
+
+Metrics = dict[str, Array]
+
+
+class Terms(NamedTuple):
+    """What both losses and their metrics are made of; those of the parts of a batch add up."""
+
+    next_token: NextTokenTerms
+    guidance: GuidanceTerms | None
+
+
+class Counts(NamedTuple):
+    """What the losses divide by: tokens to be predicted, and guided rows (or samples)."""
+
+    targets: Int[Array, ""]
+    guided: Int[Array, ""] | None
+
+
+def count(batch: Batch, guidance: Guidance | None) -> Counts:
+    """The denominators of a batch, which no parameter changes."""
+    _, predicted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
+    guided = None
+    if guidance is not None:
+        guided = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
+        if guidance.reduce == "sample":
+            guided = guided_samples(guided, batch.segment_ids_BT)
+    return Counts(predicted_BT.sum(), None if guided is None else guided.sum())
+
+
+def combined_loss(
+    model: CausalLM,
+    params: Any,
+    batch: Batch,
+    guidance: Guidance | None,
+    gamma: ArrayLike,
+    *,
+    loss_chunk: int,
+    counts: Counts | None = None,
+) -> tuple[Array, Terms]:
+    """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
+
+    Without guidance the statistic is not computed at all: plain fine-tuning pays nothing for it.
+
+    Args:
+        model: what to compute.
+        params: its parameters.
+        batch: rows; segments, where there are some, are separate samples.
+        guidance: the second objective.
+        gamma: its weight.
+        loss_chunk: positions of every row whose logits are in memory at a time.
+        counts: of the larger batch that this one is a part of; the losses of all its parts then
+            add up to its own.
+    """
+    counts = count(batch, guidance) if counts is None else counts
+    terms = _terms(model, params, batch, guidance, loss_chunk)
+    loss = terms.next_token.loss.total / jnp.maximum(counts.targets, 1)
+    if terms.guidance is not None:
+        assert counts.guided is not None  # counted with the same guidance
+        loss += gamma * terms.guidance.loss.total / jnp.maximum(counts.guided, 1)
+    return loss, terms
+
+
+def metrics_of(terms: Terms, gamma: ArrayLike) -> Metrics:
+    """The losses and metrics of a whole batch."""
+    next_token, guidance = terms
+    metrics = {
+        "loss": next_token.loss.value,
+        "next_token_loss": next_token.loss.value,
+        "token_accuracy": next_token.accuracy.value,
+    }
+    if guidance is None:
+        return metrics
+    metrics |= {"guidance_loss": guidance.loss.value, "gamma": jnp.asarray(gamma)}
+    metrics["loss"] += gamma * guidance.loss.value
+    return metrics | guidance_metrics(guidance)
+
+
+def _terms(
+    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, loss_chunk: int
+) -> Terms:
+    q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
+    with jax.named_scope("forward"):
+        hidden_BTD, aux = _apply(
+            model,
+            params,
+            batch.tokens_BT,
+            q_bits=q_bits,
+            k_bits=k_bits,
+            segment_ids=batch.segment_ids_BT,
+            positions=batch.positions_BT,
+            method="hidden_states",
+        )
+    with jax.named_scope("next_token_loss"):
+        next_token = _next_token_terms(model, params, hidden_BTD, batch, loss_chunk)
+    if guidance is None:
+        return Terms(next_token, None)
+    with jax.named_scope("guidance_loss"):
+        guided = guidance_terms(
+            aux.mass,
+            batch.causal_count_BT,
+            batch.visible_count_BT,
+            form=guidance.form,
+            alpha=guidance.alpha,
+            scope=guidance.scope,
+            reduce=guidance.reduce,
+            layers=guidance.layers,
+            segment_ids=batch.segment_ids_BT,
+        )
+    return Terms(next_token, guided)
+
+
+def _next_token_terms(
+    model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, loss_chunk: int
+) -> NextTokenTerms:
+    """Each device computes the logits of its own rows.
+
+    Left to the partitioner, the devices would add up the gradient of the output matrix after
+    every chunk; so they add it up once.
+    """
+    targets = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
+    name = "embed" if model.config.tie_embeddings else "unembed"
+    output = {name: params[name]}
+
+    def terms(output: Any, hidden_BTD: Array, *targets: Array) -> NextTokenTerms:
+        unembed = partial(_apply, model, output, method="logits")
+        return chunked_next_token_terms(unembed, hidden_BTD, *targets, chunk=loss_chunk)
+
+    if model.partition is None or not model.partition.rows:
+        return terms(output, hidden_BTD, *targets)
+    rows = model.partition.rows
+    on_each = jax.shard_map(
+        lambda *shard: jax.tree.map(lambda x: x[None], terms(*shard)),
+        mesh=model.partition.mesh,
+        in_specs=(P(), P(rows), P(rows), P(rows)),
+        out_specs=P(rows),
+        axis_names=set(rows),
+        check_vma=False,
+    )
+    return sum_means(on_each(output, hidden_BTD, *targets))
+
+
+def _apply(model: CausalLM, params: Any, *args: Any, **kwargs: Any) -> Any:
+    return model.apply({"params": params}, *args, **kwargs)
