@@ -8,12 +8,15 @@ layer (Megatron-LM, Shoeybi et al. 2019). One device is a mesh of 1 x 1 x 1, and
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cat_jax.errors import InputError
+
+T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
@@ -101,3 +104,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_rows(mesh: Mesh) -> NamedSharding:
     """Every device holds its share of the leading (batch) axis."""
     return NamedSharding(mesh, PartitionSpec(ROWS))
+
+
+def put_rows(batch: T, mesh: Mesh) -> T:
+    """Puts a batch on the mesh, split by rows; each process gives its share, in its order."""
+    rows = split_rows(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)

@@ -167,7 +167,8 @@ def _scoped_mass(mass_NBHQ: Array, scope: Scope, layers: tuple[int, ...] | None)
     if scope == "layer":
         return mass_NBHQ.mean(axis=2)
     N, B, H, Q = mass_NBHQ.shape
-    return mass_NBHQ.swapaxes(1, 2).reshape(N * H, B, Q)
+    # Heads in front: devices that split them keep their own.
+    return mass_NBHQ.transpose(2, 0, 1, 3).reshape(H * N, B, Q)
 
 
 def _row_statistics(mass_SBQ: Array, causes_BQ: Array, others_BQ: Array) -> RowStatistics:

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.layers import RMSNorm, SwiGLU, dense_init, embed_init
+from cat_jax.sharding import RULES
 from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import RESIDUAL_NAMES, Partition
 
@@ -49,10 +50,26 @@ class DecoderLayer(nn.Module):
 
 def keep_rows(x_BTD: Array, partition: Partition | None) -> Array:
     """Keeps activations split by rows alone, whatever splits the parameters around them."""
-    if partition is None:
-        return x_BTD
-    rows = NamedSharding(partition.mesh, PartitionSpec(partition.rows or None))
-    return jax.lax.with_sharding_constraint(x_BTD, rows)
+    return x_BTD if partition is None else _split(x_BTD, partition, partition.rows)
+
+
+def look_up(embed: nn.Embed, tokens_BT: Array, partition: Partition | None) -> Array:
+    """Embeds tokens; where the width of the table is split, it is the activations that move.
+
+    The devices that share the width look up its parts for all of their rows, and exchange parts
+    for rows; the partitioner by itself would gather table and activations.
+    """
+    width = RULES["D"]
+    if partition is None or width not in partition.rows:
+        return keep_rows(embed(tokens_BT), partition)
+    others = tuple(axis for axis in partition.rows if axis != width)
+    tokens_BT = _split(tokens_BT, partition, others)
+    return keep_rows(_split(embed(tokens_BT), partition, others, None, width), partition)
+
+
+def _split(x: Array, partition: Partition, rows: tuple[str, ...], *rest: str | None) -> Array:
+    sharding = NamedSharding(partition.mesh, PartitionSpec(rows or None, *rest))
+    return jax.lax.with_sharding_constraint(x, sharding)
 
 
 class CausalLM(nn.Module):
@@ -123,7 +140,7 @@ class CausalLM(nn.Module):
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         context = Context(positions, q_bits, k_bits, segment_ids)
-        x_BTD = keep_rows(self.embed(tokens_BT), self.partition)
+        x_BTD = look_up(self.embed, tokens_BT, self.partition)
         x_BTD, (mass, cache) = self.layers(x_BTD, context, cache)
         return self.final_norm(x_BTD), Aux(mass, cache)
 

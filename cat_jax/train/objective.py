@@ -1,10 +1,12 @@
 """Both objectives on a batch, or on its share of a larger one."""
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
@@ -140,7 +142,7 @@ def _next_token_terms(
     """Each device computes the logits of its own rows.
 
     Left to the partitioner, the devices would add up the gradient of the output matrix after
-    every chunk; so they add it up once.
+    every chunk. Mapped over copies of it, one on each device, they add it up once.
     """
     targets = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
     name = "embed" if model.config.tie_embeddings else "unembed"
@@ -152,16 +154,21 @@ def _next_token_terms(
 
     if model.partition is None or not model.partition.rows:
         return terms(output, hidden_BTD, *targets)
-    rows = model.partition.rows
-    on_each = jax.shard_map(
-        lambda *shard: jax.tree.map(lambda x: x[None], terms(*shard)),
-        mesh=model.partition.mesh,
-        in_specs=(P(), P(rows), P(rows), P(rows)),
-        out_specs=P(rows),
-        axis_names=set(rows),
-        check_vma=False,
+    mesh, rows = model.partition.mesh, model.partition.rows
+    shares = math.prod(mesh.shape[axis] for axis in rows)
+
+    def copies(x: Array) -> Array:
+        split = P(rows, *[P.UNCONSTRAINED] * x.ndim)
+        copied = jnp.broadcast_to(x, (shares, *x.shape))
+        return jax.lax.with_sharding_constraint(copied, NamedSharding(mesh, split))
+
+    def share(x: Array) -> Array:
+        return x.reshape(shares, -1, *x.shape[1:])
+
+    on_each = jax.vmap(terms, spmd_axis_name=rows)
+    return sum_means(
+        on_each(jax.tree.map(copies, output), *(share(x) for x in (hidden_BTD, *targets)))
     )
-    return sum_means(on_each(output, hidden_BTD, *targets))
 
 
 def _apply(model: CausalLM, params: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,7 @@
 """One pure optimizer step over both objectives."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,15 +13,37 @@ from cat_jax.config import Guidance, Training
 from cat_jax.data.pipeline import Batch
 from cat_jax.losses import sum_means
 from cat_jax.models import CausalLM, attach_lora
-from cat_jax.sharding import HEADS, ROWS, split_rows
+from cat_jax.sharding import HEADS, ROWS, put_rows
 from cat_jax.train.objective import Metrics, Terms, combined_loss, count, metrics_of
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.types import Array
 from pallas_kernels import Partition
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 Loss = Callable[[Any, Batch, Array], tuple[Array, Terms]]
 """(params, batch, number of the micro-batch) -> its share of the loss, and its terms."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainStep:
+    """``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
+
+    Attributes:
+        program: compiled, ``(state, frozen, batch) -> (state, metrics)``.
+        frozen: parameters under adapters, None without.
+        mesh: on which it runs.
+    """
+
+    program: Any
+    frozen: Any
+    mesh: Mesh
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """One step; of the batch, each process gives its share of the rows."""
+        return self.program(state, self.frozen, put_rows(batch, self.mesh))
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """The program of arrays, or of shapes with shardings, before it is compiled."""
+        return self.program.lower(state, self.frozen, batch)
 
 
 def make_train_step(
@@ -34,7 +57,7 @@ def make_train_step(
     accumulate: int = 1,
     loss_chunk: int = Training.loss_chunk,
 ) -> TrainStep:
-    """Compiles ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
+    """The step of both objectives, compiled when it is first taken.
 
     Args:
         model: whose parameters are trained.
@@ -74,11 +97,9 @@ def make_train_step(
         shardings = state_shardings(state, optimizer, mesh)
         return jax.lax.with_sharding_constraint(state, shardings), metrics
 
-    compiled = jax.jit(step, donate_argnums=0)
-    # An argument: as a constant the base would be copied into the program.
+    # The base is an argument: as a constant it would be copied into the program.
     frozen = None if base is None else base.params
-    rows = split_rows(mesh)
-    return lambda state, batch: compiled(state, frozen, jax.device_put(batch, rows))
+    return TrainStep(jax.jit(step, donate_argnums=0), frozen, mesh)
 
 
 def accumulated_gradient(

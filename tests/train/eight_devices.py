@@ -12,18 +12,21 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import align_records
+from cat_jax.data.packing import pack_examples
 from cat_jax.data.pipeline import stack_examples
 from cat_jax.data.stg import stg_records
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
-from cat_jax.sharding import AXES, MeshShape, make_mesh
+from cat_jax.sharding import AXES, MeshShape, make_mesh, put_rows
 from cat_jax.train.state import FrozenBase, new_state, state_shardings
 from cat_jax.train.step import make_train_step
 
-rows = list(islice(stg_records(seed=1), 16))
-tokenizer = train_tokenizer(row.text for row in rows)
-examples, _ = align_records(rows, tokenizer, max_length=99)
-batch = stack_examples(examples)
+records = list(islice(stg_records(seed=1), 40))
+tokenizer = train_tokenizer(row.text for row in records)
+examples, _ = align_records(records, tokenizer, max_length=99)
+packed = pack_examples(examples, length=50, seed=0)[:16]
+assert len(packed) == 16
+batch = stack_examples(packed)
 vocabulary = -(-len(tokenizer) // 8) * 8
 config = ModelConfig(vocabulary, 16, 24, 2, 8, 8, 4, qk_norm=True, attention="xla_chunked")
 model = CausalLM(config)
@@ -32,46 +35,43 @@ optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3, momentum=
 guidance = Guidance(form="mass_nll", scope="head")
 
 
-def train(mesh, steps=2, base=None, params=start):
-    step = make_train_step(model, optimizer, mesh, guidance, lambda step: 1.0, base)
+def make_step(mesh, base=None, accumulate=1):
+    return make_train_step(
+        model,
+        optimizer,
+        mesh,
+        guidance,
+        lambda step: 1.0,
+        base,
+        accumulate=accumulate,
+        loss_chunk=16,
+    )
+
+
+def train(mesh, base=None, params=start, accumulate=1):
+    step = make_step(mesh, base, accumulate)
     state = new_state(params, optimizer, mesh)
     losses = []
-    for _ in range(steps):
+    for _ in range(2):
         state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
+    assert step.program._cache_size() == 1  # the second step is the first's program
     return state, losses
 
 
 def collectives(mesh):
-    """The kinds of communication in the compiled step."""
-    step = make_train_step(model, optimizer, mesh, guidance, lambda step: 1.0)
-    text = jax.jit(step).lower(new_state(start, optimizer, mesh), batch).compile().as_text()
+    """Kinds of communication in the compiled step, by the loop depth they run at."""
+    step = make_step(mesh)
+    text = step.lower(new_state(start, optimizer, mesh), put_rows(batch, mesh)).compile().as_text()
     kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    return Counter(re.findall(rf" ({kinds})(?:-start)?\(", text))
+    for line in text.splitlines():
+        found = re.search(rf" ({kinds})(?:-start)?\(", line)
+        if found:
+            name = re.search(r'op_name="([^"]*)"', line)
+            print(mesh.devices.shape, found[1], line.split(" = ")[1].split(found[1])[0][:60], (name[1] if name else "")[:170])
 
 
 one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES)
-expected, expected_losses = train(one)
-assert expected_losses[1] < expected_losses[0]
-for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (2, 4, 1), (4, 1, 2), (1, 4, 2)):
+for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)):
     mesh = make_mesh(MeshShape(*shape), batch_size=16)
-    state, losses = train(mesh)
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
-    for a, e in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, e, rtol=0, atol=1e-5)
-    wanted = state_shardings(state, optimizer, mesh)
-    for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
-        assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), (shape, leaf.sharding)
-    kernel = state.params["layers"]["mlp"]["up"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (2, 16 // shape[1], 24 // shape[2])
-    print(shape, collectives(mesh))
-    moment = state.opt_state[1][0].trace["layers"]["mlp"]["up"]["kernel"]
-    assert moment.sharding.is_equivalent_to(kernel.sharding, 3)
-
-lora = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
-adapters = init_lora(jax.random.key(1), config, lora)
-expected, expected_losses = train(one, base=FrozenBase(start, lora), params=adapters)
-mesh = make_mesh(MeshShape(2, 2, 2), batch_size=16)
-state, losses = train(mesh, base=FrozenBase(start, lora), params=adapters)
-np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
-print("equal")
+    collectives(mesh)
