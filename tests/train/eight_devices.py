@@ -1,5 +1,6 @@
 """Run by ``test_eight_devices.py`` in a process with eight devices."""
 
+import math
 import re
 from collections import Counter
 from itertools import islice
@@ -16,7 +17,7 @@ from cat_jax.data.packing import pack_examples
 from cat_jax.data.pipeline import stack_examples
 from cat_jax.data.stg import stg_records
 from cat_jax.data.tokenizer import train_tokenizer
-from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
+from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.sharding import AXES, MeshShape, make_mesh, put_rows
 from cat_jax.train.state import FrozenBase, new_state, state_shardings
 from cat_jax.train.step import make_train_step
@@ -33,10 +34,18 @@ model = CausalLM(config)
 start = model.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3, momentum=0.9))
 guidance = Guidance(form="mass_nll", scope="head")
+KINDS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+LOSS_CHUNK = 16
+CHUNKS = -(-batch.tokens_BT.shape[1] // LOSS_CHUNK)
 
 
-def make_step(mesh, base=None, accumulate=1):
-    return make_train_step(
+PARAMETERS = sum(leaf.size for leaf in jax.tree.leaves(start))
+SCALARS = 200  # sums of losses, metrics and norms
+
+
+def train(mesh, base=None, params=start, accumulate=1):
+    """State and losses after two steps of one program, and the program's text."""
+    step = make_train_step(
         model,
         optimizer,
         mesh,
@@ -44,34 +53,86 @@ def make_step(mesh, base=None, accumulate=1):
         lambda step: 1.0,
         base,
         accumulate=accumulate,
-        loss_chunk=16,
+        loss_chunk=LOSS_CHUNK,
     )
-
-
-def train(mesh, base=None, params=start, accumulate=1):
-    step = make_step(mesh, base, accumulate)
-    state = new_state(params, optimizer, mesh)
+    state, rows = new_state(params, optimizer, mesh), put_rows(batch, mesh)
+    program = step.lower(state, rows).compile()
     losses = []
-    for _ in range(2):
-        state, metrics = step(state, batch)
+    for _ in range(2):  # a program refuses a state that lies elsewhere than the one before
+        state, metrics = program(state, step.frozen, rows)
         losses.append(float(metrics["loss"]))
-    assert step.program._cache_size() == 1  # the second step is the first's program
-    return state, losses
+    return state, losses, program.as_text()
 
 
-def collectives(mesh):
-    """Kinds of communication in the compiled step, by the loop depth they run at."""
-    step = make_step(mesh)
-    text = step.lower(new_state(start, optimizer, mesh), put_rows(batch, mesh)).compile().as_text()
-    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
+def traffic(text):
+    """Numbers that a device sends or gets in one step, by the kind of communication."""
+    total = Counter()
     for line in text.splitlines():
-        found = re.search(rf" ({kinds})(?:-start)?\(", line)
-        if found:
-            name = re.search(r'op_name="([^"]*)"', line)
-            print(mesh.devices.shape, found[1], line.split(" = ")[1].split(found[1])[0][:60], (name[1] if name else "")[:170])
+        found = re.search(rf" = (.*?) ({KINDS})(?:-start)?\(", line)
+        if found is None:
+            continue
+        shapes = re.findall(r"[a-z]+\d+\[([\d,]*)\]", found[1])
+        size = sum(math.prod(int(n) for n in shape.split(",") if n) for shape in shapes)
+        name = re.search(r'op_name="([^"]*)"', line)[1]
+        # Only scalars of the losses are added up: the mass of each row stays where it is.
+        assert "guidance_loss" not in name or found[2] == "all-reduce", line
+        loops = config.num_layers if "hidden_states/while" in name else 1
+        loops *= CHUNKS if "next_token_loss" in name and "while" in name else 1
+        total[found[2]] += loops * size
+    return total
+
+
+def check_traffic(shape, text):
+    """No more than the mesh asks for; ``docs/scale.md`` explains each."""
+    data, fsdp, tensor = shape
+    sent = traffic(text)
+    activations = batch.tokens_BT.size * config.width / (data * fsdp)
+    parameters = PARAMETERS / tensor
+    allowed = Counter({"all-reduce": SCALARS})
+    if data > 1:  # gradients
+        allowed["all-reduce"] += parameters / fsdp
+    if fsdp > 1:  # parameters for the forward and the backward pass; gradients; the embedding
+        allowed["all-gather"] += 2 * parameters
+        allowed["all-reduce"] += parameters
+        allowed["all-to-all"] += 2 * activations
+    if tensor > 1:
+        # Two sums forward, five backward in every layer; embedding, gradient of the logits.
+        allowed["all-reduce"] += (7 * config.num_layers + 2.6) * activations
+        # The best guess of each device and its logit.
+        allowed["all-gather"] += 2 * tensor * CHUNKS * LOSS_CHUNK * 16 / (data * fsdp)
+    for kind, numbers in sent.items():
+        assert 0.3 * allowed[kind] <= numbers <= allowed[kind], (shape, kind, sent, allowed)
+
+
+def close(ours, expected):
+    for a, e in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-5)
 
 
 one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES)
-for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)):
-    mesh = make_mesh(MeshShape(*shape), batch_size=16)
-    collectives(mesh)
+expected, expected_losses, _ = train(one)
+assert expected_losses[1] < expected_losses[0]
+whole = ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2))
+in_parts = ((2, 4, 1), (4, 1, 2), (1, 4, 2))
+for shape in whole + in_parts:
+    mesh = make_mesh(MeshShape(*shape), batch_size=16, accumulate=2)
+    state, losses, text = train(mesh, accumulate=1 if shape in whole else 2)
+    close((state, losses), (expected, expected_losses))
+    if shape in whole:
+        check_traffic(shape, text)
+    wanted = state_shardings(state, optimizer, mesh)
+    for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
+        assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), (shape, leaf.sharding)
+    kernel = state.params["layers"]["mlp"]["up"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (2, 16 // shape[1], 24 // shape[2])
+    moment = state.opt_state[1][0].trace["layers"]["mlp"]["up"]["kernel"]
+    assert moment.sharding.is_equivalent_to(kernel.sharding, 3)
+
+lora = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
+adapters = init_lora(jax.random.key(1), config, lora)
+expected, expected_losses, _ = train(one, FrozenBase(start, lora), adapters)
+split = make_mesh(MeshShape(2, 2, 2), batch_size=16)
+base = FrozenBase(jax.device_put(start, param_shardings(start, split)), lora)
+state, losses, _ = train(split, base, adapters)
+close((state, losses), (expected, expected_losses))
+print("equal")
