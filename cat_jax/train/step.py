@@ -1,7 +1,6 @@
 """One pure optimizer step over both objectives."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -23,27 +22,30 @@ Loss = Callable[[Any, Batch, Array], tuple[Array, Terms]]
 """(params, batch, number of the micro-batch) -> its share of the loss, and its terms."""
 
 
-@dataclass(frozen=True, eq=False)
 class TrainStep:
     """``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
 
-    Attributes:
-        program: compiled, ``(state, frozen, batch) -> (state, metrics)``.
-        frozen: parameters under adapters, None without.
-        mesh: on which it runs.
+    It is compiled at the first call and never again: a state or batch of other shapes, or that
+    lies elsewhere, is refused.
     """
 
-    program: Any
-    frozen: Any
-    mesh: Mesh
+    def __init__(self, step: Callable[..., Any], frozen: Any, mesh: Mesh):
+        """Takes ``step(state, frozen, batch)``; ``frozen`` are parameters under adapters."""
+        self._jitted = jax.jit(step, donate_argnums=0)
+        self._frozen = frozen
+        self._mesh = mesh
+        self._program: jax.stages.Compiled | None = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; of the batch, each process gives its share of the rows."""
-        return self.program(state, self.frozen, put_rows(batch, self.mesh))
+        rows = put_rows(batch, self._mesh)
+        if self._program is None:
+            self._program = self.lower(state, rows).compile()
+        return self._program(state, self._frozen, rows)
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program of arrays, or of shapes with shardings, before it is compiled."""
-        return self.program.lower(state, self.frozen, batch)
+        return self._jitted.lower(state, self._frozen, batch)
 
 
 def make_train_step(
@@ -91,7 +93,8 @@ def make_train_step(
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        metrics = metrics_of(terms, weight) | {"gradient_norm": optax.tree.norm(gradient)}
+        metrics = metrics_of(terms, weight) | read_amounts(batch)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
         state = TrainState(state.step + 1, params, opt_state)
         # Where it was, or the next step would be another program.
         shardings = state_shardings(state, optimizer, mesh)
@@ -99,7 +102,19 @@ def make_train_step(
 
     # The base is an argument: as a constant it would be copied into the program.
     frozen = None if base is None else base.params
-    return TrainStep(jax.jit(step, donate_argnums=0), frozen, mesh)
+    return TrainStep(step, frozen, mesh)
+
+
+def read_amounts(batch: Batch) -> Metrics:
+    """How many ``tokens`` are not padding, and how many ``pairs`` of query and key are visible.
+
+    float32: the pairs of long rows are too many for 32-bit integers.
+    """
+    visible_BT = batch.visible_count_BT
+    return {
+        "tokens": (visible_BT > 0).sum(dtype=jnp.float32),
+        "pairs": visible_BT.sum(dtype=jnp.float32),
+    }
 
 
 def accumulated_gradient(

@@ -59,7 +59,7 @@ def train(mesh, base=None, params=start, accumulate=1):
     program = step.lower(state, rows).compile()
     losses = []
     for _ in range(2):  # a program refuses a state that lies elsewhere than the one before
-        state, metrics = program(state, step.frozen, rows)
+        state, metrics = program(state, None if base is None else base.params, rows)
         losses.append(float(metrics["loss"]))
     return state, losses, program.as_text()
 

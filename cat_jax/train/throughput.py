@@ -1,0 +1,78 @@
+"""How fast training is: in tokens, and as the share of the arithmetic that the devices can do."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+
+from cat_jax.models import LoraConfig, ModelConfig
+from cat_jax.models.hf_tensors import TensorRule, axis_sizes, tensor_rules
+from cat_jax.models.lora import adapter_rules, adapter_sizes
+
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""Floating point operations a second of a device in dense bfloat16 matrix products, by how its
+kind begins, from the makers' data sheets."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating point operations of a training step, as MFU counts them.
+
+    Those of the matrix products that the model needs, forward and backward; what is computed
+    again to save memory does not count (PaLM, Chowdhery et al. 2022, appendix B).
+
+    Attributes:
+        per_token: of each token.
+        per_pair: of each pair of a query and a key that it sees.
+    """
+
+    per_token: float
+    per_pair: float
+
+
+def step_work(config: ModelConfig, lora: LoraConfig | None = None) -> Work:
+    """What a step of training all parameters, or adapters, computes.
+
+    A product with a matrix of P parameters takes 2 P operations per token forward, as many for
+    the gradient of its input, and as many for that of the matrix, unless it is frozen.
+    """
+    matrices = [rule for rule in tensor_rules(config) if rule.path.endswith("kernel")]
+    weights = sum(_size(rule, axis_sizes(config), config.num_layers) for rule in matrices)
+    if config.tie_embeddings:  # the table of the embedding is the output matrix, too
+        weights += config.vocab_size * config.width
+    per_token = 6.0 * weights
+    if lora is not None:
+        sizes = adapter_sizes(config, lora)
+        adapters = sum(_size(rule, sizes, config.num_layers) for rule in adapter_rules(lora))
+        per_token = 4.0 * weights + 6.0 * adapters
+    return Work(per_token, 12.0 * config.num_layers * config.num_heads * config.head_dim)
+
+
+def rates(work: Work, tokens: float, pairs: float, seconds: float) -> dict[str, float]:
+    """``tokens_per_second`` and, on devices of ``PEAK_FLOPS``, ``mfu``.
+
+    Args:
+        work: of a step.
+        tokens: that are not padding, of all devices.
+        pairs: of a query and a key that it sees.
+        seconds: that they took.
+    """
+    values = {"tokens_per_second": tokens / seconds}
+    kind = jax.devices()[0].device_kind
+    peak = next((peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)), None)
+    if peak is not None:
+        operations = work.per_token * tokens + work.per_pair * pairs
+        values["mfu"] = operations / (seconds * peak * jax.device_count())
+    return values
+
+
+def _size(rule: TensorRule, sizes: dict[str, int], num_layers: int) -> int:
+    return math.prod(rule.shape(sizes, num_layers))
