@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import fmean, median
 
 import jax
 
@@ -76,3 +77,38 @@ def rates(work: Work, tokens: float, pairs: float, seconds: float) -> dict[str, 
 
 def _size(rule: TensorRule, sizes: dict[str, int], num_layers: int) -> int:
     return math.prod(rule.shape(sizes, num_layers))
+
+
+class Meter:
+    """Collects what steps took and read, from one line of the log to the next."""
+
+    def __init__(self, work: Work):
+        """Takes the work of a step."""
+        self._work = work
+        self._seconds: list[float] = []
+        self._waited: list[float] = []
+        self._amounts: list[tuple[float, float]] = []
+
+    def took(self, seconds: float, waited: float) -> None:
+        """Notes a step, and for how long of it the device had nothing to do but wait for data."""
+        self._seconds.append(seconds)
+        self._waited.append(waited)
+
+    def read(self, tokens: float, pairs: float) -> None:
+        """Notes the amounts of a step."""
+        self._amounts.append((tokens, pairs))
+
+    def take(self) -> dict[str, float]:
+        """``seconds_per_step``, ``input_wait`` (a share) and ``rates``; then starts anew.
+
+        The step that compiles is one of many: the seconds are their median.
+        """
+        if not self._seconds:  # a resumed run that only reads its last metrics
+            return {}
+        seconds = median(self._seconds)
+        tokens, pairs = (fmean(column) for column in zip(*self._amounts, strict=True))
+        wait = sum(self._waited) / sum(self._seconds)
+        self.__init__(self._work)
+        return {"seconds_per_step": seconds, "input_wait": wait} | rates(
+            self._work, tokens, pairs, seconds
+        )

@@ -12,7 +12,7 @@ from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train import throughput
 from cat_jax.train.state import FrozenBase, new_state
 from cat_jax.train.step import make_train_step
-from cat_jax.train.throughput import Work, rates, step_work
+from cat_jax.train.throughput import Meter, Work, rates, step_work
 
 B, T = 3, 64
 LORA = LoraConfig(rank=40, dropout=0.0, targets=("q_proj", "up_proj"))
@@ -63,3 +63,16 @@ def test_a_step_refuses_other_shapes():
     state, _ = step(new_state(params, optax.sgd(1.0), mesh), batch())
     with pytest.raises(TypeError, match="compiled"):
         step(state, jax.tree.map(lambda x: x[:, :9], batch()))
+
+
+def test_the_meter_starts_anew_at_each_line():
+    meter = Meter(Work(5.0, 2.0))
+    for seconds, waited in ((9.0, 3.0), (1.0, 0.0), (2.0, 1.0)):
+        meter.took(seconds, waited)
+        meter.read(tokens=10 * seconds, pairs=7)
+    values = meter.take()
+    assert values == {"seconds_per_step": 2, "input_wait": 4 / 12, "tokens_per_second": 20}
+    assert meter.take() == {}
+    meter.took(4.0, 0.0)
+    meter.read(tokens=8, pairs=7)
+    assert meter.take()["tokens_per_second"] == 2
