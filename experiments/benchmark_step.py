@@ -85,14 +85,14 @@ def measure(request: Request, length: int) -> Result:
     batch = make_batch(request.rows, length, request.model.vocab_size)
     plain = Stepper(request.model, batch, None)
     cat = Stepper(request.model, batch, request.guidance)
-    plain.seconds(), cat.seconds()
-    pairs = [(plain.seconds(), cat.seconds()) for _ in range(request.samples)]
+    pairs = [(plain.seconds(), cat.seconds()) for _ in range(request.samples + 1)][1:]
     plain_seconds, cat_seconds = (float(np.median(times)) for times in zip(*pairs, strict=True))
-    ratios = quantiles([b / a for a, b in pairs], n=4, method="inclusive")
+    low, ratio, high = quantiles([b / a for a, b in pairs], n=4, method="inclusive")
     tokens, visible = batch.tokens_BT.size, float(batch.visible_count_BT.sum())
     speed = rates(step_work(request.model), tokens, visible, cat_seconds)
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return Result(device, length, request.rows, plain_seconds, cat_seconds, *ratios, speed)
+    seconds = plain_seconds, cat_seconds
+    return Result(device, length, request.rows, *seconds, low, ratio, high, speed)
 
 
 class Stepper:
