@@ -202,6 +202,10 @@ class Training:
         log_every: steps between lines of ``metrics.jsonl``.
         eval_every: steps between evaluations on IID and OOD rows (for the curves).
         save_every: steps between checkpoints.
+        keep: newest checkpoints that are kept, besides the best one.
+        best: value of the evaluations by which the handed over parameters are chosen (lower is
+            better for names that end in ``loss`` or ``perplexity``); None takes the last ones.
+        patience: evaluations without a better ``best`` that end the run; None never does.
         mesh: how the devices share the work.
     """
 
@@ -215,11 +219,18 @@ class Training:
     log_every: int = 20
     eval_every: int = 100
     save_every: int = 500
+    keep: int = 2
+    best: str | None = None
+    patience: int | None = None
     mesh: MeshShape = field(default_factory=MeshShape)
 
     def __post_init__(self):
         sizes = ("steps", "batch_size", "accumulate", "loss_chunk", "max_length")
-        check_positive("train", self, *sizes, "log_every", "eval_every", "save_every")
+        check_positive("train", self, *sizes, "log_every", "eval_every", "save_every", "keep")
+        if self.patience is not None:
+            check_positive("train", self, "patience")
+            if self.best is None:
+                raise InputError("train.patience needs train.best, the value that must improve")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"train.accumulate ({self.accumulate}) must divide train.batch_size "

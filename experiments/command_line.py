@@ -12,6 +12,7 @@ import tyro
 import configs
 from cat_jax.config import Experiment
 from cat_jax.errors import InputError
+from cat_jax.train.checkpoint import SaveFailed
 from cat_jax.train.loop import Diverged, Interrupted
 
 
@@ -58,7 +59,7 @@ def exit_status(main: Callable[[], None]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Diverged as error:
+    except (Diverged, SaveFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:

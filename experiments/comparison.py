@@ -250,7 +250,7 @@ def train_method(bench: Bench, method: Method, folder: Path, progress: Progress)
             steps=config.steps,
             steps_per_epoch=len(method.examples) // config.batch_size,
         )
-    checkpoints = Checkpoints(folder / "checkpoints", settings(bench.config))
+    checkpoints = Checkpoints(folder / "checkpoints", settings(bench.config), keep=config.keep)
     state = new_state(bench.params, optimizer, bench.mesh)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, batches)

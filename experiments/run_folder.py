@@ -14,7 +14,7 @@ CONFIG_FILE = "config.json"
 def settings(config: Experiment) -> dict[str, Any]:
     """The fields that decide the numbers, as JSON values; other devices may resume a run."""
     fields = dataclasses.asdict(config)
-    del fields["resume"], fields["out"], fields["train"]["mesh"]
+    del fields["resume"], fields["out"], fields["train"]["mesh"], fields["train"]["keep"]
     return json.loads(json.dumps(fields))
 
 

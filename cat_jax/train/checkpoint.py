@@ -1,56 +1,246 @@
-"""Checkpoints: state, data position and configuration, written whole or not at all by orbax."""
+"""Checkpoints: state, data position and settings, written whole or not at all, read as written."""
 
+import json
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from cat_jax.errors import InputError
+from cat_jax.train.checksums import checksums
+from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.state import TrainState
 
 
-class Checkpoints:
-    """The checkpoints of one run; the two newest are kept.
+class SaveFailed(RuntimeError):
+    """A checkpoint or a log could not be written; the message names the last good checkpoint."""
 
-    Saving is synchronous: when ``save`` returns, the step is safe.
+
+class DamagedCheckpoint(UserWarning):
+    """A checkpoint was not used; the message says which one was in its place."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: the ``keep`` newest, and that of the best evaluation.
+
+    ``save`` returns when the state is copied to the host; the rest is written while training goes
+    on, and counts from when ``wait`` (or the next ``save``) returns.
+
+    Attributes:
+        folder: one folder for each step, named by it.
+        evaluations: saved with the state; ``restore`` reads them.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]):
-        """Opens (or makes) ``folder``; ``config`` (JSON values) is stored in every checkpoint."""
+    def __init__(self, folder: Path, config: dict[str, Any], *, keep: int = 2):
+        """Opens (or makes) ``folder``; ``config`` (JSON values) is stored in every checkpoint.
+
+        Warns:
+            DamagedCheckpoint: a run ended in the middle of writing; what it wrote is removed.
+        """
         self.folder = folder.absolute()
+        self.evaluations = Evaluations()
         self._config = config
+        partial = sorted(self.folder.glob("*.orbax-checkpoint-tmp*"))
+        self._kept = _NewestAndBest(keep)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=False, create=True
+            preservation_policy=self._kept, cleanup_tmp_directories=True, create=True
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        for path in partial:
+            _warn(f"{path} was not written to its end and is removed; {self.last_good()}")
 
     def latest_step(self) -> int | None:
         """The newest saved step, None before the first."""
         return self._manager.latest_step()
 
+    def last_good(self) -> str:
+        """Which checkpoint a run would continue from, as a clause."""
+        step = self.latest_step()
+        if step is None:
+            return "no checkpoint was saved yet"
+        return f"the last good checkpoint is {self.folder / str(step)}"
+
     def save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
-        """Writes the state after ``state.step`` steps and the position in the data."""
+        """Writes the state after ``state.step`` steps and the position in the data.
+
+        Raises:
+            SaveFailed: this or the write before it failed.
+        """
         step = int(state.step)
         if step == self.latest_step():
             return
+        run = {
+            "config": self._config,
+            "position": batches.get_state(),
+            "evaluations": asdict(self.evaluations),
+            "checksums": checksums(state).tolist(),
+        }
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            position=ocp.args.JsonSave(batches.get_state()),
-            config=ocp.args.JsonSave(self._config),
+            run=ocp.args.JsonSave(run | {"seal": _seal(run)}),
         )
-        self._manager.save(step, args=items)
+        with self.writing():
+            self._kept.best = self.evaluations.best
+            self._manager.save(step, args=items)
+
+    def wait(self) -> None:
+        """Returns when everything is on the disk.
+
+        Raises:
+            SaveFailed: a write failed.
+        """
+        with self.writing():
+            self._manager.wait_until_finished()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns whatever goes wrong in the block into SaveFailed."""
+        try:
+            yield
+        except Exception as error:
+            self._manager.reload()  # only what is committed
+            raise SaveFailed(
+                f"writing failed ({_one_line(error)}); {self.last_good()}; make room and resume"
+            ) from error
 
     def restore(self, state: TrainState, batches: grain.DatasetIterator) -> TrainState:
-        """The newest saved state, laid out like ``state``; moves ``batches`` to its position."""
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
-            position=ocp.args.JsonRestore(),
+        """The newest good state, laid out like ``state``; moves ``batches`` to its position.
+
+        Args:
+            state: arrays, which are released first, or shapes with shardings.
+            batches: of the same data; the number of processes may be another.
+
+        Raises:
+            InputError: no checkpoint is good.
+
+        Warns:
+            DamagedCheckpoint: newer ones are not; they are renamed.
+        """
+        like = _released(state)
+        damaged: dict[int, str] = {}
+        for step in reversed(self._manager.all_steps()):
+            found = self._read(step, like, damaged)
+            if found is not None:
+                self._set_aside(damaged, step)
+                restored, run = found
+                batches.set_state(run["position"])
+                self.evaluations = Evaluations(**run["evaluations"])
+                return restored
+        reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
+        raise InputError(
+            f"none of the checkpoints in {self.folder} can be restored ({reasons}); remove the "
+            "folder to start again"
         )
-        restored = self._manager.restore(self.latest_step(), args=items)
-        batches.set_state(restored["position"])
-        return restored["state"]
+
+    def restore_best(self, state: TrainState) -> TrainState:
+        """The state of the best evaluation, laid out like ``state``, which is released.
+
+        Raises:
+            InputError: its checkpoint is missing or damaged.
+        """
+        best = self.evaluations.best
+        assert best is not None
+        if int(state.step) == best:
+            return state
+        self.wait()
+        damaged: dict[int, str] = {}
+        found = self._read(best, _released(state), damaged)
+        if found is None:
+            raise InputError(
+                f"the best checkpoint, {self.folder / str(best)}, cannot be restored "
+                f"({damaged[best]}); set train.best to None to go on with the newest"
+            )
+        return found[0]
 
     def close(self) -> None:
-        """Releases the folder."""
-        self._manager.close()
+        """Waits for what is being written and releases the folder.
+
+        Raises:
+            SaveFailed: a write failed.
+        """
+        with self.writing():
+            self._manager.close()
+
+    def _read(
+        self, step: int, like: TrainState, damaged: dict[int, str]
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """State and run of a step if it is as it was written; else notes in ``damaged`` why not."""
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(like), run=ocp.args.JsonRestore())
+        found = None
+        try:
+            restored = self._manager.restore(step, args=items)
+            state, run = restored["state"], restored["run"]
+            if run.pop("seal") != _seal(run) or run["checksums"] != checksums(state).tolist():
+                raise ValueError("it holds other values than were saved")
+            found = state, run
+        except Exception as error:  # damage has many faces: tensorstore, zstd, JSON, missing files
+            damaged[step] = _one_line(error)
+        if not _all_processes(found is not None):
+            damaged.setdefault(step, "another process cannot read it")
+            return None
+        return found
+
+    def _set_aside(self, damaged: dict[int, str], good: int) -> None:
+        for step, reason in damaged.items():
+            path = self.folder / str(step)
+            new = next(p for n in count(1) if not (p := Path(f"{path}.damaged-{n}")).exists())
+            if jax.process_index() == 0:
+                path.rename(new)
+            _warn(
+                f"{path} is damaged ({reason}) and now named {new.name}; continuing from "
+                f"{self.folder / str(good)}"
+            )
+        if damaged:
+            _all_processes(True)  # nobody reads the folder before it is in order
+            self._manager.reload()
+
+
+@dataclass
+class _NewestAndBest:
+    """Which checkpoints orbax keeps."""
+
+    keep: int
+    best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step in steps[-self.keep :] or step == self.best for step in steps]
+
+
+def _seal(run: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(run, sort_keys=True).encode())
+
+
+def _released(state: TrainState) -> TrainState:
+    """Shapes and shardings of a state whose memory is given back: there may be none for two."""
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    for leaf in jax.tree.leaves(state):
+        if isinstance(leaf, jax.Array):
+            leaf.delete()
+    return like
+
+
+def _all_processes(agree: bool) -> bool:
+    if jax.process_count() == 1:
+        return agree
+    return bool(multihost_utils.process_allgather(np.array(agree)).all())
+
+
+def _warn(message: str) -> None:
+    if jax.process_index() == 0:
+        warnings.warn(message, DamagedCheckpoint, stacklevel=3)
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:200] + "..."

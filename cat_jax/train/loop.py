@@ -11,8 +11,9 @@ import numpy as np
 
 from cat_jax.config import Training
 from cat_jax.train.checkpoint import Checkpoints
+from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.metrics import MetricsLog
-from cat_jax.train.signals import stop_requests
+from cat_jax.train.signals import StopRequest, stop_requests
 from cat_jax.train.state import TrainState
 from cat_jax.train.step import Metrics, TrainStep
 
@@ -40,27 +41,31 @@ def train(
     evaluate: Callable[[Any], Mapping[str, float]],
     report: Callable[[int, Mapping[str, float]], None],
 ) -> TrainState:
-    """Runs ``train_step`` from ``state.step`` to ``config.steps``.
+    """Runs ``train_step`` from ``state.step`` to ``config.steps``, or to an early stop.
 
     Metrics are read one step late, so that the device never waits for the host. A state is saved
-    only after the step that made it is known to be finite.
+    only after the step that made it is known to be finite, and after its evaluation: only a
+    signal saves without, and the resumed run evaluates first.
 
     Args:
         state: where to start; its buffers are consumed.
         train_step: from ``make_train_step``.
         batches: positioned where ``state`` left off.
-        config: how long, and how often to log, evaluate and save.
-        checkpoints: where to save.
+        config: how long, how often to log, evaluate and save, what is best and when to give up.
+        checkpoints: where to save; if there are any, ``state`` is restored from them.
         log: receives "train" and "eval" values.
         evaluate: parameters to values for the log, run every ``config.eval_every`` steps.
         report: called with the step and its metrics at every log line (a progress display).
 
     Returns:
-        The state after the last step, which is also saved.
+        The state after the last step, which is also saved; with ``config.best`` that of the best
+        evaluation.
 
     Raises:
         Diverged: the loss or gradient became NaN or infinite.
         Interrupted: SIGINT or SIGTERM came; the state was saved first.
+        SaveFailed: a checkpoint or the log could not be written.
+        InputError: no evaluation gives ``config.best``.
     """
     pending: tuple[int, Metrics] | None = None
     seconds: list[float] = []
@@ -77,33 +82,56 @@ def train(
         if step % config.log_every == 0 or step == config.steps:
             values["seconds_per_step"] = median(seconds or [float("nan")])
             seconds.clear()
-            log.write("train", step, values)
+            with checkpoints.writing():
+                log.write("train", step, values)
             report(step, values)
 
+    def judge(step: int, stop: StopRequest) -> None:
+        """Evaluates, unless a signal comes: then the resumed run does."""
+        values = stop.unless_stopped(lambda: evaluate(state.params))
+        if values is None:
+            return
+        checkpoints.evaluations = checkpoints.evaluations.add(step, values, config.best)
+        with checkpoints.writing():
+            log.write("eval", step, values)
+
     with stop_requests() as stop:
-        for step in range(int(state.step) + 1, config.steps + 1):
+        step = int(state.step)
+        while True:
+            if _is_due(step, config.eval_every, config) and checkpoints.evaluations.last < step:
+                settle()
+                judge(step, stop)
+            seen = checkpoints.evaluations
+            last, asked = _is_last(step, seen, config), stop.at(step)
+            if last or asked or seen.best == step or _is_due(step, config.save_every, config):
+                settle()
+                checkpoints.save(state, batches)
+            if last or asked:
+                break
             started = time.perf_counter()
             state, metrics = train_step(state, next(batches))
             settle()
+            step += 1
             pending = step, metrics
             seconds.append(time.perf_counter() - started)
-            if step % config.eval_every == 0 or step == config.steps:
-                settle()
-                log.write("eval", step, evaluate(state.params))
-            if step % config.save_every == 0 or step == config.steps or stop.signum:
-                settle()
-                checkpoints.save(state, batches)
-            if stop.signum and step < config.steps:
-                raise Interrupted(f"stopped; step {step} is saved", stop.signum)
-    return state
+        checkpoints.wait()
+        if not last and stop.signum is not None:
+            raise Interrupted(f"stopped; step {step} is saved", stop.signum)
+    return state if config.best is None else checkpoints.restore_best(state)
+
+
+def _is_due(step: int, every: int, config: Training) -> bool:
+    return step > 0 and (step % every == 0 or step == config.steps)
+
+
+def _is_last(step: int, seen: Evaluations, config: Training) -> bool:
+    tired = config.patience is not None and seen.since_best >= config.patience
+    return tired or (step == config.steps and seen.last == step)
 
 
 def _divergence_message(step: int, values: Mapping[str, float], checkpoints: Checkpoints) -> str:
-    good = checkpoints.latest_step()
-    where = "no checkpoint was saved yet"
-    if good is not None:
-        where = f"the last good checkpoint is {checkpoints.folder / str(good)}"
+    checkpoints.wait()  # what is named must be there
     return (
         f"training diverged at step {step}: loss {values['loss']}, gradient norm "
-        f"{values['gradient_norm']}; {where}; try a lower optimizer.learning_rate"
+        f"{values['gradient_norm']}; {checkpoints.last_good()}; try a lower optimizer.learning_rate"
     )
