@@ -251,6 +251,7 @@ class Experiment:
         train: the same for every run.
         seeds: each gives its own initialisation and order of rows.
         published: compare with CAT under its published loss and annotation as well.
+        distributed: this is one of several processes that train together; see docs/distributed.md.
         resume: continue the runs in the output folder from their last checkpoints.
         out: parent of the output folder.
     """
@@ -263,6 +264,7 @@ class Experiment:
     train: Training = Training()
     seeds: tuple[int, ...] = (0,)
     published: bool = False
+    distributed: bool = False
     resume: bool = False
     out: str = "runs"
 

@@ -6,15 +6,18 @@ parameters, gradients and optimizer state as well: each layer is gathered when i
 layer (Megatron-LM, Shoeybi et al. 2019). One device is a mesh of 1 x 1 x 1, and the same code.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TypeVar
 
 import jax
-from jax.experimental import mesh_utils
+import numpy as np
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cat_jax.errors import InputError
+from pallas_kernels import Partition
 
 T = TypeVar("T")
 
@@ -106,7 +109,45 @@ def split_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
+def own_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
+    """Which rows of a batch lie on the devices of a process (this one by default), ascending.
+
+    Processes that share the rest of the mesh (``tensor``) hold the same rows; how devices are
+    ordered in the mesh decides which.
+    """
+    process = jax.process_index() if process is None else process
+    indices = split_rows(mesh).devices_indices_map((batch_size,))
+    held = np.zeros(batch_size, bool)
+    for device, index in indices.items():
+        if device.process_index == process:
+            held[index] = True
+    return np.flatnonzero(held)
+
+
 def put_rows(batch: T, mesh: Mesh) -> T:
-    """Puts a batch on the mesh, split by rows; each process gives its share, in its order."""
+    """Puts a batch on the mesh, split by rows; each process gives its ``own_rows``."""
     rows = split_rows(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
+    shares = math.prod(mesh.shape[axis] for axis in ROWS)
+    own = len(own_rows(mesh, shares))
+
+    def put(x: np.ndarray) -> jax.Array:
+        shape = (len(x) // own * shares, *x.shape[1:])
+        return jax.make_array_from_process_local_data(rows, x, shape)
+
+    return jax.tree.map(put, batch)
+
+
+def everywhere(array: jax.Array, partition: Partition | None) -> jax.Array:
+    """Inside a compiled function: a result that every process can read."""
+    if partition is None:
+        return array
+    return jax.lax.with_sharding_constraint(array, replicated(partition.mesh))
+
+
+def whole(array: jax.Array | np.ndarray) -> np.ndarray:
+    """The values of an array, wherever they lie; all processes call it, or none."""
+    if isinstance(array, jax.Array) and not (
+        array.is_fully_addressable or array.is_fully_replicated
+    ):
+        array = multihost_utils.process_allgather(array, tiled=True)
+    return np.asarray(array)

@@ -5,8 +5,10 @@ import importlib
 import pkgutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
+import jax
 import tyro
 
 import configs
@@ -14,6 +16,15 @@ from cat_jax.config import Experiment
 from cat_jax.errors import InputError
 from cat_jax.train.checkpoint import SaveFailed
 from cat_jax.train.loop import Diverged, Interrupted
+from experiments.distributed import (
+    LOST,
+    RESTART,
+    Agreed,
+    end_alone,
+    first_line,
+    is_first,
+    lost_another,
+)
 
 
 def parse_experiment(arguments: Sequence[str], *, default: str, description: str) -> Experiment:
@@ -53,19 +64,36 @@ def load_config(name: str) -> Experiment:
 
 
 def exit_status(main: Callable[[], None]) -> int:
-    """Runs ``main``; what a user can mend is one sentence on stderr instead of a traceback."""
+    """Runs ``main``; what a user can mend is one sentence on stderr instead of a traceback.
+
+    Of several processes the first says what stops all. One that stops for a reason of its own
+    says so and ends at once: in order it would wait for the others, and they for it.
+    """
     try:
         main()
+    except Agreed as error:
+        return _failure(f"error: {error}", 2)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        if jax.distributed.is_initialized():
+            end_alone(str(error), 2)
+        return _failure(f"error: {error}", 2)
     except (Diverged, SaveFailed) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failure(f"error: {error}", 1)
     except Interrupted as error:
-        print(f"{error}; add --resume to continue", file=sys.stderr)
-        return 128 + error.signum
+        return _failure(f"{error}; add --resume to continue", 128 + error.signum)
     except KeyboardInterrupt:  # between two trainings
-        print("stopped; finished runs are saved, add --resume to continue", file=sys.stderr)
-        return 128 + signal.SIGINT
+        sentence = "stopped; finished runs are saved, add --resume to continue"
+        return _failure(sentence, 128 + signal.SIGINT)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if lost_another(error):
+            end_alone(f"{LOST} ({first_line(error)}); {RESTART}", 1)
+        end_alone(traceback.format_exc(), 1)
     return 0
+
+
+def _failure(sentence: str, status: int) -> int:
+    if not jax.distributed.is_initialized() or is_first():
+        print(sentence, file=sys.stderr)
+    return status

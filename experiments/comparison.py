@@ -19,13 +19,14 @@ from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, init_lora
-from cat_jax.sharding import HEADS, make_mesh
+from cat_jax.sharding import HEADS, make_mesh, own_rows
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, new_state
 from cat_jax.train.step import make_train_step
+from experiments.distributed import ends_with_the_others, is_first
 from experiments.handover import hand_over
 from experiments.model_source import make_model, resolve_attention
 from experiments.run_folder import settings
@@ -240,7 +241,12 @@ def train_method(bench: Bench, method: Method, folder: Path, progress: Progress)
     """From the newest checkpoint, if there is one, to the last step."""
     config = bench.config.train
     optimizer = make_optimizer(bench.config.optimizer, config.steps)
-    batches = training_batches(method.examples, batch_size=config.batch_size, seed=bench.seed)
+    batches = training_batches(
+        method.examples,
+        batch_size=config.batch_size,
+        seed=bench.seed,
+        own_rows=own_rows(bench.mesh, config.batch_size),
+    )
     gamma = None
     if method.guidance is not None:
         gamma = guidance_weight(
@@ -255,26 +261,28 @@ def train_method(bench: Bench, method: Method, folder: Path, progress: Progress)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, batches)
     log = MetricsLog(folder, resume_step=int(state.step))
+    train_step = make_train_step(
+        bench.model,
+        optimizer,
+        bench.mesh,
+        method.guidance,
+        gamma,
+        bench.base,
+        accumulate=config.accumulate,
+        loss_chunk=config.loss_chunk,
+    )
     try:
-        return train(
-            state,
-            make_train_step(
-                bench.model,
-                optimizer,
-                bench.mesh,
-                method.guidance,
-                gamma,
-                bench.base,
-                accumulate=config.accumulate,
-                loss_chunk=config.loss_chunk,
-            ),
-            batches,
-            config=config,
-            checkpoints=checkpoints,
-            log=log,
-            evaluate=lambda trained: curve_point(bench, complete_params(bench, trained)),
-            report=progress,
-        )
+        with ends_with_the_others(checkpoints.latest_step, checkpoints.folder):
+            return train(
+                state,
+                train_step,
+                batches,
+                config=config,
+                checkpoints=checkpoints,
+                log=log,
+                evaluate=lambda trained: curve_point(bench, complete_params(bench, trained)),
+                report=progress,
+            )
     finally:
         log.close()
         checkpoints.close()
@@ -302,8 +310,9 @@ def score(bench: Bench, params: Any, folder: Path) -> dict[str, float]:
     scores["causal_mass"] = causal_mass(bench.model, params, bench.tests["iid"].examples)
     if isinstance(bench.config.data, GeneratedData):
         scores["changed_answers"] = changed_by_intervention(bench, bench.config.data, params)
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
-    scores["seconds_per_step"] = median(line["seconds_per_step"] for line in lines)
+    if is_first():  # it wrote the file
+        lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
+        scores["seconds_per_step"] = median(line["seconds_per_step"] for line in lines)
     return scores
 
 

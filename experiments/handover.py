@@ -7,6 +7,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from cat_jax.config import Pretrained, PretrainedLora, Scratch
 from cat_jax.models import ModelConfig, save_adapter, save_pretrained
+from experiments.distributed import first_says
 
 MODEL, ADAPTER = "model", "adapter"
 
@@ -19,9 +20,11 @@ def hand_over(
     trained: Any,
 ) -> None:
     """Writes ``folder/model`` or, for adapters, ``folder/adapter``, if it is not there yet."""
+    target = folder / (ADAPTER if isinstance(source, PretrainedLora) else MODEL)
+    if first_says(target.exists()):
+        return
     if isinstance(source, PretrainedLora):
-        if not (folder / ADAPTER).exists():
-            save_adapter(folder / ADAPTER, config, trained, source.lora, base=source.name)
-    elif not (folder / MODEL).exists():
+        save_adapter(target, config, trained, source.lora, base=source.name)
+    else:
         like = AutoConfig.from_pretrained(source.name) if isinstance(source, Pretrained) else None
-        save_pretrained(folder / MODEL, config, trained, tokenizer, like=like)
+        save_pretrained(target, config, trained, tokenizer, like=like)

@@ -14,7 +14,8 @@ CONFIG_FILE = "config.json"
 def settings(config: Experiment) -> dict[str, Any]:
     """The fields that decide the numbers, as JSON values; other devices may resume a run."""
     fields = dataclasses.asdict(config)
-    del fields["resume"], fields["out"], fields["train"]["mesh"], fields["train"]["keep"]
+    del fields["resume"], fields["out"], fields["distributed"]
+    del fields["train"]["mesh"], fields["train"]["keep"]
     return json.loads(json.dumps(fields))
 
 
@@ -23,8 +24,13 @@ def check_folder(config: Experiment) -> Path:
 
     Raises:
         InputError: the folder holds another run, or there is nothing to resume, or what is there
-            was made with other settings.
+            was made with other settings, or the parent is no folder.
     """
+    if "://" in config.out:
+        raise InputError(
+            f"--out is {config.out}, but runs are written to folders: mount the bucket (gcsfuse) "
+            "and give its path"
+        )
     folder = Path(config.out) / config.name
     saved = folder / CONFIG_FILE
     if not config.resume:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cat_jax.config import Experiment
 from experiments.command_line import exit_status, parse_experiment
 from experiments.comparison import Bench, Outcome, make_bench, methods, run_method
+from experiments.distributed import agreement, check_shared, is_first, join_processes
 from experiments.figures import attention_figure, training_figure
 from experiments.report import (
     METHOD_TITLES,
@@ -19,14 +20,15 @@ from experiments.report import (
     summarize,
     terminal_table,
 )
-from experiments.run_folder import check_folder, create_folder, write_text
+from experiments.run_folder import CONFIG_FILE, check_folder, create_folder, write_text
 
 
 def main() -> None:
     """Runs the experiment that the command line describes."""
-    compare(
-        parse_experiment(sys.argv[1:], default="stg_tiny", description=__doc__ or ""), Console()
-    )
+    config = parse_experiment(sys.argv[1:], default="stg_tiny", description=__doc__ or "")
+    if config.distributed:
+        join_processes()
+    compare(config, Console(quiet=not is_first()))
 
 
 def compare(config: Experiment, console: Console) -> None:
@@ -38,7 +40,8 @@ def compare(config: Experiment, console: Console) -> None:
         Interrupted: a signal came; ``resume`` continues.
     """
     started = time.perf_counter()
-    folder = check_folder(config)
+    with agreement():
+        folder = check_folder(config)
     outcomes: list[Outcome] = []
     notes: list[str] = []
     benches: list[Bench] = []
@@ -48,10 +51,13 @@ def compare(config: Experiment, console: Console) -> None:
         console.print(note, markup=False, highlight=False)
 
     for seed in config.seeds:
-        bench = make_bench(config, seed, folder)
+        with agreement():
+            bench = make_bench(config, seed, folder)
+            chosen = methods(bench)
         benches.append(bench)
-        chosen = methods(bench)
-        create_folder(folder, config)
+        if is_first():
+            create_folder(folder, config)
+        check_shared(folder / CONFIG_FILE)
         if seed == config.seeds[0]:
             say(f"attention: {bench.attention.implementation} ({bench.attention.reason})")
             say(f"training rows: {chosen[0].rows}")
@@ -68,11 +74,14 @@ def compare(config: Experiment, console: Console) -> None:
 
                 outcomes.append(run_method(bench, method, show))
 
-    report = report_json(config, outcomes, time.perf_counter() - started)
     same_seed = [outcome for outcome in outcomes if outcome.seed == config.seeds[0]]
+    attention = attention_figure(benches[0], same_seed)
+    if not is_first():
+        return
+    report = report_json(config, outcomes, time.perf_counter() - started)
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
-    attention_figure(benches[0], same_seed).savefig(figures / "attention.png", dpi=150)
+    attention.savefig(figures / "attention.png", dpi=150)
     training_figure(folder, outcomes).savefig(figures / "training.png", dpi=150)
     write_text(folder / "report.md", report_page(config, report, notes))
     write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")

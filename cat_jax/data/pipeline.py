@@ -58,11 +58,21 @@ def stack_examples(examples: Sequence[Example]) -> Batch:
 
 
 def training_batches(
-    examples: Sequence[Example], *, batch_size: int, seed: int
+    examples: Sequence[Example],
+    *,
+    batch_size: int,
+    seed: int,
+    own_rows: np.ndarray | slice = slice(None),
 ) -> grain.DatasetIterator:
     """Endless batches; each epoch visits the rows in a new order and drops an incomplete batch.
 
     The iterator's ``get_state()`` is a small JSON value, ``set_state`` continues after it.
+
+    Args:
+        examples: all training rows, in every process.
+        batch_size: rows of a batch, of all processes together.
+        seed: of the order, which is the same however many processes there are.
+        own_rows: the rows of each batch that this process gives (``cat_jax.sharding.own_rows``).
 
     Raises:
         InputError: fewer examples than one batch holds.
@@ -75,4 +85,8 @@ def training_batches(
     rows = stack_examples(examples)
     indices = grain.MapDataset.range(len(examples)).seed(seed).shuffle()
     batches = indices.batch(batch_size, drop_remainder=True).repeat()
-    return iter(batches.map(lambda ids: jax.tree.map(lambda x: x[ids], rows)).to_iter_dataset())
+
+    def gather(ids: np.ndarray) -> Batch:
+        return jax.tree.map(lambda x: x[ids[own_rows]], rows)
+
+    return iter(batches.map(gather).to_iter_dataset())

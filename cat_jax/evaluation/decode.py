@@ -12,6 +12,7 @@ import numpy as np
 from cat_jax.errors import InputError
 from cat_jax.evaluation.sampling import GREEDY, Sampling, choose
 from cat_jax.models import CausalLM, KVCache, empty_cache
+from cat_jax.sharding import everywhere
 from cat_jax.types import Array, Int
 
 LENGTH_STEP = 32
@@ -182,7 +183,7 @@ def _decode(
 
     ids_BT = jnp.zeros((rows, max_new_tokens), jnp.int32)
     start = (jnp.int32(0), last_B, cache, ids_BT, jnp.zeros(rows, bool))
-    return jax.lax.while_loop(unfinished, extend, start)[3]
+    return everywhere(jax.lax.while_loop(unfinished, extend, start)[3], model.partition)
 
 
 def _forward(

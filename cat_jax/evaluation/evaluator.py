@@ -14,6 +14,7 @@ from cat_jax.data.pipeline import Batch, stack_examples
 from cat_jax.evaluation.decode import generate
 from cat_jax.losses import attention_guidance_loss
 from cat_jax.models import Aux, CausalLM
+from cat_jax.sharding import everywhere
 
 
 def answers(
@@ -88,4 +89,4 @@ def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> jax.Array:
     _, aux = cast("tuple[jax.Array, Aux]", outputs)
     assert aux.mass is not None  # bits were given
     _, metrics = attention_guidance_loss(aux.mass, batch.causal_count_BT, batch.visible_count_BT)
-    return metrics["causal_mass"]
+    return everywhere(metrics["causal_mass"], model.partition)

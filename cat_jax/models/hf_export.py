@@ -1,6 +1,6 @@
 """Writes configuration and parameters of ``CausalLM`` as a Hugging Face folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from cat_jax.models.hf_config import config_to_hf
 from cat_jax.models.hf_tensors import TensorRule, axis_sizes, shape_problems, tensor_rules
 from cat_jax.models.new_folder import new_folder
 from cat_jax.models.safetensors_folder import SHARD_BYTES, NewTensor, write_tensors
+from cat_jax.sharding import whole
 from cat_jax.types import Array
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def save_pretrained(
     """Write a Hugging Face folder that transformers and ``load_pretrained`` read.
 
     The folder appears when it is whole. The host holds one file of at most ``shard_bytes`` at a
-    time; parameters keep their dtypes.
+    time; parameters keep their dtypes. Where several processes hold the parameters, all call this
+    and the first writes.
 
     Args:
         folder: must not exist.
@@ -51,11 +53,20 @@ def save_pretrained(
     """
     hf_config = config_to_hf(config, like)
     hf_config.dtype = jnp.result_type(*jax.tree.leaves(params)).name
+    tensors = hf_tensors(config, params)
+    if jax.process_index():
+        return give_shards(tensors)
     with new_folder(Path(folder)) as writing:
         hf_config.save_pretrained(writing)
         if tokenizer is not None:
             tokenizer.save_pretrained(writing)
-        write_tensors(writing, hf_tensors(config, params), shard_bytes)
+        write_tensors(writing, tensors, shard_bytes)
+
+
+def give_shards(tensors: Iterable[NewTensor]) -> None:
+    """Take part in gathering each tensor, in the order in which the first process writes them."""
+    for tensor in tensors:
+        tensor.read()
 
 
 def hf_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[NewTensor]:
@@ -82,4 +93,4 @@ def hf_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[NewTensor
 
 
 def _lay_out(value: Array, rule: TensorRule, layer: int, sizes: Mapping[str, int]) -> np.ndarray:
-    return rule.to_hf(np.asarray(value[layer] if rule.is_layered else value), sizes)
+    return rule.to_hf(whole(value[layer] if rule.is_layered else value), sizes)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -22,6 +23,7 @@ from cat_jax.models.lora import (
 )
 from cat_jax.models.new_folder import new_folder
 from cat_jax.models.safetensors_folder import FLOAT_TYPES, StoredTensor, read_header
+from cat_jax.sharding import whole
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -47,6 +49,8 @@ def save_adapter(
 ) -> None:
     """Writes a folder that PEFT and ``load_adapter`` read.
 
+    Where several processes hold the adapters, all call this and the first writes.
+
     Args:
         folder: must not exist.
         config: of the model that the adapters are for.
@@ -61,10 +65,12 @@ def save_adapter(
     check_adapters(adapters, lora, sizes, config.num_layers)
     flat: dict[str, Any] = flatten_dict(adapters, sep="/")
     tensors = {
-        PREFIX + name: np.ascontiguousarray(rule.to_hf(np.asarray(flat[rule.path][n]), sizes))
+        PREFIX + name: np.ascontiguousarray(rule.to_hf(whole(flat[rule.path][n]), sizes))
         for rule in adapter_rules(lora)
         for n, name in enumerate(rule.hf_names(config.num_layers))
     }
+    if jax.process_index():
+        return
     fields = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -5,17 +5,22 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import jax
 from tensorboardX import SummaryWriter
 
 
 class MetricsLog:
     """Appends to ``metrics.jsonl`` and TensorBoard events in a run's folder.
 
-    Lines are ``{"kind": "train" | "eval", "step": ..., NAME: float, ...}``.
+    Lines are ``{"kind": "train" | "eval", "step": ..., NAME: float, ...}``. All processes have the
+    same values; the first writes them.
     """
 
     def __init__(self, folder: Path, resume_step: int):
         """Opens the log; lines after ``resume_step``, which a crash left behind, are dropped."""
+        self._writes = jax.process_index() == 0
+        if not self._writes:
+            return
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= resume_step]
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,6 +33,8 @@ class MetricsLog:
 
         A value that is NaN (the causal mass of rows without annotation) is left out.
         """
+        if not self._writes:
+            return
         values = {name: value for name, value in values.items() if not math.isnan(value)}
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
@@ -36,6 +43,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flushes and closes both files."""
+        if not self._writes:
+            return
         self._file.close()
         self._events.close()
 

@@ -36,7 +36,7 @@ def test_settings_are_json_and_hold_all_that_decides_numbers(config):
     assert saved["seeds"] == [0, 3]
     assert saved["train"]["steps"] == config.train.steps
     fields = {field.name for field in dataclasses.fields(Experiment)}
-    assert fields - saved.keys() == {"resume", "out"}
+    assert fields - saved.keys() == {"resume", "out", "distributed"}
 
 
 def test_the_folder_keeps_the_settings(resumable):
