@@ -17,11 +17,18 @@ def hand_over(
     config: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     trained: Any,
-) -> None:
-    """Writes ``folder/model`` or, for adapters, ``folder/adapter``, if it is not there yet."""
+) -> Path:
+    """Writes ``folder/model`` or, for adapters, ``folder/adapter``, if it is not there yet.
+
+    Returns:
+        Where it lies.
+    """
+    place = folder / (ADAPTER if isinstance(source, PretrainedLora) else MODEL)
+    if place.exists():
+        return place
     if isinstance(source, PretrainedLora):
-        if not (folder / ADAPTER).exists():
-            save_adapter(folder / ADAPTER, config, trained, source.lora, base=source.name)
-    elif not (folder / MODEL).exists():
+        save_adapter(place, config, trained, source.lora, base=source.name)
+    else:
         like = AutoConfig.from_pretrained(source.name) if isinstance(source, Pretrained) else None
-        save_pretrained(folder / MODEL, config, trained, tokenizer, like=like)
+        save_pretrained(place, config, trained, tokenizer, like=like)
+    return place

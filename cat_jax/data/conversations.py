@@ -161,5 +161,5 @@ def _parse_messages(values: list[Any], where: str) -> Iterator[Message]:
         unknown = value.keys() - {"role", "content", "important"}
         if unknown:  # such as tool calls: training as if they were not there is something else
             raise InputError(f"{place}: the field {min(unknown)!r} has no use here; remove it")
-        texts = [parse_text(value, name, place) for name in ("role", "content")]
-        yield Message(*texts, parse_annotations(value, place))
+        role, content = (parse_text(value, name, place) for name in ("role", "content"))
+        yield Message(role, content, parse_annotations(value, place))

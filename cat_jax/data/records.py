@@ -141,10 +141,10 @@ def parse_record(row: dict[str, Any], where: str) -> Record:
     Raises:
         InputError: a field is missing, or of another kind.
     """
-    texts = [parse_text(row, name, where) for name in ("input", "target")]
+    prompt, target = (parse_text(row, name, where) for name in ("input", "target"))
     important = parse_annotations(row, where)
     try:
-        return Record(*texts, important)
+        return Record(prompt, target, important)
     except InputError as error:
         raise InputError(f"{where}, field 'important': {error}") from error
 
