@@ -43,6 +43,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "annotate": ["openai>=2.0", "pydantic>=2.10"],
+        "wandb": ["wandb>=0.19"],
         "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
         "test": [
             "pytest>=9.0",

@@ -69,6 +69,32 @@ class JsonlData:
 
 
 @dataclass(frozen=True)
+class OwnData:
+    """Your own rows: prompts and answers, conversations, or texts (docs/finetuning.md).
+
+    Attributes:
+        train: JSONL file of the training rows.
+        validation: JSONL file of rows to measure the loss on.
+        validation_share: share of the training rows that is set aside for this instead.
+    """
+
+    train: str
+    validation: str | None = None
+    validation_share: float = 0.0
+
+    def __post_init__(self):
+        if not 0 <= self.validation_share < 1:
+            raise InputError(
+                f"data.validation_share is a share from 0 to below 1, got {self.validation_share}"
+            )
+        if self.validation is not None and self.validation_share:
+            raise InputError(
+                "data.validation names a file and data.validation_share asks for training rows; "
+                "give one of them"
+            )
+
+
+@dataclass(frozen=True)
 class Scratch:
     """A Llama with random weights and a tokenizer made from the training text.
 
@@ -207,6 +233,9 @@ class Training:
             better for names that end in ``loss`` or ``perplexity``); None takes the last ones.
         patience: evaluations without a better ``best`` that end the run; None never does.
         mesh: how the devices share the work.
+        deterministic: compute on GPUs without operations that give other bits each time, at some
+            cost; CPUs and TPUs have none.
+        wandb_project: send metrics to this project of Weights & Biases as well.
     """
 
     steps: int = 1_000
@@ -223,6 +252,8 @@ class Training:
     best: str | None = None
     patience: int | None = None
     mesh: MeshShape = field(default_factory=MeshShape)
+    deterministic: bool = False
+    wandb_project: str | None = None
 
     def __post_init__(self):
         sizes = ("steps", "batch_size", "accumulate", "loss_chunk", "max_length")
@@ -271,3 +302,32 @@ class Experiment:
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"seeds must be different numbers, at least one, got {self.seeds}")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """One training run on your own data.
+
+    Attributes:
+        name: of the output folder ``runs/NAME``.
+        data: what to train and validate on.
+        model: what to train.
+        guidance: the second objective; None trains on next tokens alone.
+        optimizer: its settings.
+        train: the loop.
+        seed: of the initialisation, the order of rows and the rows set aside.
+        distributed: this is one of several processes that train together; see docs/distributed.md.
+        resume: continue the run in the output folder from its last checkpoint.
+        out: parent of the output folder.
+    """
+
+    name: str
+    data: OwnData
+    model: Scratch | Pretrained | PretrainedLora
+    guidance: Guidance | None = None
+    optimizer: Optimizer = Optimizer()
+    train: Training = Training()
+    seed: int = 0
+    distributed: bool = False
+    resume: bool = False
+    out: str = "runs"

@@ -7,14 +7,17 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import tyro
+from rich.console import Console
 
 import configs
-from cat_jax.config import Experiment
+from cat_jax.config import Experiment, Finetune
 from cat_jax.errors import InputError
 from cat_jax.train.checkpoint import SaveFailed
+from cat_jax.train.determinism import make_deterministic
 from cat_jax.train.loop import Diverged, Interrupted
 from experiments.distributed import (
     LOST,
@@ -23,12 +26,24 @@ from experiments.distributed import (
     end_alone,
     first_line,
     is_first,
+    join_processes,
     lost_another,
 )
 
+Config = TypeVar("Config", Experiment, Finetune)
 
-def parse_experiment(arguments: Sequence[str], *, default: str, description: str) -> Experiment:
+
+def parse_config(
+    kind: type[Config], arguments: Sequence[str], *, program: str, default: str, description: str
+) -> Config:
     """Reads ``[CONFIG] [--section.field value ...]``; leaves with status 2 on an unknown field.
+
+    Args:
+        kind: of the configs that the program takes.
+        arguments: of the command line.
+        program: module that was called.
+        default: config that is meant where none is named.
+        description: of the program.
 
     Raises:
         InputError: no such config.
@@ -36,31 +51,49 @@ def parse_experiment(arguments: Sequence[str], *, default: str, description: str
     arguments = list(arguments)
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else default
     return tyro.cli(
-        tyro.conf.AvoidSubcommands[Experiment],
-        prog=f"python -m experiments.train_stg {name}",
-        description=f"{description}\nConfigs: {', '.join(config_names())}.",
+        tyro.conf.AvoidSubcommands[kind],
+        prog=f"python -m {program} {name}",
+        description=f"{description}\nConfigs: {', '.join(config_names(kind))}.",
         args=arguments,
-        default=load_config(name),
+        default=load_config(name, kind),
     )
 
 
-def config_names() -> list[str]:
-    """The modules of the package ``configs``."""
-    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+def config_names(kind: type[Experiment | Finetune]) -> list[str]:
+    """The modules of the package ``configs`` whose ``CONFIG`` is of this kind."""
+    names = (module.name for module in pkgutil.iter_modules(configs.__path__))
+    return sorted(name for name in names if isinstance(_config(name), kind))
 
 
-def load_config(name: str) -> Experiment:
+def load_config(name: str, kind: type[Config]) -> Config:
     """``CONFIG`` of the module ``configs.NAME``.
 
     Raises:
         InputError: no such config; suggests the nearest name.
     """
-    names = config_names()
+    names = config_names(kind)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise InputError(f"no config named {name!r}; {hint}")
+    return _config(name)
+
+
+def _config(name: str) -> Any:
     return importlib.import_module(f"configs.{name}").CONFIG
+
+
+def start_up(config: Experiment | Finetune) -> Console:
+    """What comes before the first use of a device; gives the console, silent but in the first.
+
+    Raises:
+        InputError: the processes cannot meet.
+    """
+    if config.train.deterministic:
+        make_deterministic()
+    if config.distributed:
+        join_processes()
+    return Console(quiet=not is_first())
 
 
 def exit_status(main: Callable[[], None]) -> int:

@@ -14,9 +14,10 @@ from cat_jax.analysis import answer_attention_figure, attention_maps, training_c
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.evaluation import answers
 from cat_jax.train.metrics import read_metrics
-from experiments.comparison import Bench, Outcome, align, method_folder
+from experiments.comparison import Bench, Outcome, method_folder
 from experiments.report import METHOD_TITLES
 from experiments.splits import spurious_spans
+from experiments.training_run import align
 
 
 def attention_figure(bench: Bench, outcomes: Sequence[Outcome]) -> Figure:
@@ -63,7 +64,7 @@ def marked_tokens(bench: Bench, record: Record, spans: Sequence[Span]) -> np.nda
     """Which tokens of the record the spans cover, bool [T]."""
     target = Span(record.target, len(record.input))
     marked = dataclasses.replace(record, important=(Annotation(target, tuple(spans)),))
-    (example,), _ = align([marked], bench.tokenizer, bench.config)
+    (example,), _ = align([marked], bench.tokenizer, bench.config.train)
     return np.asarray(example.k_bits.any(-1))
 
 

@@ -18,13 +18,18 @@ def hand_over(
     config: ModelConfig,
     tokenizer: PreTrainedTokenizerBase,
     trained: Any,
-) -> None:
-    """Writes ``folder/model`` or, for adapters, ``folder/adapter``, if it is not there yet."""
-    target = folder / (ADAPTER if isinstance(source, PretrainedLora) else MODEL)
-    if first_says(target.exists()):
-        return
+) -> Path:
+    """Writes ``folder/model`` or, for adapters, ``folder/adapter``, if it is not there yet.
+
+    Returns:
+        Where it lies.
+    """
+    place = folder / (ADAPTER if isinstance(source, PretrainedLora) else MODEL)
+    if first_says(place.exists()):
+        return place
     if isinstance(source, PretrainedLora):
-        save_adapter(target, config, trained, source.lora, base=source.name)
+        save_adapter(place, config, trained, source.lora, base=source.name)
     else:
         like = AutoConfig.from_pretrained(source.name) if isinstance(source, Pretrained) else None
-        save_pretrained(target, config, trained, tokenizer, like=like)
+        save_pretrained(place, config, trained, tokenizer, like=like)
+    return place

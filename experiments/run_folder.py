@@ -5,21 +5,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cat_jax.config import Experiment
+from cat_jax.config import Experiment, Finetune
 from cat_jax.errors import InputError
 
 CONFIG_FILE = "config.json"
 
 
-def settings(config: Experiment) -> dict[str, Any]:
+def settings(config: Experiment | Finetune) -> dict[str, Any]:
     """The fields that decide the numbers, as JSON values; other devices may resume a run."""
     fields = dataclasses.asdict(config)
     del fields["resume"], fields["out"], fields["distributed"]
-    del fields["train"]["mesh"], fields["train"]["keep"]
+    for name in ("mesh", "keep", "wandb_project"):
+        del fields["train"][name]
     return json.loads(json.dumps(fields))
 
 
-def check_folder(config: Experiment) -> Path:
+def check_folder(config: Experiment | Finetune) -> Path:
     """The folder to write to; writes nothing.
 
     Raises:
@@ -55,7 +56,7 @@ def check_folder(config: Experiment) -> Path:
     return folder
 
 
-def create_folder(folder: Path, config: Experiment) -> None:
+def create_folder(folder: Path, config: Experiment | Finetune) -> None:
     """Makes the folder and notes the settings in it."""
     write_text(folder / CONFIG_FILE, json.dumps(settings(config), indent=2) + "\n")
 

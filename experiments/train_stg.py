@@ -3,16 +3,15 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cat_jax.config import Experiment
-from experiments.command_line import exit_status, parse_experiment
+from experiments.command_line import exit_status, parse_config, start_up
 from experiments.comparison import Bench, Outcome, make_bench, methods, run_method
-from experiments.distributed import agreement, check_shared, is_first, join_processes
+from experiments.distributed import agreement, is_first
 from experiments.figures import attention_figure, training_figure
+from experiments.progress import progress_bar
 from experiments.report import (
     METHOD_TITLES,
     report_json,
@@ -20,15 +19,20 @@ from experiments.report import (
     summarize,
     terminal_table,
 )
-from experiments.run_folder import CONFIG_FILE, check_folder, create_folder, write_text
+from experiments.run_folder import check_folder, write_text
+from experiments.training_run import claim_folder
 
 
 def main() -> None:
     """Runs the experiment that the command line describes."""
-    config = parse_experiment(sys.argv[1:], default="stg_tiny", description=__doc__ or "")
-    if config.distributed:
-        join_processes()
-    compare(config, Console(quiet=not is_first()))
+    config = parse_config(
+        Experiment,
+        sys.argv[1:],
+        program="experiments.train_stg",
+        default="stg_tiny",
+        description=__doc__ or "",
+    )
+    compare(config, start_up(config))
 
 
 def compare(config: Experiment, console: Console) -> None:
@@ -55,23 +59,15 @@ def compare(config: Experiment, console: Console) -> None:
             bench = make_bench(config, seed, folder)
             chosen = methods(bench)
         benches.append(bench)
-        if is_first():
-            create_folder(folder, config)
-        check_shared(folder / CONFIG_FILE)
+        claim_folder(folder, config)
         if seed == config.seeds[0]:
             say(f"attention: {bench.attention.implementation} ({bench.attention.reason})")
             say(f"training rows: {chosen[0].rows}")
         for method in chosen:
             if method.guidance is not None and seed == config.seeds[0]:
                 say(f"annotations for {METHOD_TITLES[method.name]}: {method.coverage}")
-            with progress_bar(console) as bar:
-                task = bar.add_task(
-                    f"{METHOD_TITLES[method.name]}, seed {seed}", total=config.train.steps, loss="-"
-                )
-
-                def show(step: int, values: Mapping[str, float], bar=bar, task=task) -> None:
-                    bar.update(task, completed=step, loss=f"{values['loss']:.3f}")
-
+            title = f"{METHOD_TITLES[method.name]}, seed {seed}"
+            with progress_bar(console, title, config.train.steps) as show:
                 outcomes.append(run_method(bench, method, show))
 
     same_seed = [outcome for outcome in outcomes if outcome.seed == config.seeds[0]]
@@ -87,18 +83,6 @@ def compare(config: Experiment, console: Console) -> None:
     write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
     console.print(terminal_table(summarize(outcomes)))
     console.print(f"report: {folder / 'report.md'}", markup=False, highlight=False)
-
-
-def progress_bar(console: Console) -> Progress:
-    """One line: what runs, how far it is, its loss, and the time it still needs."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Source: CAT (Han et al., EMNLP 2025). The rows that *predict* an effect's tokens
 tokens of its causes: an effect at tokens p..p+n-1 marks the rows p-1..p+n-2.
 """
 
-import functools
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -15,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cat_jax.data.bitset import Rectangle, encode_rectangles, mask_counts
-from cat_jax.data.records import Record, Span
+from cat_jax.data.conversations import Row
+from cat_jax.data.passages import Passage, passage
+from cat_jax.data.records import Record
 from cat_jax.data.reference_match import reference_rectangles
 from cat_jax.errors import InputError
 
@@ -91,7 +91,7 @@ class TokenRow:
 
 
 def align_records(
-    records: Sequence[Record],
+    records: Sequence[Row],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
@@ -134,52 +134,22 @@ def align_records(
     end_id = _end_id(tokenizer, match)
     examples: list[Example] = []
     asked = found = without_mask = 0
-    for record, row in _token_rows(records, tokenizer, end_id):
+    for record, text, row in _token_rows(records, tokenizer, end_id):
         if len(row.ids) > max_length:
             continue
         if match == "offsets":
-            rectangles, hits = _offset_rectangles(record, row)
-        else:
+            rectangles, hits = _offset_rectangles(text, row)
+        elif isinstance(record, Record):
             rectangles, hits = reference_rectangles(record, row.ids, tokenizer)
-        example = _example(record, row, rectangles)
+        else:
+            raise InputError(f"{record.where}: reference matching knows no conversations")
+        example = _example(text, row, rectangles)
         examples.append(example)
         asked += sum(1 + len(note.causes) for note in record.important)
         found += hits
         without_mask += not example.causal_count.any()
     too_long = len(records) - len(examples)
     return examples, Coverage(asked, found, len(examples), without_mask, too_long)
-
-
-def find_span(text: str, span: Span) -> list[int]:
-    """At which characters the words of a span stand; its own ``start`` where it has one.
-
-    Without ``start``: whole words only, and whole numbers ("5" is not in "15", "5.2", "1,500",
-    ".5" or "-5", but in "16-5" and "5%"), without the spaces around the span; in the case as
-    written, else, if that is nowhere, in any case. Words of scripts without spaces between words
-    need a ``start``.
-    """
-    if span.start is not None:
-        return [span.start]
-    words = span.text.strip()
-    if not words:
-        return []
-    exact = _pattern(words, False).finditer(text) if words in text else ()
-    return [m.start() for m in exact] or [m.start() for m in _pattern(words, True).finditer(text)]
-
-
-@functools.lru_cache(maxsize=4096)
-def _pattern(words: str, any_case: bool) -> re.Pattern[str]:
-    left = right = ""
-    if re.match(r"\w", words[0]):
-        left = r"(?<!\w)"
-    if words[0].isdigit():  # part of a number: .5  1,500  and -5, unless something stands before
-        left = r"(?<![\w.])(?<!\d,)(?<!(?<![\w)])[-−])"
-    if re.match(r"\w", words[-1]):
-        right = r"(?!\w)"
-    if words[-1].isdigit():
-        right = r"(?!\w|[.,]\d)"
-    # A lookahead takes no text, so places may overlap.
-    return re.compile(f"{left}(?={re.escape(words)}{right})", re.IGNORECASE if any_case else 0)
 
 
 def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
@@ -197,63 +167,75 @@ def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
 
 
 def _token_rows(
-    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", end_id: int
-) -> Iterator[tuple[Record, TokenRow]]:
-    """Tokenises records, in chunks; every row ends with the end token, once."""
+    records: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", end_id: int
+) -> Iterator[tuple[Row, Passage, TokenRow]]:
+    """Tokenises rows, in chunks; a record's ends with the end token, once."""
     for first in range(0, len(records), CHUNK):
         chunk = records[first : first + CHUNK]
-        texts = [record.text for record in chunk]
-        encoded = tokenizer(
-            texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False
-        )
-        rows = zip(chunk, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        for record, ids, offsets in rows:
+        passages = [passage(record, tokenizer) for record in chunk]
+        rows: dict[int, TokenRow] = {}
+        for complete in (False, True):
+            numbers = [n for n, text in enumerate(passages) if text.complete == complete]
+            texts = [passages[n].text for n in numbers]
+            rows |= zip(numbers, _tokenize(texts, tokenizer, complete, end_id), strict=True)
+        yield from ((record, passages[n], rows[n]) for n, record in enumerate(chunk))
+
+
+def _tokenize(
+    texts: list[str], tokenizer: "PreTrainedTokenizerBase", complete: bool, end_id: int
+) -> Iterator[TokenRow]:
+    """Rows of tokens; special ones are added unless the texts are complete."""
+    if not texts:
+        return
+    encoded = tokenizer(
+        texts,
+        add_special_tokens=not complete,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for text, ids, offsets in rows:
+        if not complete:
             if ids[-1:] == [end_id]:  # the tokenizer's own
                 ids, offsets = ids[:-1], offsets[:-1]
-            length = len(record.text)
-            starts, ends = zip(*offsets, (length, length), strict=True)
-            yield record, TokenRow([*ids, end_id], list(starts), list(ends))
+            ids, offsets = [*ids, end_id], [*offsets, (len(text), len(text))]
+        starts, ends = zip(*offsets, strict=True)
+        yield TokenRow(ids, list(starts), list(ends))
 
 
-def _example(record: Record, row: TokenRow, rectangles: list[Rectangle]) -> Example:
+def _example(text: Passage, row: TokenRow, rectangles: list[Rectangle]) -> Example:
     q_bits, k_bits = encode_rectangles(rectangles, len(row.ids))
-    target_mask = np.asarray(row.ends) > len(record.input)
-    target_mask[-1] = True
+    starts, ends = np.asarray(row.starts), np.asarray(row.ends)
+    target_mask = np.zeros(len(row.ids), bool)
+    for target in text.targets:
+        target_mask |= (ends > target.start) & (starts < target.stop)
+    if not text.complete:
+        target_mask[-1] = True
     counts = mask_counts(q_bits, k_bits)
     return Example(np.asarray(row.ids, np.int32), target_mask, q_bits, k_bits, *counts)
 
 
-def _offset_rectangles(record: Record, row: TokenRow) -> tuple[list[Rectangle], int]:
+def _offset_rectangles(text: Passage, row: TokenRow) -> tuple[list[Rectangle], int]:
     """Gives rows and columns of each effect, and how many spans were found."""
-    text = record.text
     rectangles, found = [], 0
-    for note in record.important:
-        effect = _places(text, note.effect, row, only_answer=True)
-        causes = [_places(text, cause, row) for cause in note.causes]
+    for note in text.notes:
+        effect = _tokens(row, note.effect)
+        causes = [_tokens(row, cause) for cause in note.causes]
         found += bool(effect) + sum(map(bool, causes))
-        rows = [p - 1 for p in chain(*effect) if p > 0]  # nothing predicts the first token
-        rectangles.append((rows, list(chain(*chain(*causes)))))
+        rows = [p - 1 for p in effect if p > 0]  # nothing predicts the first token
+        rectangles.append((rows, list(chain(*causes))))
     return rectangles, found
 
 
-def _places(text: str, span: Span, row: TokenRow, only_answer: bool = False) -> list[range]:
-    """Gives the tokens of each place where the span stands."""
-    starts = find_span(text, span)
-    words = span.text if span.start is not None else span.text.strip()
-    if only_answer and starts and starts[-1] + len(words) >= len(text.rstrip()):
-        starts = starts[-1:]
-    lead = len(words) - len(words.lstrip())
-    size = len(words.strip())
-    if not size:
-        return []
-    places = (_tokens(row, start + lead, start + lead + size) for start in starts)
-    return [place for place in places if place]
-
-
-def _tokens(row: TokenRow, start: int, stop: int) -> range:
-    """Gives the tokens that share a character with text[start:stop], which no space bounds.
+def _tokens(row: TokenRow, places: Sequence[range]) -> list[int]:
+    """Gives the tokens that share a character with one of the places, which no space bounds.
 
     Spaces that a tokenizer merges into the next token need no care: the first and the last
     character are none.
     """
-    return range(bisect_right(row.ends, start), bisect_left(row.starts, stop))
+    tokens = (
+        range(bisect_right(row.ends, place.start), bisect_left(row.starts, place.stop))
+        for place in places
+    )
+    return list(chain(*tokens))

@@ -26,11 +26,14 @@ class Span:
 
     Attributes:
         text: the words.
-        start: character offset into ``Record.text``; None means "find them".
+        start: character offset into ``Record.text``, or into the content of a message; None means
+            "find them".
+        message: of a cause in a conversation, the message that it stands in, counted from 0.
     """
 
     text: str
     start: int | None = None
+    message: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,27 @@ class Record:
     important: tuple[Annotation, ...] = field(default=())
 
     def __post_init__(self):
-        text = self.text
         for note in self.important:
             for span in (note.effect, *note.causes):
-                start = span.start
-                if start is not None and (start < 0 or not text.startswith(span.text, start)):
+                if span.message is not None:
                     raise InputError(
-                        f"the words {span.text!r} do not stand at character {start} of "
-                        "input + target; correct 'start', or leave it out to search for them"
+                        f"the cause {span.text!r} names a message, but this is no conversation"
                     )
+                check_span(span, self.text, "input + target")
 
     @property
     def text(self) -> str:
         """The prompt followed by the answer."""
         return self.input + self.target
+
+
+def check_span(span: Span, text: str, name: str) -> None:
+    """Raises InputError if the words of a span do not stand at its ``start`` in ``text``."""
+    if span.start is not None and (span.start < 0 or not text.startswith(span.text, span.start)):
+        raise InputError(
+            f"the words {span.text!r} do not stand at character {span.start} of {name}; correct "
+            "'start', or leave it out to search for them"
+        )
 
 
 class _Number(str):
@@ -82,17 +92,29 @@ def read_jsonl(path: str | Path) -> list[Record]:
 
     Raises:
         InputError: a missing or unreadable file, a line that is no JSON object, a missing field,
-            or a field of another kind; the message names file, line and field.
+            a field that stands twice, or one of another kind; the message names file, line and
+            field.
+    """
+    return [parse_record(row, where) for where, row in read_lines(path)]
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The JSON objects of a file's lines that are not blank, each with its place for messages.
+
+    Raises:
+        InputError: as ``read_jsonl``, but for what the fields hold.
     """
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors on Windows mark a file's beginning
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from error
-    lines = enumerate(text.split("\n"), 1)
-    return [_parse_line(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, _parse_line(line, where)
 
 
 def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
@@ -113,23 +135,57 @@ def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _parse_line(line: str, where: str) -> Record:
+def parse_record(row: dict[str, Any], where: str) -> Record:
+    """A line with ``input`` and ``target``.
+
+    Raises:
+        InputError: a field is missing, or of another kind.
+    """
+    prompt, target = (parse_text(row, name, where) for name in ("input", "target"))
+    important = parse_annotations(row, where)
     try:
-        row = json.loads(line, parse_int=_Number, parse_float=_Number)
+        return Record(prompt, target, important)
+    except InputError as error:
+        raise InputError(f"{where}, field 'important': {error}") from error
+
+
+def parse_text(row: dict[str, Any], name: str, where: str) -> str:
+    """A field that holds text, or a number as the file spells it.
+
+    Raises:
+        InputError: it is missing, or holds something else.
+    """
+    if name not in row:
+        raise InputError(f"{where}: the field {name!r} is missing; add it")
+    if not isinstance(row[name], str):
+        raise InputError(f"{where}: the field {name!r} must be text or a number")
+    return str(row[name])
+
+
+def parse_annotations(row: dict[str, Any], where: str) -> tuple[Annotation, ...]:
+    """The field ``important``; without it, nothing is annotated.
+
+    Raises:
+        InputError: it has another form.
+    """
+    return tuple(_annotations(row.get("important"), f"{where}, field 'important'"))
+
+
+def _parse_line(line: str, where: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{where}: the field {twice[0]!r} stands twice; remove one")
+        return dict(pairs)
+
+    try:
+        row = json.loads(line, parse_int=_Number, parse_float=_Number, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON ({error}); write one object a line") from error
     if not isinstance(row, dict):
         raise InputError(f"{where}: expected one JSON object with 'input' and 'target'")
-    for name in ("input", "target"):
-        if name not in row:
-            raise InputError(f"{where}: the field {name!r} is missing; add it")
-        if not isinstance(row[name], str):
-            raise InputError(f"{where}: the field {name!r} must be text or a number")
-    important = tuple(_annotations(row.get("important"), f"{where}, field 'important'"))
-    try:
-        return Record(str(row["input"]), str(row["target"]), important)
-    except InputError as error:
-        raise InputError(f"{where}, field 'important': {error}") from error
+    return row
 
 
 def _annotations(value: Any, where: str) -> Iterator[Annotation]:
@@ -160,13 +216,17 @@ def _causes(value: Any, where: str) -> Iterator[Span]:
 def _span(value: Any, where: str) -> Span:
     if isinstance(value, str):
         return Span(str(value))
-    match value:
-        case {"text": str(text), "start": _Number() as start, **rest} if not rest:
-            if start.isdigit():
-                return Span(str(text), int(start))
+    if isinstance(value, dict) and {"text"} < value.keys() <= {"text", "start", "message"}:
+        text, start, message = (value.get(name) for name in ("text", "start", "message"))
+        if isinstance(text, str) and _is_count(start) and _is_count(message):
+            return Span(str(text), *(None if n is None else int(n) for n in (start, message)))
     raise InputError(
         f'{where}: a span must be text or {{"text": "8", "start": 93}}, not {json.dumps(value)}'
     )
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, _Number) and value.isdigit())
 
 
 def _row(record: Record) -> dict[str, Any]:

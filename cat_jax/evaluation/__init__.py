@@ -4,6 +4,7 @@ from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.decode import generate, warm_up
 from cat_jax.evaluation.evaluator import answers, causal_mass, changed_answers, exact_match
 from cat_jax.evaluation.sampling import GREEDY, Sampling
+from cat_jax.evaluation.validation import make_validation
 
 __all__ = [
     "GREEDY",
@@ -14,5 +15,6 @@ __all__ = [
     "chat_prompt",
     "exact_match",
     "generate",
+    "make_validation",
     "warm_up",
 ]

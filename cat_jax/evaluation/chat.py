@@ -1,10 +1,10 @@
 """Conversations as prompts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from cat_jax.data.chat import apply_template
 from cat_jax.errors import InputError
 
 
@@ -21,21 +21,7 @@ def chat_prompt(
         InputError: no chat template, no messages, a message without role or content, or one that
             the template refuses.
     """
-    # Imported here because only chat templates need it.
-    from jinja2 import TemplateError
-
-    if not tokenizer.chat_template:
-        raise InputError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no chat template, as base models have "
-            "none: give plain text, or use the instruction-tuned model"
-        )
     # A template may skip what it does not know, and the message would be lost.
     if not messages or any(not {"role", "content"} <= set(message) for message in messages):
         raise InputError("a conversation needs messages, each with a role and content")
-    try:
-        ids: Any = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
-        )
-    except TemplateError as error:
-        raise InputError(f"the chat template refuses the messages: {error}") from error
-    return ids
+    return apply_template(tokenizer, messages, add_generation_prompt=True)

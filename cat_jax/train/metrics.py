@@ -1,9 +1,10 @@
-"""Numbers on their way out: one JSON line and one TensorBoard event each."""
+"""Numbers on their way out: a JSON line, TensorBoard, and on request Weights & Biases."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter
@@ -16,8 +17,11 @@ class MetricsLog:
     same values; the first writes them.
     """
 
-    def __init__(self, folder: Path, resume_step: int):
-        """Opens the log; lines after ``resume_step``, which a crash left behind, are dropped."""
+    def __init__(self, folder: Path, resume_step: int, tracker: Any = None):
+        """Opens the log; lines after ``resume_step``, which a crash left behind, are dropped.
+
+        A ``tracker`` (from ``open_tracker``) gets the values too.
+        """
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
@@ -27,6 +31,7 @@ class MetricsLog:
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+        self._tracker = tracker
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Appends the values of one step, visible to readers at once.
@@ -36,17 +41,24 @@ class MetricsLog:
         if not self._writes:
             return
         values = {name: value for name, value in values.items() if not math.isnan(value)}
+        if not values:
+            return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
+        if self._tracker is not None:
+            named = {f"{kind}/{name}": value for name, value in values.items()}
+            self._tracker.log(named, step=step)
 
     def close(self) -> None:
-        """Flushes and closes both files."""
+        """Flushes and closes all."""
         if not self._writes:
             return
         self._file.close()
         self._events.close()
+        if self._tracker is not None:
+            self._tracker.finish()
 
 
 def read_metrics(path: Path) -> Iterator[dict]:

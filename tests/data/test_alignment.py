@@ -12,8 +12,9 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from cat_jax.data.alignment import Coverage, align_records, find_span
+from cat_jax.data.alignment import Coverage, align_records
 from cat_jax.data.bitset import decode
+from cat_jax.data.passages import find_span
 from cat_jax.data.records import Annotation, Record, Span, read_jsonl
 from cat_jax.data.reference_match import reference_rectangles
 from cat_jax.data.stg import stg_records

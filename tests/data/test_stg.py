@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
 from cat_jax.data import stg
-from cat_jax.data.alignment import find_span
+from cat_jax.data.passages import find_span
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
 

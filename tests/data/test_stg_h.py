@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp, norm
 
 from cat_jax.data import stg, stg_h
-from cat_jax.data.alignment import find_span
+from cat_jax.data.passages import find_span
 from cat_jax.data.records import Span
 from cat_jax.errors import InputError
 

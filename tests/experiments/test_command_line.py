@@ -4,46 +4,87 @@ from pathlib import Path
 import pytest
 
 import configs
-from cat_jax.config import Experiment, GeneratedData, JsonlData
+from cat_jax.config import Experiment, Finetune, GeneratedData, JsonlData, OwnData
 from cat_jax.errors import InputError
 from cat_jax.train.loop import Diverged, Interrupted
-from experiments.command_line import config_names, exit_status, load_config, parse_experiment
+from experiments.command_line import config_names, exit_status, load_config, parse_config
 
-NEEDED = {"own_data": ("--data.train", "--data.iid", "--data.ood", "--model.name")}
+NEEDED = {
+    "own_data": ("--data.train", "--data.iid", "--data.ood", "--model.name"),
+    **{
+        f"{method}{form}": ("--data.train", "--model.name")
+        for method in ("sft", "cat")
+        for form in ("", "_lora")
+    },
+}
+DEFAULTS = {Experiment: "stg_tiny", Finetune: "sft"}
 
 
-def parse(*arguments):
-    return parse_experiment(arguments, default="stg_tiny", description="Trains.")
+def parse(*arguments, kind=Experiment):
+    return parse_config(
+        kind, arguments, program="experiments.x", default=DEFAULTS[kind], description="Trains."
+    )
 
 
-def refused(capsys, *arguments):
+def refused(capsys, *arguments, kind=Experiment):
     """What the command line says to arguments that it leaves with status 2 on."""
     with pytest.raises(SystemExit) as caught:
-        parse(*arguments)
+        parse(*arguments, kind=kind)
     assert caught.value.code == 2
     said = capsys.readouterr()
     assert said.out == ""
     return " ".join(said.err.replace("│", " ").split())
 
 
+EVERY = [(kind, name) for kind in DEFAULTS for name in config_names(kind)]
+
+
 def test_every_config_has_a_name():
     files = Path(next(iter(configs.__path__))).glob("*.py")
-    assert config_names() == sorted(file.stem for file in files if file.stem != "__init__")
-    assert {"stg_tiny", "own_data"} <= set(config_names())
+    names = sorted(file.stem for file in files if file.stem != "__init__")
+    assert sorted(name for _, name in EVERY) == names
+    assert {(Experiment, "stg_tiny"), (Experiment, "own_data"), (Finetune, "cat")} <= set(EVERY)
 
 
-@pytest.mark.parametrize("name", config_names())
-def test_every_config_is_ready_or_names_what_it_needs(name, capsys):
+@pytest.mark.parametrize(("kind", "name"), EVERY)
+def test_every_config_is_ready_or_names_what_it_needs(kind, name, capsys):
     options = NEEDED.get(name, ())
     if options:
-        said = refused(capsys, name)
+        said = refused(capsys, name, kind=kind)
         assert all(f"{option} STR" in said for option in options)
     given = [word for option in options for word in (option, f"my {option}")]
-    config = parse(name, *given)
-    assert isinstance(config, Experiment)
+    config = parse(name, *given, kind=kind)
+    assert isinstance(config, kind)
     assert config.name == name
     if not options:
-        assert config == load_config(name)
+        assert config == load_config(name, kind)
+
+
+def test_a_config_of_one_program_is_none_of_the_other():
+    with pytest.raises(
+        InputError, match="no config named 'stg_tiny'; there are cat, cat_lora, sft"
+    ):
+        parse("stg_tiny", kind=Finetune)
+
+
+def test_guidance_of_a_fine_tuning():
+    needed = ("--data.train", "a.jsonl", "--model.name", "folder")
+    assert parse(*needed, kind=Finetune).guidance is None
+    config = parse("cat_lora", *needed, "--guidance.weight", "2", "--seed", "3", kind=Finetune)
+    assert (config.guidance.weight, config.guidance.form, config.seed) == (2.0, "mass_nll", 3)
+    assert config.data == OwnData("a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.validation-share", "1"], "data.validation_share is a share from 0 to below 1"),
+        (["--data.validation", "b", "--data.validation-share", "0.1"], "give one of them"),
+    ],
+)
+def test_bad_values_of_a_fine_tuning(capsys, arguments, message):
+    needed = ("--data.train", "a.jsonl", "--model.name", "folder")
+    assert message in refused(capsys, *needed, *arguments, kind=Finetune)
 
 
 def test_own_files_reach_the_config():
@@ -55,14 +96,14 @@ def test_own_files_reach_the_config():
 
 
 def test_without_a_name_the_default_is_meant():
-    assert parse() == load_config("stg_tiny")
+    assert parse() == load_config("stg_tiny", Experiment)
     assert parse("--seeds", "4", "5").seeds == (4, 5)
 
 
 def test_fields_are_replaced_and_the_others_stay():
     config = parse("stg_tiny", "--train.steps", "7", "--guidance.layers", "0", "1", "--resume")
     assert (config.train.steps, config.guidance.layers, config.resume) == (7, (0, 1), True)
-    default = load_config("stg_tiny")
+    default = load_config("stg_tiny", Experiment)
     assert config.train.batch_size == default.train.batch_size
     assert config.guidance.weight == default.guidance.weight != 1.0
     assert isinstance(config.data, GeneratedData)
@@ -110,7 +151,7 @@ def test_help_names_every_config(capsys):
     assert caught.value.code == 0
     said = capsys.readouterr().out
     assert "Trains." in said
-    assert all(name in said for name in config_names())
+    assert all(name in said for name in config_names(Experiment))
 
 
 def raising(error):

@@ -1,0 +1,79 @@
+"""The losses of rows that are not trained on."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import itemgetter
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cat_jax.config import Guidance
+from cat_jax.data.alignment import Example
+from cat_jax.data.pipeline import Batch, stack_examples
+from cat_jax.losses import guided_rows
+from cat_jax.models import CausalLM
+from cat_jax.sharding import HEADS, ROWS, replicated, split_rows
+from cat_jax.train.objective import Terms, combined_loss, metrics_of
+from pallas_kernels import Partition
+
+
+def make_validation(
+    model: CausalLM,
+    examples: Sequence[Example],
+    mesh: Mesh,
+    guidance: Guidance | None,
+    *,
+    batch_size: int,
+    loss_chunk: int,
+) -> Callable[[Any], dict[str, float]]:
+    """A function from parameters to the values of all rows together.
+
+    Sums and counts are added up over batches before they are divided, so that each token weighs
+    the same and the size of the batches does not matter.
+
+    Args:
+        model: what to compute.
+        examples: the rows, at least one.
+        mesh: on which the rows of a batch are split.
+        guidance: the second objective of the training, whose loss is reported too; None reports
+            the causal mass alone. Rows without annotation have neither.
+        batch_size: rows computed at once; must divide among the devices.
+        loss_chunk: positions of every row whose logits are in memory at a time.
+
+    Returns:
+        ``next_token_loss``, ``token_accuracy``, ``perplexity``, and for annotated rows
+        ``causal_mass`` and with guidance ``guidance_loss``.
+    """
+    rows = stack_examples(examples)
+    # Empty rows complete the last batch: one shape, one compilation, and they do not count.
+    missing = -len(examples) % batch_size
+    rows = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), rows)
+    annotated = bool(guided_rows(rows.causal_count_BT, rows.visible_count_BT).any())
+    measured = (guidance or Guidance()) if annotated else None
+    model = model.clone(partition=Partition(mesh, rows=ROWS, heads=HEADS))
+
+    @jax.jit(out_shardings=replicated(mesh))
+    def terms(params: Any, batch: Batch) -> Terms:
+        return combined_loss(model, params, batch, measured, 0.0, loss_chunk=loss_chunk)[1]
+
+    def terms_of_batch(params: Any, start: int) -> Terms:
+        batch = jax.tree.map(itemgetter(slice(start, start + batch_size)), rows)
+        parts = jax.device_get(terms(params, jax.device_put(batch, split_rows(mesh))))
+        return jax.tree.map(np.float64, parts)
+
+    names = ["next_token_loss", "token_accuracy"]
+    if annotated:
+        names += ["causal_mass"] if guidance is None else ["causal_mass", "guidance_loss"]
+
+    def validate(params: Any) -> dict[str, float]:
+        starts = range(0, len(rows.tokens_BT), batch_size)
+        parts = (terms_of_batch(params, start) for start in starts)
+        total = reduce(lambda a, b: jax.tree.map(np.add, a, b), parts)
+        values = metrics_of(total, 0.0)
+        chosen = {name: float(values[name]) for name in names}
+        return chosen | {"perplexity": math.exp(min(chosen["next_token_loss"], 700.0))}
+
+    return validate

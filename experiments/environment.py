@@ -1,0 +1,73 @@
+"""What a run ran with: versions, devices, and the commit of the code."""
+
+import json
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cat_jax import __version__
+from experiments.run_folder import write_text
+
+ENVIRONMENT_FILE = "environment.json"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and git commit (None where the code is no checkout), as JSON values."""
+    devices = jax.devices()
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "cat_jax": __version__,
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "devices": {
+            "platform": devices[0].platform,
+            "kind": devices[0].device_kind,
+            "count": len(devices),
+            "processes": jax.process_count(),
+        },
+        "git": git_state(ROOT),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of a checkout, and whether files differ from it; None if it is none."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    if commit is None or changes is None:
+        return None
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def note_environment(folder: Path) -> None:
+    """Adds the environment to a run's folder: a list, as a run may be continued in another."""
+    file = folder / ENVIRONMENT_FILE
+    noted = json.loads(file.read_text()) if file.exists() else []
+    now = environment()
+    if noted[-1:] != [now]:
+        write_text(file, json.dumps([*noted, now], indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    if not (folder / ".git").exists():  # an installed copy may lie inside another checkout
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
