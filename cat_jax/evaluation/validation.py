@@ -15,7 +15,7 @@ from cat_jax.data.alignment import Example
 from cat_jax.data.pipeline import Batch, stack_examples
 from cat_jax.losses import guided_rows
 from cat_jax.models import CausalLM
-from cat_jax.sharding import HEADS, ROWS, replicated, split_rows
+from cat_jax.sharding import HEADS, ROWS, own_rows, put_rows, replicated
 from cat_jax.train.objective import Terms, combined_loss, metrics_of
 from pallas_kernels import Partition
 
@@ -59,10 +59,11 @@ def make_validation(
     def terms(params: Any, batch: Batch) -> Terms:
         return combined_loss(model, params, batch, measured, 0.0, loss_chunk=loss_chunk)[1]
 
+    own = own_rows(mesh, batch_size)
+
     def terms_of_batch(params: Any, start: int) -> Terms:
-        batch = jax.tree.map(itemgetter(slice(start, start + batch_size)), rows)
-        parts = jax.device_get(terms(params, jax.device_put(batch, split_rows(mesh))))
-        return jax.tree.map(np.float64, parts)
+        batch = jax.tree.map(itemgetter(start + own), rows)
+        return jax.tree.map(np.float64, jax.device_get(terms(params, put_rows(batch, mesh))))
 
     names = ["next_token_loss", "token_accuracy"]
     if annotated:
