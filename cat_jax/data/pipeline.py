@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain
-import jax
 import numpy as np
 
 from cat_jax.data.alignment import Example
@@ -39,10 +38,19 @@ class Batch(NamedTuple):
     positions_BT: Any = None
 
 
-def stack_examples(examples: Sequence[Example]) -> Batch:
-    """All examples as one batch of numpy arrays, as long as the longest of them."""
+READING = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+"""Batches are made while the device computes; a few of them are enough, and fit in memory."""
+
+
+def common_shape(examples: Sequence[Example]) -> tuple[int, int]:
+    """T and W that hold all of the examples."""
     length = max(len(example.tokens) for example in examples)
-    words = max(example.q_bits.shape[1] for example in examples)
+    return length, max(example.q_bits.shape[1] for example in examples)
+
+
+def stack_examples(examples: Sequence[Example], shape: tuple[int, int] | None = None) -> Batch:
+    """All examples as one batch of numpy arrays, of their ``common_shape`` or a larger one."""
+    length, words = common_shape(examples) if shape is None else shape
 
     def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
         trailing = (words,) if arrays[0].ndim == 2 else ()
@@ -82,11 +90,11 @@ def training_batches(
             f"{len(examples)} training rows do not fill one batch of {batch_size}; "
             "add rows or lower train.batch_size"
         )
-    rows = stack_examples(examples)
+    shape = common_shape(examples)
     indices = grain.MapDataset.range(len(examples)).seed(seed).shuffle()
     batches = indices.batch(batch_size, drop_remainder=True).repeat()
 
     def gather(ids: np.ndarray) -> Batch:
-        return jax.tree.map(lambda x: x[ids[own_rows]], rows)
+        return stack_examples([examples[n] for n in ids[own_rows]], shape)
 
-    return iter(batches.map(gather).to_iter_dataset())
+    return iter(batches.map(gather).to_iter_dataset(READING))
