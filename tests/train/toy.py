@@ -42,8 +42,8 @@ def toy_step(state, batch):
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
-def new_state(scale=1.0):
-    params = {"w": scale * jax.random.normal(jax.random.key(1), (50, 40))}
+def new_state():
+    params = {"w": jax.random.normal(jax.random.key(1), (50, 40))}
     return TrainState(jnp.int32(0), params, OPTIMIZER.init(params))
 
 
@@ -52,20 +52,24 @@ def flat(params):
 
 
 class Toy:
-    """A run in ``folder``; calling it trains until the end or an exception."""
+    """A run in ``folder``; calling it trains until the end or an exception.
 
-    def __init__(self, folder, config=CONFIG, evaluate=flat):
-        self.folder, self.config, self.evaluate = folder, config, evaluate
+    ``place`` puts the first state on devices; ``log_folder`` is for a process that has its own.
+    """
+
+    def __init__(self, folder, config=CONFIG, evaluate=flat, place=lambda x: x, log_folder=None):
+        self.folder, self.config, self.evaluate, self.place = folder, config, evaluate, place
+        self.log_folder = log_folder or folder
         self.steps, self.evaluated, self.start = [], [], None
 
     def __call__(self, on_step=lambda step: None, on_save=lambda step: None):
         batches = training_batches(make_rows(), batch_size=4, seed=3)
         checkpoints = Checkpoints(self.folder / "checkpoints", {"a": 1}, keep=self.config.keep)
-        state = new_state()
+        state = self.place(new_state())
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state, batches)
         self.checkpoints, self.start = checkpoints, int(state.step)
-        log = MetricsLog(self.folder, resume_step=self.start)
+        log = MetricsLog(self.log_folder, resume_step=self.start)
         save = checkpoints.save
 
         def noted_save(state, batches):
@@ -100,7 +104,7 @@ class Toy:
 
     def lines(self):
         """The log without times."""
-        lines = list(read_metrics(self.folder / "metrics.jsonl"))
+        lines = list(read_metrics(self.log_folder / "metrics.jsonl"))
         return [{k: v for k, v in line.items() if k != "seconds_per_step"} for line in lines]
 
     def saved(self):
