@@ -60,8 +60,9 @@ class Checkpoints:
             _warn(f"{path} was not written to its end and is removed; {self.last_good()}")
 
     def latest_step(self) -> int | None:
-        """The newest saved step, None before the first."""
-        return self._manager.latest_step()
+        """The newest step that is written to its end, None before the first."""
+        steps = self._manager.all_steps()  # also the one that is being written, under another name
+        return max((step for step in steps if (self.folder / str(step)).exists()), default=None)
 
     def last_good(self) -> str:
         """Which checkpoint a run would continue from, as a clause."""
@@ -77,7 +78,7 @@ class Checkpoints:
             SaveFailed: this or the write before it failed.
         """
         step = int(state.step)
-        if step == self.latest_step():
+        if step in self._manager.all_steps():
             return
         run = {
             "config": self._config,
@@ -108,7 +109,6 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            self._manager.reload()  # only what is committed
             raise SaveFailed(
                 f"writing failed ({_one_line(error)}); {self.last_good()}; make room and resume"
             ) from error

@@ -130,7 +130,7 @@ def _is_last(step: int, seen: Evaluations, config: Training) -> bool:
 
 
 def _divergence_message(step: int, values: Mapping[str, float], checkpoints: Checkpoints) -> str:
-    checkpoints.wait()  # what is named must be there
+    checkpoints.wait()  # a newer one may be on its way
     return (
         f"training diverged at step {step}: loss {values['loss']}, gradient norm "
         f"{values['gradient_norm']}; {checkpoints.last_good()}; try a lower optimizer.learning_rate"

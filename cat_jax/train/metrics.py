@@ -1,8 +1,11 @@
 """Numbers on their way out: a JSON line, TensorBoard, and on request Weights & Biases."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ class MetricsLog:
         kept = [line for line in read_metrics(path) if line["step"] <= resume_step]
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a")
+        self._file = path.open("ab", buffering=0)
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
         self._tracker = tracker
 
@@ -37,14 +40,18 @@ class MetricsLog:
         """Appends the values of one step, visible to readers at once.
 
         A value that is NaN (the causal mass of rows without annotation) is left out.
+
+        Raises:
+            OSError: the disk is full.
         """
         if not self._writes:
             return
         values = {name: value for name, value in values.items() if not math.isnan(value)}
         if not values:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        line = json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n"
+        if self._file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
         if self._tracker is not None:
@@ -56,7 +63,8 @@ class MetricsLog:
         if not self._writes:
             return
         self._file.close()
-        self._events.close()
+        with suppress(OSError):  # the disk is full, as the run was told; the lines have it all
+            self._events.close()
         if self._tracker is not None:
             self._tracker.finish()
 

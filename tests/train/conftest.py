@@ -1,7 +1,12 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cat_jax.data.alignment import Example
+
+sys.path.insert(0, str(Path(__file__).parent))  # for toy.py
 
 
 @pytest.fixture(scope="session")
