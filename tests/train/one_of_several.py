@@ -9,13 +9,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.pipeline import training_batches
 from cat_jax.evaluation import causal_mass
 from cat_jax.models import CausalLM, ModelConfig, save_pretrained
-from cat_jax.sharding import HEADS, MeshShape, make_mesh, own_rows
+from cat_jax.sharding import AXES, HEADS, MeshShape, make_mesh, own_rows, put_rows, whole
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog
@@ -91,11 +92,24 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
     return {"start": start, "own": own.tolist(), "seen": seen}
 
 
+def deal_rows():
+    """Rows that come back whole from a mesh whose neighbours are in different processes."""
+    dealt = np.array(jax.devices()).reshape(jax.process_count(), -1).T.reshape(-1, 1, 1)
+    mesh, rows = Mesh(dealt, AXES), np.arange(2 * len(dealt) * 3).reshape(-1, 3)
+    own = own_rows(mesh, len(rows))
+    array = put_rows(rows[own], mesh)
+    for shard in array.addressable_shards:
+        np.testing.assert_array_equal(shard.data, rows[shard.index])
+    np.testing.assert_array_equal(whole(array), rows)
+    return own.tolist()
+
+
 def main():
     join_processes()
+    dealt = deal_rows()
     folder, shape, steps, kill = sys.argv[1], *map(json.loads, sys.argv[2:])
     found = run(Path(folder), shape, steps, kill and tuple(kill))
-    found["first"] = is_first()
+    found |= {"first": is_first(), "dealt": dealt}
     (Path(folder) / f"process-{jax.process_index()}.json").write_text(json.dumps(found))
 
 
