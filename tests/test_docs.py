@@ -1,13 +1,17 @@
 """What the pages in docs/ show runs as it stands there."""
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import jax
 import pytest
+import yaml
 from transformers import AutoConfig, AutoTokenizer
 
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
+from experiments.command_line import parse_experiment
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "decoding.md").read_text()
@@ -44,3 +48,32 @@ def test_the_examples_of_weights_run(shared, tmp_path, monkeypatch):
     assert ours.max_position_embeddings == theirs.max_position_embeddings
     assert "bfloat16" in str(ours.dtype)
     assert load_pretrained("merged")[0] == config
+
+
+RECIPES = (DOCS / "distributed.md").read_text()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```bash\n(.*?)```", RECIPES, re.DOTALL))
+def test_the_commands_that_start_processes_are_shell(code):
+    subprocess.run(["bash", "-n"], input=code, text=True, check=True)
+    for inner in re.findall(r"command='(.*?)'", code, re.DOTALL):
+        subprocess.run(["bash", "-n"], input=inner, text=True, check=True)
+
+
+def test_the_manifest_starts_as_many_processes_as_the_slice_has_hosts():
+    (manifest,) = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", RECIPES, re.DOTALL))
+    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    pod = job["template"]["spec"]
+    (container,) = pod["containers"]
+    wide, high = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
+    assert job["completions"] == job["parallelism"]
+    assert job["completions"] * container["resources"]["limits"]["google.com/tpu"] == wide * high
+    subprocess.run(["bash", "-n"], input=container["args"][0], text=True, check=True)
+
+
+def test_the_options_of_the_recipes_exist():
+    for words in re.findall(r"experiments\.train_stg (\w+ .*?)--distributed", RECIPES, re.DOTALL):
+        arguments = shlex.split(words.replace("\\\n", " ").replace('"$out"', "runs"))
+        config = parse_experiment([*arguments, "--distributed"], default="", description="")
+        assert config.distributed
+        assert config.train.mesh.fsdp in (16, 32)

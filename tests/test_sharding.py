@@ -1,16 +1,20 @@
 """The table of axes, and what a mesh refuses; eight devices are in ``tests/train``."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.models.lora import KERNELS
 from cat_jax.models.partitioning import AXES_OF
-from cat_jax.sharding import AXES, MeshShape, make_mesh, spec
+from cat_jax.sharding import AXES, MeshShape, make_mesh, own_rows, spec
 
 CONFIG = ModelConfig(24, 16, 32, 3, 8, 4, 6, qkv_bias=True, qk_norm=True)
 
@@ -68,3 +72,46 @@ def test_a_mesh_takes_all_devices(shape, message):
 def test_a_mesh_axis_has_a_device():
     with pytest.raises(InputError, match=r"train\.mesh\.fsdp must be at least 1, got 0"):
         MeshShape(fsdp=0)
+
+
+class Device:
+    """As much of a device as a mesh of other machines needs here."""
+
+    platform = device_kind = "fake"
+
+    def __init__(self, number, process):
+        self.id, self.process_index = number, process
+
+
+@given(
+    shape=st.sampled_from([(1, 1, 6), (6, 1, 1), (2, 1, 3), (3, 2, 1), (1, 3, 2), (4, 2, 3)]),
+    owners=st.data(),
+    rows_each=st.integers(1, 3),
+)
+def test_processes_share_all_rows_however_devices_lie_in_the_mesh(shape, owners, rows_each):
+    count = math.prod(shape)
+    processes = owners.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    devices = np.array([Device(n, p) for n, p in enumerate(processes)], object).reshape(shape)
+    mesh, shares = Mesh(devices, AXES), shape[0] * shape[1]
+    held = {p: own_rows(mesh, shares * rows_each, p).tolist() for p in set(processes)}
+    # Share n of the rows is needed wherever the mesh has a device at its place.
+    for process, rows in held.items():
+        needed = {
+            n
+            for n, group in enumerate(devices.reshape(shares, -1))
+            if process in {device.process_index for device in group}
+        }
+        assert rows == sorted(n * rows_each + i for n in needed for i in range(rows_each))
+    assert set().union(*held.values()) == set(range(shares * rows_each))
+
+
+def test_processes_in_order_split_rows_without_overlap():
+    devices = np.array([Device(n, n // 2) for n in range(8)], object)
+    by_rows = Mesh(devices.reshape(4, 2, 1), AXES)
+    assert [own_rows(by_rows, 16, p).tolist() for p in range(4)] == [
+        [*range(first, first + 4)] for first in (0, 4, 8, 12)
+    ]
+    across = Mesh(devices.reshape(2, 1, 4), AXES)
+    assert [own_rows(across, 4, p).tolist() for p in range(4)] == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    dealt = Mesh(devices.reshape(4, 2, 1).transpose(1, 0, 2).reshape(8, 1, 1), AXES)
+    assert own_rows(dealt, 16, 1).tolist() == [2, 3, 10, 11]

@@ -106,3 +106,17 @@ def test_batches_have_one_shape():
 def test_too_few_rows_for_a_batch(rows):
     with pytest.raises(InputError, match=rf"{rows} training rows do not fill one batch of 4"):
         batches(rows, batch_size=4, seed=0)
+
+
+@pytest.mark.parametrize(
+    "shares", [[[0, 1, 2, 3, 4, 5]], [[0, 1, 2], [3, 4, 5]], [[1, 4], [0, 2, 3, 5]]]
+)
+def test_shares_of_each_batch_make_up_the_batch(shares):
+    whole = batches(20, batch_size=6, seed=2)
+    parts = [batches(20, batch_size=6, seed=2, own_rows=np.array(own)) for own in shares]
+    for batch in islice(whole, 7):
+        rows = np.empty(6, int)
+        for own, part in zip(shares, parts, strict=True):
+            rows[own] = row_numbers(next(part))
+        assert rows.tolist() == row_numbers(batch)
+    assert all(part.get_state() == whole.get_state() for part in parts)
