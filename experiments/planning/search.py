@@ -11,9 +11,9 @@ from experiments.planning.job import Job, Layout
 from experiments.planning.program import Program, Refused, compile_step
 from experiments.planning.slices import GIB, Slice
 
-HOPELESS = 1.15
+HOPELESS = 1.05
 """The compiler is not asked of a layout that needs more than so many times the memory in closed
-form, whose error it covers."""
+form, which is within some percent of the compiler's peak."""
 METHODS = {"plain": False, "cat": True}
 """Whether the step has the second objective."""
 
