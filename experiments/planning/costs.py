@@ -21,6 +21,8 @@ BUNDLES = {
 }
 """Instructions of a core per tile at head size 128, without and with the mass: forward, d_query,
 d_key with d_value (``mosaic_tpu.py``, counted in what the compiler schedules)."""
+PRODUCTS = (2, 3, 4)
+"""Matrix products of each of the three kernels; they may take the matrix unit longer than that."""
 PER_TILE = 200
 """Instructions that every tile costs besides."""
 
@@ -100,15 +102,26 @@ def matmul_flops(job: Job) -> float:
 def kernel_seconds(job: Job, chip: Chip, chips: int, mass: bool) -> float:
     """Of the attention kernels of one step on one of the chips, from their schedule.
 
-    Every tile up to the diagonal costs its instructions, at the clock of a core. With the mass it
-    is an upper bound: tiles whose queries and keys share no annotation cost no more than without.
+    Every tile up to the diagonal costs its instructions, or its products at the peak where those
+    take longer. With the mass it is an upper bound: tiles whose queries and keys share no
+    annotation cost no more than without.
     """
     side = math.ceil(job.length / TILE)
     tiles = side * (side + 1) / 2 * job.rows * job.model.num_heads * job.model.num_layers
-    forward, d_query, d_keys = (per[mass] + PER_TILE for per in BUNDLES[chip.name])
+    forward, d_query, d_keys = cycles_per_tile(chip, mass)
     again = forward if job.model.remat == "full" else 0
     heads = math.ceil(job.model.head_dim / 128)
     return tiles * heads * (forward + again + d_query + d_keys) / (chip.clock * chip.cores * chips)
+
+
+def cycles_per_tile(chip: Chip, mass: bool) -> tuple[float, float, float]:
+    """Of a core, for each of the three kernels at head size 128."""
+    product = 2 * 128 * TILE**2 / (chip.flops / chip.clock / chip.cores)
+    forward, d_query, d_keys = (
+        max(bundles[mass], count * product) + PER_TILE
+        for bundles, count in zip(BUNDLES[chip.name], PRODUCTS, strict=True)
+    )
+    return forward, d_query, d_keys
 
 
 def memory(job: Job, layout: Layout) -> float:

@@ -117,7 +117,8 @@ def test_a_counter_in_a_fusion_is_followed():
 }
 """
     text = text.replace(
-        'add(%i, %step), metadata={op_name="while/body/add"}', "fusion(%i), kind=kLoop, calls=%count"
+        'add(%i, %step), metadata={op_name="while/body/add"}',
+        "fusion(%i), kind=kLoop, calls=%count",
     )
     assert [one.turns for one in collectives(fused + text)] == [4]
 
@@ -145,7 +146,9 @@ def test_what_never_runs_does_not_count():
 
 
 def test_an_unknown_loop_is_refused():
-    text = program([call("odd")], loop("odd", 4, 1, gather(1)).replace("direction=LT", "direction=NE"))
+    text = program(
+        [call("odd")], loop("odd", 4, 1, gather(1)).replace("direction=LT", "direction=NE")
+    )
     with pytest.raises(InputError, match="how often the loop with the condition odd_condition"):
         collectives(text)
     with pytest.raises(InputError, match="which chips take part"):
