@@ -6,9 +6,9 @@ Used to count what XLA does not (turns of loops, kernels), and to choose what is
 import math
 from dataclasses import dataclass
 
-from cat_jax.models.lora import KERNELS
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.hf_tensors import axis_sizes
+from cat_jax.models.lora import KERNELS
 from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Chip
 
