@@ -1,5 +1,6 @@
 """The whole train step through the real TPU compiler, on a machine that has no TPU."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,15 +80,16 @@ def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -
     try:
         compiled = step.lower(state, _batch(job, mesh)).compile()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not re.search("RESOURCE_EXHAUSTED.* HBM", str(error)):
             raise
         return Refused(str(error).splitlines()[0])
     sizes: Any = compiled.memory_analysis()
+    text: Any = compiled.as_text()
     return Program(
         arguments=sizes.argument_size_in_bytes,
         temporaries=sizes.temp_size_in_bytes,
         peak=sizes.peak_memory_in_bytes,
-        received=bytes_by_kind(collectives(compiled.as_text())),
+        received=bytes_by_kind(collectives(text)),
         seconds=time.perf_counter() - started,
     )
 
