@@ -8,8 +8,9 @@ layer (Megatron-LM, Shoeybi et al. 2019). One device is a mesh of 1 x 1 x 1, and
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -51,20 +52,23 @@ class MeshShape:
                 raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
 
 
-def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
-    """A mesh of all devices.
+def make_mesh(
+    shape: MeshShape, batch_size: int, accumulate: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """A mesh of all devices, or of all those given.
 
     Raises:
         InputError: the shape does not take all devices, or the batch, or each of its
             ``accumulate`` parts, does not divide among them.
     """
-    devices = len(jax.devices())
+    chosen = jax.devices() if devices is None else devices
+    count = len(chosen)
     inner = shape.fsdp * shape.tensor
-    data = devices // inner if shape.data is None else shape.data
-    if data * inner != devices:
+    data = count // inner if shape.data is None else shape.data
+    if data * inner != count:
         raise InputError(
             f"train.mesh is {shape.data or 'any'} x {shape.fsdp} x {shape.tensor} (data, fsdp, "
-            f"tensor), which does not make {devices} devices"
+            f"tensor), which does not make {count} devices"
         )
     shares = data * shape.fsdp
     if batch_size % (shares * accumulate):
@@ -73,7 +77,11 @@ def make_mesh(shape: MeshShape, batch_size: int, accumulate: int = 1) -> Mesh:
             f"train.batch_size is {batch_size}, which {shares} devices (data x fsdp) cannot share "
             f"evenly{parts}; choose a multiple of {shares * accumulate}"
         )
-    return Mesh(mesh_utils.create_device_mesh((data, shape.fsdp, shape.tensor)), AXES)
+    # Without splits, 8 x 2 is refused on a square of 4 x 4 chips.
+    grid = mesh_utils.create_device_mesh(
+        (data, shape.fsdp, shape.tensor), chosen, allow_split_physical_axes=True
+    )
+    return Mesh(grid, AXES)
 
 
 def spec(axes: str) -> PartitionSpec:

@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cat_jax.errors import InputError
+from cat_jax.models import ModelConfig
+from cat_jax.sharding import MeshShape
+from experiments.planning.job import Job, Layout, layouts
+
+MODEL = ModelConfig(96, 48, 72, 2, 12, 6, 4)
+
+
+def job(rows=24, model=MODEL):
+    return Job("small", model, "all", 128, rows, 64)
+
+
+@given(st.sampled_from([1, 2, 6, 8, 12, 32]), st.integers(1, 60))
+def test_every_layout_takes_all_chips_and_divides(chips, rows):
+    try:
+        found = layouts(job(rows), chips)
+    except InputError:
+        return
+    assert len(set(found)) == len(found)
+    for layout in found:
+        assert layout.data * layout.fsdp * layout.tensor == chips
+        assert (
+            layout.rows_at_once(job(rows)) * layout.data * layout.fsdp * layout.accumulate == rows
+        )
+        assert (
+            6 % layout.tensor == 72 % layout.tensor == 96 % layout.tensor == 48 % layout.fsdp == 0
+        )
+
+
+def test_layouts_of_a_small_slice():
+    meshes = {(found.data, found.fsdp, found.tensor) for found in layouts(job(), 4)}
+    assert meshes == {(4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2)}
+    assert {found.accumulate for found in layouts(job(), 4, MeshShape(4))} == {1, 2, 3, 6}
+    assert layouts(job(), 4, MeshShape(None, 2, 2), accumulate=3) == [Layout(1, 2, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "mesh", "accumulate", "said"),
+    [
+        (24, MeshShape(2, 2, 2), None, "mesh 2 x 2 x 2 shares small and 24 rows among 4 chips"),
+        (24, MeshShape(1, 1, 4), None, "tensor its 6 key/value heads"),
+        (24, None, 5, "no mesh shares"),
+        (1, MeshShape(4), None, "divide the rows"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(rows, mesh, accumulate, said):
+    with pytest.raises(InputError) as caught:
+        layouts(job(rows), 4, mesh, accumulate)
+    assert said in str(caught.value)
+
+
+def test_names():
+    assert str(Layout(2, 4, 1, 1)) == "2 x 4 x 1"
+    assert str(Layout(2, 4, 1, 3)) == "2 x 4 x 1, 3 parts"
+    assert job().lora is None
+    assert job().tokens == 24 * 128
