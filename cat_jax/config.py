@@ -235,6 +235,7 @@ class Training:
         mesh: how the devices share the work.
         deterministic: compute on GPUs without operations that give other bits each time, at some
             cost; CPUs and TPUs have none.
+        profile: folder for a trace of three steps; None traces nothing.
         wandb_project: send metrics to this project of Weights & Biases as well.
     """
 
@@ -253,6 +254,7 @@ class Training:
     patience: int | None = None
     mesh: MeshShape = field(default_factory=MeshShape)
     deterministic: bool = False
+    profile: str | None = None
     wandb_project: str | None = None
 
     def __post_init__(self):

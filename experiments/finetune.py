@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from cat_jax.config import Finetune, OwnData
-from cat_jax.data.alignment import Coverage, Example
+from cat_jax.data.alignment import Coverage
 from cat_jax.data.conversations import Row, read_rows
 from cat_jax.data.packing import pack_examples
 from cat_jax.errors import InputError
@@ -85,7 +85,7 @@ def finetune(config: Finetune, console: Console) -> None:
     left = hand_over(folder, config.model, start.model.config, start.tokenizer, state.params)
     if not is_first():
         return
-    summary = summarize(folder, config, examples, time.perf_counter() - started)
+    summary = summarize(folder, time.perf_counter() - started)
     summary["left"] = str(left)
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     for line in summary_lines(summary):
@@ -149,18 +149,14 @@ def too_long(coverage: Coverage) -> str:
     return f"{coverage.too_long} left out as too long"
 
 
-def summarize(
-    folder: Path, config: Finetune, examples: Sequence[Example], seconds: float
-) -> dict[str, Any]:
+def summarize(folder: Path, seconds: float) -> dict[str, Any]:
     """What became of the run: from its metrics, so that a resumed run counts as a whole."""
     lines = list(read_metrics(folder / "metrics.jsonl"))
     train = [line for line in lines if line["kind"] == "train"]
-    tokens = sum(len(row.tokens) for row in examples) / len(examples) * config.train.batch_size
-    step_seconds = median(line["seconds_per_step"] for line in train)
     summary = {
         "steps": train[-1]["step"],
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(tokens / step_seconds),
+        "tokens_per_second": round(median(line["tokens_per_second"] for line in train)),
     }
     names = ("step", "next_token_loss", "token_accuracy", "perplexity", "causal_mass")
     points = [

@@ -15,7 +15,7 @@ def settings(config: Experiment | Finetune) -> dict[str, Any]:
     """The fields that decide the numbers, as JSON values; other devices may resume a run."""
     fields = dataclasses.asdict(config)
     del fields["resume"], fields["out"], fields["distributed"]
-    for name in ("mesh", "keep", "wandb_project"):
+    for name in ("mesh", "keep", "profile", "wandb_project"):
         del fields["train"][name]
     return json.loads(json.dumps(fields))
 

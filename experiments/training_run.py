@@ -25,6 +25,7 @@ from cat_jax.train.metrics import MetricsLog
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, new_state
 from cat_jax.train.step import make_train_step
+from cat_jax.train.throughput import step_work
 from cat_jax.train.tracker import check_tracker, open_tracker
 from experiments.distributed import check_shared, ends_with_the_others, is_first
 from experiments.environment import note_environment
@@ -220,6 +221,7 @@ def run_training(
                 step,
                 batches,
                 config=loop,
+                work=step_work(start.model.config, None if start.base is None else start.base.lora),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda trained: evaluate(start.complete_params(trained)),

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from statistics import median
 from typing import Any
 
 import grain
@@ -10,12 +9,15 @@ import jax
 import numpy as np
 
 from cat_jax.config import Training
+from cat_jax.data.pipeline import Batch
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.metrics import MetricsLog
+from cat_jax.train.profiling import StepTrace
 from cat_jax.train.signals import StopRequest, stop_requests
 from cat_jax.train.state import TrainState
 from cat_jax.train.step import Metrics, TrainStep
+from cat_jax.train.throughput import Meter, Work
 
 
 class Diverged(RuntimeError):
@@ -36,6 +38,7 @@ def train(
     batches: grain.DatasetIterator,
     *,
     config: Training,
+    work: Work,
     checkpoints: Checkpoints,
     log: MetricsLog,
     evaluate: Callable[[Any], Mapping[str, float]],
@@ -52,6 +55,7 @@ def train(
         train_step: from ``make_train_step``.
         batches: positioned where ``state`` left off.
         config: how long, how often to log, evaluate and save, what is best and when to give up.
+        work: of a step, for the log.
         checkpoints: where to save; if there are any, ``state`` is restored from them.
         log: receives "train" and "eval" values.
         evaluate: parameters to values for the log, run every ``config.eval_every`` steps.
@@ -68,7 +72,8 @@ def train(
         InputError: no evaluation gives ``config.best``.
     """
     pending: tuple[int, Metrics] | None = None
-    seconds: list[float] = []
+    step = int(state.step)
+    meter, trace = Meter(work), StepTrace(config.profile, step)
 
     def settle() -> None:
         """Reads the newest metrics and refuses to go on from numbers that are not finite."""
@@ -77,11 +82,11 @@ def train(
             return
         (step, metrics), pending = pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        meter.ended(values.pop("tokens"), values.pop("pairs"))
         if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
             raise Diverged(_divergence_message(step, values, checkpoints))
         if step % config.log_every == 0 or step == config.steps:
-            values["seconds_per_step"] = median(seconds or [float("nan")])
-            seconds.clear()
+            values |= meter.take()
             with checkpoints.writing():
                 log.write("train", step, values)
             report(step, values)
@@ -95,25 +100,33 @@ def train(
         with checkpoints.writing():
             log.write("eval", step, values)
 
+    def next_batch() -> Batch:
+        started = time.perf_counter()
+        batch = next(batches)
+        if pending is None or pending[1]["loss"].is_ready():  # the device has nothing to do
+            meter.waited(time.perf_counter() - started)
+        return batch
+
     with stop_requests() as stop:
-        step = int(state.step)
         while True:
             if _is_due(step, config.eval_every, config) and checkpoints.evaluations.last < step:
                 settle()
                 judge(step, stop)
+                meter.start()
             seen = checkpoints.evaluations
             last, asked = _is_last(step, seen, config), stop.at(step)
             if last or asked or seen.best == step or _is_due(step, config.save_every, config):
                 settle()
                 checkpoints.save(state, batches)
+                meter.start()
             if last or asked:
                 break
-            started = time.perf_counter()
-            state, metrics = train_step(state, next(batches))
+            trace.before(step, state)
+            state, metrics = train_step(state, next_batch())
             settle()
             step += 1
             pending = step, metrics
-            seconds.append(time.perf_counter() - started)
+        trace.end(state)
         checkpoints.wait()
         if not last and stop.signum is not None:
             raise Interrupted(f"stopped; step {step} is saved", stop.signum)

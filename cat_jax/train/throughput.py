@@ -1,6 +1,7 @@
 """How fast training is: in tokens, and as the share of the arithmetic that the devices can do."""
 
 import math
+import time
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -21,6 +22,9 @@ PEAK_FLOPS = {
 }
 """Floating point operations a second of a device in dense bfloat16 matrix products, by how its
 kind begins, from the makers' data sheets."""
+
+TIMINGS = ("seconds_per_step", "input_wait", "tokens_per_second", "mfu")
+"""What a ``Meter`` adds to a line of the log: the only values that differ from run to run."""
 
 
 @dataclass(frozen=True)
@@ -83,32 +87,37 @@ class Meter:
     """Collects what steps took and read, from one line of the log to the next."""
 
     def __init__(self, work: Work):
-        """Takes the work of a step."""
+        """Takes the work of a step; the clock runs."""
         self._work = work
         self._seconds: list[float] = []
-        self._waited: list[float] = []
         self._amounts: list[tuple[float, float]] = []
+        self._waited = 0.0
+        self.start()
 
-    def took(self, seconds: float, waited: float) -> None:
-        """Notes a step, and for how long of it the device had nothing to do but wait for data."""
-        self._seconds.append(seconds)
-        self._waited.append(waited)
+    def start(self) -> None:
+        """The next step begins now: what was done since the last one does not count."""
+        self._begun = time.perf_counter()
 
-    def read(self, tokens: float, pairs: float) -> None:
-        """Notes the amounts of a step."""
+    def waited(self, seconds: float) -> None:
+        """Notes for how long the device had nothing to do but wait for data."""
+        self._waited += seconds
+
+    def ended(self, tokens: float, pairs: float) -> None:
+        """Notes that a step has ended, and what it read; the next one begins."""
+        now = time.perf_counter()
+        self._seconds.append(now - self._begun)
         self._amounts.append((tokens, pairs))
+        self._begun = now
 
     def take(self) -> dict[str, float]:
         """``seconds_per_step``, ``input_wait`` (a share) and ``rates``; then starts anew.
 
         The step that compiles is one of many: the seconds are their median.
         """
-        if not self._seconds:  # a resumed run that only reads its last metrics
-            return {}
         seconds = median(self._seconds)
         tokens, pairs = (fmean(column) for column in zip(*self._amounts, strict=True))
-        wait = sum(self._waited) / sum(self._seconds)
-        self.__init__(self._work)
+        wait = min(1.0, self._waited / sum(self._seconds))
+        self._seconds, self._amounts, self._waited = [], [], 0.0
         return {"seconds_per_step": seconds, "input_wait": wait} | rates(
             self._work, tokens, pairs, seconds
         )

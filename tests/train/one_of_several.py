@@ -23,6 +23,7 @@ from cat_jax.train.metrics import MetricsLog
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import new_state
 from cat_jax.train.step import make_train_step
+from cat_jax.train.throughput import step_work
 from experiments.command_line import exit_status
 from experiments.distributed import ends_with_the_others, is_first, join_processes
 from pallas_kernels import Partition
@@ -80,6 +81,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
                 step,
                 batches,
                 config=config,
+                work=step_work(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda params: {"mass": causal_mass(model, params, examples)},

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from cat_jax.train.metrics import read_metrics
+from cat_jax.train.throughput import TIMINGS
 
 sys.path.insert(0, str(Path(__file__).parent))  # for one_of_several.py
 
@@ -60,7 +61,7 @@ def reports(folder):
 def numbers(folder):
     """All logged values but times."""
     return [
-        {name: value for name, value in line.items() if name != "seconds_per_step"}
+        {name: value for name, value in line.items() if name not in TIMINGS}
         for line in read_metrics(folder / "metrics.jsonl")
     ]
 

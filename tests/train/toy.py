@@ -14,6 +14,8 @@ from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.state import TrainState
+from cat_jax.train.step import read_amounts
+from cat_jax.train.throughput import TIMINGS, Work
 
 CONFIG = Training(steps=24, batch_size=4, log_every=1, eval_every=4, save_every=6)
 OPTIMIZER = optax.adam(0.05)
@@ -38,7 +40,7 @@ def toy_step(state, batch):
     value, gradient = jax.value_and_grad(loss)(state.params)
     updates, opt_state = OPTIMIZER.update(gradient, state.opt_state)
     params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient), **read_amounts(batch)}
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
@@ -93,6 +95,7 @@ class Toy:
                 step,
                 batches,
                 config=self.config,
+                work=Work(1.0, 1.0),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=evaluate,
@@ -105,7 +108,7 @@ class Toy:
     def lines(self):
         """The log without times."""
         lines = list(read_metrics(self.log_folder / "metrics.jsonl"))
-        return [{k: v for k, v in line.items() if k != "seconds_per_step"} for line in lines]
+        return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
 
     def saved(self):
         return sorted(int(p.name) for p in (self.folder / "checkpoints").iterdir())
