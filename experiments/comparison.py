@@ -21,6 +21,7 @@ from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, init_lora
 from cat_jax.sharding import HEADS, make_mesh
 from cat_jax.train.checkpoint import Checkpoints
+from cat_jax.train.evaluations import verdict
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
@@ -32,6 +33,8 @@ from experiments.run_folder import settings
 from experiments.splits import Splits, as_published, intervened, load_splits
 from pallas_kernels import Choice, Partition
 
+CURVE = ("iid", "ood", "causal_mass")
+"""What is measured for the training curves."""
 CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
 
@@ -87,12 +90,16 @@ class Bench:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained method: its scores by name and its parameters, adapters attached."""
+    """A trained method: its scores by name and its parameters, adapters attached.
+
+    ``note`` says which step they are of, if it is not the last.
+    """
 
     method: str
     seed: int
     scores: dict[str, float]
     params: Any
+    note: str | None = None
 
 
 def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
@@ -123,11 +130,17 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
 
 
 def check_settings(config: Experiment, tokenizer: PreTrainedTokenizerBase, model: CausalLM) -> None:
-    """Refuses settings that the model cannot honour.
+    """Refuses settings that cannot be honoured.
 
     Raises:
-        InputError: rows longer than the model's positions, or layers that it does not have.
+        InputError: rows longer than the model's positions, layers that it does not have, or a
+            best value that is not measured.
     """
+    if config.train.best not in (None, *CURVE):
+        raise InputError(
+            f"train.best is {config.train.best!r}, but what is measured while training is "
+            f"{', '.join(CURVE)}"
+        )
     if config.train.max_length > tokenizer.model_max_length:
         raise InputError(
             f"train.max_length is {config.train.max_length}, but the model reads at most "
@@ -228,7 +241,8 @@ def run_method(bench: Bench, method: Method, progress: Progress) -> Outcome:
     state = train_method(bench, method, folder, progress)
     hand_over(folder, bench.config.model, bench.model.config, bench.tokenizer, state.params)
     params = complete_params(bench, state.params)
-    return Outcome(method.name, bench.seed, score(bench, params, folder), params)
+    note = verdict(read_metrics(folder / "metrics.jsonl"), bench.config.train)
+    return Outcome(method.name, bench.seed, score(bench, params, folder), params, note)
 
 
 def complete_params(bench: Bench, trained: Any) -> Any:
@@ -237,7 +251,7 @@ def complete_params(bench: Bench, trained: Any) -> Any:
 
 
 def train_method(bench: Bench, method: Method, folder: Path, progress: Progress) -> TrainState:
-    """From the newest checkpoint, if there is one, to the last step."""
+    """From the newest checkpoint, if there is one, to the last step; returns the chosen state."""
     config = bench.config.train
     optimizer = make_optimizer(bench.config.optimizer, config.steps)
     batches = training_batches(method.examples, batch_size=config.batch_size, seed=bench.seed)

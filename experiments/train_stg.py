@@ -35,6 +35,7 @@ def compare(config: Experiment, console: Console) -> None:
     Raises:
         InputError: bad settings, data or model; nothing is written then.
         Diverged: a loss was no longer finite.
+        SaveFailed: the disk is full, or gone.
         Interrupted: a signal came; ``resume`` continues.
     """
     started = time.perf_counter()
@@ -67,6 +68,8 @@ def compare(config: Experiment, console: Console) -> None:
                     bar.update(task, completed=step, loss=f"{values['loss']:.3f}")
 
                 outcomes.append(run_method(bench, method, show))
+            if outcomes[-1].note is not None:
+                say(f"{METHOD_TITLES[method.name]}, seed {seed}: {outcomes[-1].note}")
 
     report = report_json(config, outcomes, time.perf_counter() - started)
     same_seed = [outcome for outcome in outcomes if outcome.seed == config.seeds[0]]
