@@ -13,6 +13,7 @@ from cat_jax.data.alignment import Coverage, Example
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
+from cat_jax.train.evaluations import verdict
 from cat_jax.train.metrics import read_metrics
 from cat_jax.train.state import TrainState
 from experiments.distributed import is_first
@@ -23,11 +24,14 @@ from experiments.training_run import (
     Start,
     align,
     align_training,
+    check_best,
     describe_rows,
     make_start,
     run_training,
 )
 
+CURVE = ("iid", "ood", "causal_mass")
+"""What is measured for the training curves."""
 CURVE_ROWS = 200
 """Rows of each test set behind a point of the training curves; the report uses all."""
 
@@ -68,12 +72,16 @@ class Bench(Start):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained method: its scores by name and its parameters, adapters attached."""
+    """A trained method: its scores by name and its parameters, adapters attached.
+
+    ``note`` says which step they are of, if it is not the last.
+    """
 
     method: str
     seed: int
     scores: dict[str, float]
     params: Any
+    note: str | None = None
 
 
 def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
@@ -82,6 +90,7 @@ def make_bench(config: Experiment, seed: int, folder: Path) -> Bench:
     Raises:
         InputError: whatever is wrong with data, tokenizer or model.
     """
+    check_best(config.train.best, CURVE)
     splits = load_splits(config.data, seed)
     start = make_start(config, splits.train, seed)
     tests = {
@@ -151,11 +160,12 @@ def run_method(bench: Bench, method: Method, progress: Report) -> Outcome:
     state = train_method(bench, method, folder, progress)
     hand_over(folder, bench.config.model, bench.model.config, bench.tokenizer, state.params)
     params = bench.complete_params(state.params)
-    return Outcome(method.name, bench.seed, score(bench, params, folder), params)
+    note = verdict(read_metrics(folder / "metrics.jsonl"), bench.config.train)
+    return Outcome(method.name, bench.seed, score(bench, params, folder), params, note)
 
 
 def train_method(bench: Bench, method: Method, folder: Path, progress: Report) -> TrainState:
-    """From the newest checkpoint, if there is one, to the last step."""
+    """From the newest checkpoint, if there is one, to the last step; returns the chosen state."""
     return run_training(
         bench.config,
         bench,

@@ -41,6 +41,7 @@ def compare(config: Experiment, console: Console) -> None:
     Raises:
         InputError: bad settings, data or model; nothing is written then.
         Diverged: a loss was no longer finite.
+        SaveFailed: the disk is full, or gone.
         Interrupted: a signal came; ``resume`` continues.
     """
     started = time.perf_counter()
@@ -69,6 +70,8 @@ def compare(config: Experiment, console: Console) -> None:
             title = f"{METHOD_TITLES[method.name]}, seed {seed}"
             with progress_bar(console, title, config.train.steps) as show:
                 outcomes.append(run_method(bench, method, show))
+            if outcomes[-1].note is not None:
+                say(f"{METHOD_TITLES[method.name]}, seed {seed}: {outcomes[-1].note}")
 
     same_seed = [outcome for outcome in outcomes if outcome.seed == config.seeds[0]]
     attention = attention_figure(benches[0], same_seed)

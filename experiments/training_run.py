@@ -98,6 +98,15 @@ def check_settings(
         )
 
 
+def check_best(best: str | None, measured: Sequence[str]) -> None:
+    """Raises InputError if parameters are to be chosen by a value that nothing measures."""
+    if best not in (None, *measured):
+        raise InputError(
+            f"train.best is {best!r}, but what is measured while training is "
+            f"{', '.join(measured) or 'nothing'}"
+        )
+
+
 def align(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, config: Training
 ) -> tuple[list[Example], Coverage]:

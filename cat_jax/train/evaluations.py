@@ -1,9 +1,11 @@
 """What the evaluations of a run have said so far: which was the best, and how long ago."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+from cat_jax.config import Training
 from cat_jax.errors import InputError
 
 
@@ -40,6 +42,18 @@ class Evaluations:
         if self.value is None or is_better(metric, value, self.value):
             return Evaluations(step, step, value)
         return replace(self, last=step, since_best=self.since_best + 1)
+
+
+def verdict(lines: Iterable[Mapping[str, Any]], config: Training) -> str | None:
+    """Which step of a finished run was chosen and why, from its log; None if it is the last."""
+    seen = Evaluations()
+    for line in lines:
+        if line["kind"] == "eval":
+            seen = seen.add(line["step"], line, config.best)
+    if seen.best is None:
+        return None
+    early = f"; stopped early after step {seen.last}" if seen.last < config.steps else ""
+    return f"parameters of step {seen.best}, the best {config.best} ({seen.value:.4g}){early}"
 
 
 def is_better(metric: str, value: float, than: float) -> bool:

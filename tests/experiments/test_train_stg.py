@@ -140,6 +140,26 @@ def test_packing_that_leaves_too_few_rows(tmp_path, monkeypatch, capsys):
     )
 
 
+def test_the_best_parameters_are_handed_over_and_patience_ends_the_run(tmp_path, monkeypatch):
+    options = ("--train.best", "causal_mass", "--train.patience", 1, "--train.eval-every", 2)
+    still = ("--optimizer.learning-rate", 1e-9)  # no evaluation is better than the first
+    assert command(monkeypatch, *SMALL, *options, *still, "--out", tmp_path) == 0
+    folder = tmp_path / "stg_tiny"
+    for method in ("baseline", "cat"):
+        lines = list(read_metrics(folder / "seed-0" / method / "metrics.jsonl"))
+        points = [(line["step"], line["causal_mass"]) for line in lines if line["kind"] == "eval"]
+        best = max(points, key=lambda point: point[1])[0]
+        last = points[-1][0]
+        assert last == best + 2 < 12
+        page = (folder / "report.md").read_text()
+        assert re.search(rf"parameters of step {best}, .*stopped early after step {last}", page)
+        saved = {path.name for path in (folder / "seed-0" / method / "checkpoints").iterdir()}
+        assert {str(best), str(last)} <= saved
+    report = (folder / "report.json").read_text()
+    assert command(monkeypatch, *SMALL, *options, *still, "--out", tmp_path, "--resume") == 0
+    assert json.loads((folder / "report.json").read_text())["cat"] == json.loads(report)["cat"]
+
+
 def broken_files(folder):
     """Files a user might hand over, and what the error must say of each."""
     good = list(itertools.islice(stg_records(seed=1), 20))
@@ -176,6 +196,10 @@ def test_bad_files_stop_before_anything_is_written(tmp_path, monkeypatch, capsys
         (
             ["--train.batch-size", 301],
             "300 of 300 training rows fit in 256 tokens, fewer than one batch of 301",
+        ),
+        (
+            ["--train.best", "odd"],
+            "train.best is 'odd', but what is measured while training is iid",
         ),
         (["--resume"], "nothing to resume"),
         (["--data.test-rows", 0], "data.test_rows must be greater than 0"),

@@ -11,7 +11,7 @@ from toy import CONFIG, Toy, assert_same
 
 from cat_jax.config import Training
 from cat_jax.errors import InputError
-from cat_jax.train.evaluations import Evaluations
+from cat_jax.train.evaluations import Evaluations, verdict
 from cat_jax.train.loop import Interrupted
 
 SCORES = {4: 1.0, 8: 3.0, 12: 2.0, 16: 2.5, 20: 9.0, 24: 0.0}
@@ -104,6 +104,14 @@ def test_a_loss_is_best_where_it_is_low(metric, best):
     assert seen.best == best
     assert seen.value == SCORES[best]
     assert seen.since_best == (24 - best) // 4
+
+
+def test_the_verdict_names_the_chosen_step(undisturbed):
+    run, _ = undisturbed
+    assert verdict(run.lines(), run.config) == (
+        "parameters of step 8, the best score (3); stopped early after step 16"
+    )
+    assert verdict(run.lines(), CONFIG) is None
 
 
 def test_an_equal_value_is_no_better():
