@@ -7,10 +7,10 @@ spans the devices of all of them.
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -78,7 +78,7 @@ def join_processes() -> None:
         late.cancel()
 
 
-def meeting_point(environment) -> dict:
+def meeting_point(environment: Mapping[str, str]) -> dict[str, Any]:
     """Arguments of ``jax.distributed.initialize``; none where a cluster knows them.
 
     Raises:
@@ -108,7 +108,7 @@ def meeting_point(environment) -> dict:
     }
 
 
-def give_up(where: dict) -> NoReturn:
+def give_up(where: dict[str, Any]) -> NoReturn:
     """Ends a process whose companions did not come."""
     end(
         f"error: not all processes came together{at(where)} within {PATIENCE_SECONDS} s: start "
@@ -117,7 +117,7 @@ def give_up(where: dict) -> NoReturn:
     )
 
 
-def at(where: dict) -> str:
+def at(where: dict[str, Any]) -> str:
     """The place in a sentence."""
     if not where:
         return ""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cat_jax.data.records import write_jsonl
+from cat_jax.data.stg import stg_records
 from cat_jax.errors import InputError
 from experiments.distributed import Agreed, agreement, first_says, joined, meeting_point
 
@@ -81,14 +83,13 @@ def test_bad_input_in_one_process_ends_all_with_one_sentence(tmp_path):
     """The second process finds its test file missing; no folder is made."""
     (tmp_path / "0").mkdir()
     (tmp_path / "1").mkdir()
-    line = '{"input": "Hair Loss: 1, Smoking: 2. The risk is ", "target": "3"}\n'
-    (tmp_path / "0" / "extra.jsonl").write_text(line)
+    write_jsonl(tmp_path / "0" / "extra.jsonl", [next(stg_records(seed=0))])
     meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     processes = [
         start(
             [
                 *("-m", "experiments.train_stg", "--distributed", "--out", tmp_path / "runs"),
-                *("--data.train-rows", "64", "--data.test-rows", "4", "--train.batch-size", "8"),
+                *("--data.train-rows", "600", "--data.test-rows", "4", "--train.batch-size", "8"),
                 *("--data.test-files", tmp_path / str(number) / "extra.jsonl"),
             ],
             meeting | {"JAX_PROCESS_ID": str(number)},
