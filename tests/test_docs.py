@@ -7,6 +7,7 @@ import jax
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
+from cat_jax.data.conversations import read_rows
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -44,3 +45,19 @@ def test_the_examples_of_weights_run(shared, tmp_path, monkeypatch):
     assert ours.max_position_embeddings == theirs.max_position_embeddings
     assert "bfloat16" in str(ours.dtype)
     assert load_pretrained("merged")[0] == config
+
+
+def test_the_example_conversation_is_a_row(tmp_path):
+    (row,) = re.findall(r"```json\n(.*?)```", (DOCS / "finetuning.md").read_text(), re.DOTALL)
+    (tmp_path / "rows.jsonl").write_text(row)
+    (conversation,) = read_rows(tmp_path / "rows.jsonl")
+    assert [message.role for message in conversation.messages] == ["system", "user", "assistant"]
+    (note,) = conversation.important
+    assert note.effect.text == conversation.messages[2].content
+    assert all(cause.text in conversation.messages[1].content for cause in note.causes)
+    pinned = re.search(
+        r'`\{"text": "(.*?)", "start": (\d+), "message": (\d+)\}`',
+        (DOCS / "finetuning.md").read_text(),
+    )
+    text, start, message = pinned.groups()
+    assert conversation.messages[int(message)].content.startswith(text, int(start))

@@ -13,7 +13,7 @@ from cat_jax.data.pipeline import stack_examples
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.train.objective import combined_loss, metrics_of
 
-MODEL = CausalLM(ModelConfig(13, 8, 12, 2, 4, 2, 6))
+MODEL = CausalLM(ModelConfig(13, 8, 12, 1, 2, 1, 4))
 
 
 def without_annotation(example):
@@ -26,9 +26,13 @@ def without_annotation(example):
     )
 
 
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+
+
 @pytest.mark.parametrize(("form", "reduce"), [("mass_nll", "row"), ("hinge", "sample")])
-def test_guidance_comes_from_annotated_rows_alone(make_examples, form, reduce):
-    params = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+def test_guidance_comes_from_annotated_rows_alone(params, make_examples, form, reduce):
     guidance = Guidance(form=form, alpha=9.0, scope="head", reduce=reduce)
     nothing = np.zeros(5, bool)  # no next tokens: what is left of the loss is guidance
     rows = [dataclasses.replace(row, target_mask=nothing) for row in make_examples(7, length=5)]
