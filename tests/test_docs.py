@@ -10,8 +10,10 @@ import pytest
 import yaml
 from transformers import AutoConfig, AutoTokenizer
 
+from cat_jax.config import Experiment
+from cat_jax.data.conversations import read_rows
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
-from experiments.command_line import parse_experiment
+from experiments.command_line import parse_config
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "decoding.md").read_text()
@@ -74,6 +76,28 @@ def test_the_manifest_starts_as_many_processes_as_the_slice_has_hosts():
 def test_the_options_of_the_recipes_exist():
     for words in re.findall(r"experiments\.train_stg (\w+ .*?)--distributed", RECIPES, re.DOTALL):
         arguments = shlex.split(words.replace("\\\n", " ").replace('"$out"', "runs"))
-        config = parse_experiment([*arguments, "--distributed"], default="", description="")
+        config = parse_config(
+            Experiment,
+            [*arguments, "--distributed"],
+            program="experiments.train_stg",
+            default="",
+            description="",
+        )
         assert config.distributed
         assert config.train.mesh.fsdp in (16, 32)
+
+
+def test_the_example_conversation_is_a_row(tmp_path):
+    (row,) = re.findall(r"```json\n(.*?)```", (DOCS / "finetuning.md").read_text(), re.DOTALL)
+    (tmp_path / "rows.jsonl").write_text(row)
+    (conversation,) = read_rows(tmp_path / "rows.jsonl")
+    assert [message.role for message in conversation.messages] == ["system", "user", "assistant"]
+    (note,) = conversation.important
+    assert note.effect.text == conversation.messages[2].content
+    assert all(cause.text in conversation.messages[1].content for cause in note.causes)
+    pinned = re.search(
+        r'`\{"text": "(.*?)", "start": (\d+), "message": (\d+)\}`',
+        (DOCS / "finetuning.md").read_text(),
+    )
+    text, start, message = pinned.groups()
+    assert conversation.messages[int(message)].content.startswith(text, int(start))
