@@ -22,7 +22,7 @@ _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations|calls)=\{(
 _WHILE = re.compile(r" while\(.*?condition=%([^\s,]+), body=%([^\s,]+)")
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)? \{((?:'[^}]*)?)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 

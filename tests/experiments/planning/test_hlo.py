@@ -61,6 +61,7 @@ def gather(channel, groups="{{0,1,2,3},{4,5,6,7}}", name="g"):
         ("mesh['axis_0'=16,'axis_1'=3] {'axis_0'}", 16),
         ("mesh['axis_0'=2,'axis_1'=5] {'axis_0','axis_1'}", 10),
         ("mesh['axis_0'=16,'axis_1'=3] {'axis_0':(2)4,'axis_1'}", 12),
+        ("mesh['axis_0'=2,'axis_1'=8], device_ids=([8,2]T(1,0)) {'axis_0'}", 2),
     ],
 )
 def test_every_way_to_write_groups(groups, size):
