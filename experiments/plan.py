@@ -105,12 +105,12 @@ def say(line: str) -> None:
 
 def write(out: Path, values: dict) -> None:
     """Puts a plan among those that are there."""
-    path = out.with_suffix(".json")
+    path, table = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "md"))
     old = json.loads(path.read_text()) if path.exists() else []
     out.parent.mkdir(parents=True, exist_ok=True)
     plans = merged(old, [values])
     path.write_text(json.dumps(plans, indent=1) + "\n")
-    out.with_suffix(".md").write_text(page(plans, EXPLANATION))
+    table.write_text(page(plans, EXPLANATION))
 
 
 EXPLANATION = (__doc__ or "").partition("\n\n")[2]
