@@ -122,6 +122,8 @@ def test_pages_say_what_fits_and_what_does_not(compiler):
     assert "all-gather 3.73, all-reduce 0.93" in cat
     assert len({line.count("|") for line in step_table(values).splitlines()}) == 1
     assert len({line.count("|") for line in fit_table(values).splitlines()}) == 1
+    values[0]["compiler"] = values[1]["compiler"] = "this one"
+    assert page(values, "said").endswith("|\n\nCompiled by this one.\n")
     assert page(values, "said").startswith("# Plans for TPU pods\n\nsaid\n\n|")
 
 
