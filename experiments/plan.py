@@ -21,7 +21,7 @@ from experiments.planning.job import Job, Tuned, layouts
 from experiments.planning.pages import as_values, fit_table, merged, page, step_table
 from experiments.planning.public_models import find_model
 from experiments.planning.search import Plan, make_plan
-from experiments.planning.slices import Slice, devices_of, find_slice
+from experiments.planning.slices import Slice, compiler, devices_of, find_slice
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def main() -> None:
     slices = [find_slice(name) for name in request.topology]
     asked = [(job_of(request, name, slice_), slice_) for name in request.model for slice_ in slices]
     for job, slice_ in asked:
-        values = as_values(plan(request, job, slice_))
+        values = as_values(plan(request, job, slice_)) | {"compiler": compiler()}
         print(f"{fit_table([values])}\n\n{step_table([values])}\n", flush=True)
         if request.out is not None:
             write(request.out, values)
@@ -105,12 +105,12 @@ def say(line: str) -> None:
 
 def write(out: Path, values: dict) -> None:
     """Puts a plan among those that are there."""
-    path = out.with_suffix(".json")
+    path, table = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "md"))
     old = json.loads(path.read_text()) if path.exists() else []
     out.parent.mkdir(parents=True, exist_ok=True)
     plans = merged(old, [values])
     path.write_text(json.dumps(plans, indent=1) + "\n")
-    out.with_suffix(".md").write_text(page(plans, EXPLANATION))
+    table.write_text(page(plans, EXPLANATION))
 
 
 EXPLANATION = (__doc__ or "").partition("\n\n")[2]

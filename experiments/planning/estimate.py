@@ -7,9 +7,13 @@ direction, as the compiler's rings do. Real steps are slower than ``at_best``.
 
 from dataclasses import dataclass
 
+from cat_jax.models.lora import KERNELS
 from experiments.planning.costs import kernel_seconds, matmul_flops, model_flops, parameters
 from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Slice
+
+HOP = 1e-6
+"""Seconds from a chip to its neighbour, roughly ("How to Scale Your Model", Austin et al. 2025)."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,14 @@ def expected_seconds(job: Job, layout: Layout, slice_: Slice) -> tuple[float, fl
     """What layouts are ranked by before any is compiled, and between equals.
 
     Layers can be gathered and gradients scattered beside the products; the sums of ``tensor``
-    are waited for.
+    are waited for. A ring of many chips also takes time for its hops, half of them either way.
     """
     gathered, summed = expected_received(job, layout)
     chip = estimate(job, layout, slice_, True, gathered)
     waited = summed / (2 * slice_.chip.link_bandwidth)
-    return chip.at_best + waited, chip.no_overlap + waited
+    rings = len(KERNELS) * job.model.num_layers * 3 * layout.accumulate
+    hops = rings * (layout.fsdp - 1) / 2 * HOP
+    return chip.at_best + waited, chip.no_overlap + waited + hops
 
 
 def expected_received(job: Job, layout: Layout) -> tuple[float, float]:

@@ -10,8 +10,6 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from cat_jax.errors import InputError
-
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8}
 
@@ -22,7 +20,7 @@ _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations|calls)=\{(
 _WHILE = re.compile(r" while\(.*?condition=%([^\s,]+), body=%([^\s,]+)")
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)? \{((?:'[^}]*)?)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]<=")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 
@@ -56,7 +54,7 @@ def collectives(text: str) -> list[Collective]:
     goes on inside of loops: it counts where it is outermost.
 
     Raises:
-        InputError: a loop whose number of turns the program does not tell.
+        ValueError: a loop whose number of turns the program does not tell.
     """
     bodies = computations(text)
     turns = turns_of(bodies)
@@ -130,7 +128,7 @@ def trip_count(bodies: dict[str, list[str]], condition: str, body: str) -> int:
     """Turns of a loop that counts up from 0 by a constant while it is less than another.
 
     Raises:
-        InputError: its condition, or what it counts by, is something else.
+        ValueError: its condition, or what it counts by, is something else.
     """
     compare = re.search(r"ROOT .* compare\(([^)]*)\), direction=LT", "\n".join(bodies[condition]))
     if compare:
@@ -143,7 +141,7 @@ def trip_count(bodies: dict[str, list[str]], condition: str, body: str) -> int:
             step = _step(bodies, body, int(index[1]))
             if step:
                 return math.ceil(most / step)
-    raise InputError(f"cannot tell how often the loop with the condition {condition} turns")
+    raise ValueError(f"cannot tell how often the loop with the condition {condition} turns")
 
 
 def _step(bodies: dict[str, list[str]], body: str, index: int) -> int | None:
@@ -210,5 +208,5 @@ def _group(line: str) -> int:
         return int(iota[1])
     listed = _LISTED.search(line)
     if listed is None:
-        raise InputError(f"cannot tell which chips take part in: {line.strip()[:200]}")
+        raise ValueError(f"cannot tell which chips take part in: {line.strip()[:200]}")
     return len(listed[1].split(","))

@@ -54,7 +54,8 @@ def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list
 
 def page(plans: Sequence[dict[str, Any]], explanation: str) -> str:
     """Whether each job fits, then what its steps cost, method beside method."""
-    parts = ["# Plans for TPU pods", explanation.strip(), fit_table(plans), step_table(plans)]
+    by = f"Compiled by {', '.join(sorted({plan['compiler'] for plan in plans}))}."
+    parts = ["# Plans for TPU pods", explanation.strip(), fit_table(plans), step_table(plans), by]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,5 +1,6 @@
 """Which mesh a job should run on: ranked in closed form, then asked of the compiler."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from experiments.planning.slices import GIB, Slice
 HOPELESS = 1.05
 """The compiler is not asked of a layout that needs more than so many times the memory in closed
 form, which is within some percent of the compiler's peak."""
+EQUAL = 1.02
+"""Times within this factor are about equal: the closed form knows no better."""
 METHODS = {"plain": False, "cat": True}
 """Whether the step has the second objective."""
 
@@ -81,14 +84,14 @@ def make_plan(
 
 
 def ranked(job: Job, slice_: Slice, candidates: list[Layout]) -> list[Layout]:
-    """Those worth compiling, the fastest first; of equal meshes the one in the fewest parts."""
-    limit = HOPELESS * slice_.chip.hbm
-    hopeful = [layout for layout in candidates if memory(job, layout) <= limit]
+    """Those worth compiling, the fastest first; of about equally fast ones the leanest."""
 
-    return sorted(
-        hopeful,
-        key=lambda layout: (*expected_seconds(job, layout, slice_), layout.accumulate),
-    )
+    def cost(layout: Layout) -> tuple[float, ...]:
+        seconds = expected_seconds(job, layout, slice_)
+        return *(round(math.log(s, EQUAL)) for s in seconds), memory(job, layout)
+
+    limit = HOPELESS * slice_.chip.hbm
+    return sorted((one for one in candidates if memory(job, one) <= limit), key=cost)
 
 
 def _sides(

@@ -9,6 +9,7 @@ chip, which the pages give in both directions together. A chip has four links in
 import math
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from cat_jax.errors import InputError
@@ -94,6 +95,11 @@ def find_slice(name: str) -> Slice:
     known = [other for other in SLICES if other.startswith(f"{generation}-")] or list(SLICES)
     counts = " (v5p counts TensorCores, two on each chip)" if generation == "v5p" else ""
     raise InputError(f"no topology named {name!r}: choose from {', '.join(known)}{counts}")
+
+
+def compiler() -> str:
+    """Which one compiles; another may give other numbers."""
+    return f"libtpu {version('libtpu')} with jax {version('jax')}"
 
 
 def devices_of(slice_: Slice) -> list[Any]:

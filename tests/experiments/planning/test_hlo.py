@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cat_jax.errors import InputError
 from experiments.planning.hlo import bytes_by_kind, collectives
 
 GROUPS = "channel_id={}, replica_groups={}, use_global_device_ids=true"
@@ -61,6 +60,7 @@ def gather(channel, groups="{{0,1,2,3},{4,5,6,7}}", name="g"):
         ("mesh['axis_0'=16,'axis_1'=3] {'axis_0'}", 16),
         ("mesh['axis_0'=2,'axis_1'=5] {'axis_0','axis_1'}", 10),
         ("mesh['axis_0'=16,'axis_1'=3] {'axis_0':(2)4,'axis_1'}", 12),
+        ("mesh['axis_0'=2,'axis_1'=8], device_ids=([8,2]T(1,0)) {'axis_0'}", 2),
     ],
 )
 def test_every_way_to_write_groups(groups, size):
@@ -149,7 +149,7 @@ def test_an_unknown_loop_is_refused():
     text = program(
         [call("odd")], loop("odd", 4, 1, gather(1)).replace("direction=LT", "direction=NE")
     )
-    with pytest.raises(InputError, match="how often the loop with the condition odd_condition"):
+    with pytest.raises(ValueError, match="how often the loop with the condition odd_condition"):
         collectives(text)
-    with pytest.raises(InputError, match="which chips take part"):
+    with pytest.raises(ValueError, match="which chips take part"):
         collectives(program([gather(1, "odd")]))
