@@ -51,6 +51,7 @@ setup(
             "hypothesis>=6.140",
             "scipy>=1.15",
             "markdown-it-py>=3.0",
+            "pyyaml>=6.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
             # The parity oracles; torch's CPU build has wheels for this Python alone.

@@ -264,6 +264,11 @@ class Training:
             check_positive("train", self, "patience")
             if self.best is None:
                 raise InputError("train.patience needs train.best, the value that must improve")
+            if self.log_every > self.eval_every:  # or a run might end before its first line
+                raise InputError(
+                    f"train.log_every ({self.log_every}) must not exceed train.eval_every "
+                    f"({self.eval_every}) where train.patience may end the run"
+                )
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"train.accumulate ({self.accumulate}) must divide train.batch_size "

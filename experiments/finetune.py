@@ -20,6 +20,7 @@ from cat_jax.data.conversations import Row, read_rows
 from cat_jax.data.packing import pack_examples
 from cat_jax.errors import InputError
 from cat_jax.evaluation import make_validation
+from cat_jax.train.evaluations import verdict
 from cat_jax.train.metrics import read_metrics
 from experiments.command_line import exit_status, parse_config, start_up
 from experiments.distributed import agreement, is_first
@@ -30,11 +31,15 @@ from experiments.training_run import (
     Start,
     align,
     align_training,
+    check_best,
     claim_folder,
     describe_rows,
     make_start,
     run_training,
 )
+
+MEASURED = ("next_token_loss", "token_accuracy", "perplexity", "causal_mass", "guidance_loss")
+"""What may be measured on validation rows; the last two on annotated ones alone."""
 
 Say = Callable[[str], None]
 
@@ -76,6 +81,7 @@ def finetune(config: Finetune, console: Console) -> None:
         say(f"training rows: {describe_rows(examples, coverage)}; {too_long(coverage)}")
         if guided:
             say(f"annotations: {coverage}")
+        check_best(config.train.best, MEASURED if held_out else ())
         validate = make_validate(config, start, held_out, say)
     claim_folder(folder, config)
     with progress_bar(console, config.name, config.train.steps) as report:
@@ -87,6 +93,9 @@ def finetune(config: Finetune, console: Console) -> None:
         return
     summary = summarize(folder, time.perf_counter() - started)
     summary["left"] = str(left)
+    chosen = verdict(read_metrics(folder / "metrics.jsonl"), config.train)
+    if chosen is not None:
+        summary["chosen"] = chosen
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     for line in summary_lines(summary):
         say(line)
@@ -186,6 +195,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
             f"{last['next_token_loss']:.4f} (step {last['step']}), token accuracy "
             f"{last['token_accuracy']:.1%}"
         )
+    if "chosen" in summary:
+        lines.append(summary["chosen"])
     return [*lines, f"trained: {summary['left']}"]
 
 

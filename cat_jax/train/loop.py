@@ -103,7 +103,8 @@ def train(
     def next_batch() -> Batch:
         started = time.perf_counter()
         batch = next(batches)
-        if pending is None or pending[1]["loss"].is_ready():  # the device has nothing to do
+        loss = None if pending is None else pending[1]["loss"]
+        if loss is None or loss.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
             meter.waited(time.perf_counter() - started)
         return batch
 

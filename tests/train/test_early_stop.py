@@ -133,6 +133,8 @@ def test_settings_that_make_no_sense():
         Training(patience=3)
     with pytest.raises(InputError, match=r"train\.patience must be greater than 0"):
         Training(patience=0, best="ood")
+    with pytest.raises(InputError, match=r"train\.log_every \(20\) must not exceed .* \(10\)"):
+        Training(patience=1, best="ood", eval_every=10)
     with pytest.raises(InputError, match=r"train\.keep must be greater than 0"):
         Training(keep=0)
 
