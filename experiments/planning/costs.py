@@ -6,9 +6,9 @@ Used to count what XLA does not (turns of loops, kernels), and to choose what is
 import math
 from dataclasses import dataclass
 
-from cat_jax.models.config import ModelConfig
 from cat_jax.models.hf_tensors import axis_sizes
 from cat_jax.models.lora import KERNELS
+from cat_jax.train.throughput import step_work
 from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Chip
 
@@ -67,22 +67,11 @@ def parameters(job: Job) -> Parameters:
     return Parameters(layers, output, layers + tables + others, adapters)
 
 
-def attention_flops(model: ModelConfig, length: int) -> float:
-    """Of one row, forward: two products over the pairs that see each other."""
-    pairs = length * (length + 1) / 2
-    return 4 * model.num_layers * model.num_heads * model.head_dim * pairs
-
-
 def model_flops(job: Job) -> float:
-    """What a step must compute: the definition of MFU (PaLM, Chowdhery et al. 2022).
-
-    Three times the forward pass (6 per parameter and token), causal attention counted by the pairs
-    that see each other. A frozen matrix has no gradient of its own: 4 instead of 6.
-    """
-    count = parameters(job)
-    per_token = 6 * count.multiplied if job.lora is None else 4 * count.multiplied
-    attention = 3 * job.rows * attention_flops(job.model, job.length)
-    return (per_token + 6 * count.adapters) * job.tokens + attention
+    """What a step must compute: the definition of MFU."""
+    work = step_work(job.model, job.lora)
+    pairs = job.rows * job.length * (job.length + 1) / 2
+    return work.per_token * job.tokens + work.per_pair * pairs
 
 
 def matmul_flops(job: Job) -> float:
