@@ -212,7 +212,7 @@ def test_a_full_disk_stops_with_the_last_good_step(tmp_path, undisturbed, capsys
     def fill(step):
         if step == 10:  # no file gets longer, as on a full disk; 12 is the next to be saved
             run.checkpoints.wait()
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
 
     run = Toy(tmp_path)
     try:
@@ -283,15 +283,15 @@ def test_a_signal_waits_for_the_write_and_the_handlers_are_put_back(tmp_path):
 
 def test_a_write_that_failed_meanwhile_shows_at_the_next_save_or_wait(tmp_path):
     checkpoints, limits = open_checkpoints(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        checkpoints.save(random_state(1, 300, 7), batches())
+        checkpoints.save(random_state(1, 300, 300), batches())
         with pytest.raises(SaveFailed, match="no checkpoint was saved yet"):
-            checkpoints.save(random_state(2, 300, 7), batches())
+            checkpoints.save(random_state(2, 300, 300), batches())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoints.latest_step() is None
-    checkpoints.save(random_state(2, 300, 7), batches())
+    checkpoints.save(random_state(2, 300, 300), batches())
     checkpoints.wait()
     assert checkpoints.last_good().endswith("/2")
     checkpoints.close()

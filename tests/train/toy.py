@@ -32,7 +32,7 @@ def make_rows():
 @partial(jax.jit, donate_argnums=0)
 def toy_step(state, batch):
     """Noise from the seed and the step, as dropout has it; every batch pulls elsewhere."""
-    noise = jax.random.normal(jax.random.fold_in(jax.random.key(3), state.step), (50, 40))
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(3), state.step), (50, 1000))
 
     def loss(params):
         return jnp.mean((params["w"][batch.tokens_BT] - noise[batch.tokens_BT]) ** 2)
@@ -45,7 +45,7 @@ def toy_step(state, batch):
 
 
 def new_state():
-    params = {"w": jax.random.normal(jax.random.key(1), (50, 40))}
+    params = {"w": jax.random.normal(jax.random.key(1), (50, 1000))}
     return TrainState(jnp.int32(0), params, OPTIMIZER.init(params))
 
 
