@@ -155,13 +155,11 @@ def summarize(
     """What became of the run: from its metrics, so that a resumed run counts as a whole."""
     lines = list(read_metrics(folder / "metrics.jsonl"))
     train = [line for line in lines if line["kind"] == "train"]
-    tokens = sum(len(row.tokens) for row in examples) / len(examples) * config.train.batch_size
-    step_seconds = median(line["seconds_per_step"] for line in train)
-    summary = {
-        "steps": train[-1]["step"],
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(tokens / step_seconds),
-    }
+    summary: dict[str, Any] = {"steps": lines[-1]["step"], "seconds": round(seconds, 1)}
+    if train:  # an early stop may come before the first line
+        tokens = sum(len(row.tokens) for row in examples) / len(examples) * config.train.batch_size
+        step_seconds = median(line["seconds_per_step"] for line in train)
+        summary["tokens_per_second"] = round(tokens / step_seconds)
     names = ("step", "next_token_loss", "token_accuracy", "perplexity", "causal_mass")
     points = [
         {name: line[name] for name in names if name in line}
@@ -179,10 +177,10 @@ def summarize(
 def summary_lines(summary: dict[str, Any]) -> list[str]:
     """The summary for a terminal."""
     minutes, seconds = divmod(round(summary["seconds"]), 60)
-    lines = [
-        f"{summary['steps']} steps, {minutes}:{seconds:02d} min, "
-        f"{summary['tokens_per_second']:,} tokens/s"
-    ]
+    first = f"{summary['steps']} steps, {minutes}:{seconds:02d} min"
+    if "tokens_per_second" in summary:
+        first += f", {summary['tokens_per_second']:,} tokens/s"
+    lines = [first]
     if "validation" in summary:
         best, last = summary["validation"]["best"], summary["validation"]["last"]
         lines.append(
