@@ -162,8 +162,8 @@ def summarize(folder: Path, seconds: float) -> dict[str, Any]:
     """What became of the run: from its metrics, so that a resumed run counts as a whole."""
     lines = list(read_metrics(folder / "metrics.jsonl"))
     train = [line for line in lines if line["kind"] == "train"]
-    summary = {
-        "steps": train[-1]["step"],
+    summary: dict[str, Any] = {
+        "steps": lines[-1]["step"],
         "seconds": round(seconds, 1),
         "tokens_per_second": round(median(line["tokens_per_second"] for line in train)),
     }

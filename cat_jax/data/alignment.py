@@ -31,7 +31,7 @@ class Example:
     """One token row with its annotation mask as a bitset; a packed row holds several records.
 
     Attributes:
-        tokens: [T] int32, the end token last.
+        tokens: [T] int32, the end token last; a conversation ends as its template ends.
         target_mask: [T] bool, True at the answer's tokens and the end token: their predictions
             are trained. What stands before the first of them is the prompt.
         q_bits: [T, W] uint32, see ``cat_jax.data.bitset``.
@@ -98,6 +98,9 @@ def align_records(
     match: Match = "offsets",
 ) -> tuple[list[Example], Coverage]:
     """Tokenises input + target with an end token and finds the annotated words in the tokens.
+
+    Conversations are rendered by the tokenizer's chat template (``cat_jax.data.chat``), and
+    nothing is added to them.
 
     The text is tokenised once, as a whole. A token is the answer's if it ends after the input;
     so a space at the end of the input belongs to the answer where the tokenizer merges it with
