@@ -71,7 +71,9 @@ def main() -> None:
     asked = [(job_of(request, name, slice_), slice_) for name in request.model for slice_ in slices]
     for job, slice_ in asked:
         values = as_values(plan(request, job, slice_)) | {"compiler": compiler()}
-        print(f"{fit_table([values])}\n\n{step_table([values])}\n", flush=True)
+        print(fit_table([values]) + "\n", flush=True)
+        if values["fits"]:
+            print(step_table([values]) + "\n", flush=True)
         if request.out is not None:
             write(request.out, values)
 

@@ -78,7 +78,9 @@ def fit_table(plans: Sequence[dict[str, Any]]) -> str:
 
 def _fit_cells(plan: dict[str, Any]) -> list[str]:
     if not plan["fits"]:
-        needs = f"needs {_gib(plan['closed_form_bytes'])}"
+        # Refused by the compiler, or not compiled at all.
+        leanest = f"needs {_gib(plan['closed_form_bytes'])}"
+        needs = f"refused: {', '.join(plan['refused'])}" if plan["refused"] else leanest
         return ["no", "", "", needs, needs, _gib(plan["hbm"])]
     parts = f", {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     return [

@@ -116,6 +116,8 @@ def test_pages_say_what_fits_and_what_does_not(compiler):
     assert "3.00 | 3.00 | 15.75 |" in fits
     assert "| no |" in does_not
     assert f"needs {values[1]['closed_form_bytes'] / GIB:.2f}" in does_not
+    refused = fit_table([values[1] | {"refused": {"1 x 16 x 1": "too large"}}])
+    assert "| no |  |  | refused: 1 x 16 x 1 |" in refused
     plain, cat = step_table(values).splitlines()[2:]
     assert "| plain |" in plain
     assert "| CAT |" in cat
