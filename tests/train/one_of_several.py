@@ -1,4 +1,7 @@
-"""Run by ``test_several_processes.py`` in each process; also gives the run of a single one."""
+"""Run by ``test_several_processes.py``, for several processes; also gives the run of a single one.
+
+JAX is imported once; every process is a fork from before its backend starts.
+"""
 
 import json
 import os
@@ -115,5 +118,18 @@ def main():
     (Path(folder) / f"process-{jax.process_index()}.json").write_text(json.dumps(found))
 
 
+def fork(number):
+    """A process of the run, whose errors go to a file."""
+    child = os.fork()
+    if child == 0:
+        errors = os.open(Path(sys.argv[1]) / f"errors-{number}", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.dup2(errors, 2)
+        os.environ["JAX_PROCESS_ID"] = str(number)
+        sys.exit(exit_status(main))
+    return child
+
+
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    children = [fork(number) for number in range(int(os.environ["JAX_NUM_PROCESSES"]))]
+    ends = [os.waitpid(child, 0)[1] for child in children]
+    print(json.dumps([os.waitstatus_to_exitcode(end) for end in ends]))

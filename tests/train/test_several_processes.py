@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for one_of_several.py
 from one_of_several import run
 
 SCRIPT = Path(__file__).with_name("one_of_several.py")
+QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 pytestmark = pytest.mark.slow
 
 
@@ -29,24 +30,19 @@ def launch(count, folder, shape, steps=7, kill=None, devices=1):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILE}",
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
         "JAX_NUM_PROCESSES": str(count),
     }
     words = [sys.executable, SCRIPT, folder, *map(json.dumps, (shape, steps, kill))]
-    processes = [
-        subprocess.Popen(
-            words,
-            env=environment | {"JAX_PROCESS_ID": str(number)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(count)
-    ]
-    errors = [process.communicate(timeout=400)[1] for process in processes]
-    return [process.returncode for process in processes], errors
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    errors = [folder / f"errors-{number}" for number in range(count)]
+    texts = [path.read_text() for path in errors]
+    for path in errors:
+        path.unlink()
+    return json.loads(done.stdout.splitlines()[-1]), texts
 
 
 def assert_ended_well(statuses, errors):
