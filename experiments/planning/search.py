@@ -14,7 +14,7 @@ from experiments.planning.slices import GIB, Slice
 
 HOPELESS = 1.05
 """The compiler is not asked of a layout that needs more than so many times the memory in closed
-form, which is within some percent of the compiler's peak."""
+form, which was 2 to 10 percent from the compiler's peak."""
 EQUAL = 1.02
 """Times within this factor are about equal: the closed form knows no better."""
 METHODS = {"plain": False, "cat": True}
