@@ -38,7 +38,7 @@ def test_sigterm_to_one_of_two_processes(tmp_path):
         for number in (0, 1)
     ]
     deadline = time.monotonic() + 240
-    while sum(1 for _ in read_metrics(tmp_path / "1/metrics.jsonl")) < 10:
+    while sum(1 for _ in read_metrics(tmp_path / "0/metrics.jsonl")) < 10:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     processes[1].send_signal(signal.SIGTERM)
