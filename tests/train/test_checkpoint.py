@@ -1,5 +1,6 @@
 """What is saved, what is kept, and what becomes of checkpoints that went bad."""
 
+import gc
 import json
 import os
 import resource
@@ -20,6 +21,16 @@ from cat_jax.train.checkpoint import Checkpoints, DamagedCheckpoint, SaveFailed
 from cat_jax.train.loop import Interrupted
 from cat_jax.train.state import TrainState
 from experiments.command_line import exit_status
+
+# Where a read or write fails, orbax leaves coroutines behind that complain when they are collected.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collect_coroutines():
+    """Before they complain in the tests of others."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +141,6 @@ def test_keep_one(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, os.unlink])
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path, damage):
     states = save_steps(tmp_path, 2, 4, 6)
     for step in (4, 6):
