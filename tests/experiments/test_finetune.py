@@ -16,6 +16,7 @@ from cat_jax.data.records import read_lines, write_jsonl
 from cat_jax.data.stg import stg_records
 from cat_jax.errors import InputError
 from cat_jax.train.metrics import read_metrics
+from cat_jax.train.throughput import TIMINGS
 from experiments import finetune as program
 from experiments.command_line import exit_status
 from experiments.finetune import finetune, split_rows
@@ -62,7 +63,7 @@ def run(config):
 
 
 def untimed(line):
-    return {name: value for name, value in line.items() if "second" not in name}
+    return {name: value for name, value in line.items() if name not in TIMINGS}
 
 
 def folder_of(config):
