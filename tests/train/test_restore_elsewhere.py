@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-QUICK = "--xla_backend_optimization_level=0"  # to compile
 
 
 def environment(devices):
     return os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": str(HERE.parents[1]),
     }
 
