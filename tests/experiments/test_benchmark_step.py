@@ -5,6 +5,7 @@ import sys
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import benchmark_step
 from experiments.benchmark_step import Result, make_batch
@@ -29,6 +30,7 @@ def test_the_batch_counts_its_pairs():
     np.testing.assert_array_equal(batch.visible_count_BT, [range(1, 20)] * 2)
 
 
+@pytest.mark.slow
 def test_the_command_writes_both_files(tmp_path, monkeypatch, capsys):
     words = ["benchmark_step", str(tmp_path / "a/step"), "--lengths", "33", "--samples", "2"]
     words += [word for name, n in TINY.items() for word in (f"--model.{name}", str(n))]
