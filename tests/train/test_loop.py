@@ -177,6 +177,7 @@ def test_divergence_before_any_checkpoint_says_so(tmp_path, examples):
         Run(tmp_path, examples, dataclasses.replace(CONFIG, save_every=100))(learning_rate=1e30)
 
 
+@pytest.mark.slow
 def test_adapters_resume_the_same_on_a_base_that_stays(tmp_path, examples):
     lora = LoraConfig(rank=3, alpha=6.0, dropout=0.5, targets=("q_proj", "down_proj"))
     undisturbed = Run(tmp_path / "undisturbed", examples, lora=lora)

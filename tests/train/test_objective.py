@@ -178,6 +178,7 @@ def every_scope(form, reduce, batch):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reduce", "packed"), [("row", False), ("sample", False), ("sample", True)]
 )
@@ -201,6 +202,7 @@ def test_parts_add_up_in_the_model(guidance, parts):
     jax.tree.map(close, in_parts, whole)
 
 
+@pytest.mark.slow
 def test_parts_save_memory():
     batch = padded([record(9, n) for n in range(16)], 16, 64)
     model = CausalLM(dataclasses.replace(CONFIG, attention="xla_chunked"))
