@@ -100,18 +100,18 @@ def expected_seconds(job: Job, layout: Layout, slice_: Slice) -> tuple[float, fl
 def expected_received(job: Job, layout: Layout) -> tuple[float, float]:
     """Bytes that a chip receives in a step, of parameters and gradients, and of activations.
 
-    Layers are gathered in bfloat16 once forward and once backward and their gradients scattered;
-    copies of the model add theirs up; ``tensor`` sums activations twice a layer and pass. Of the
-    output matrix the gradient is float32 and summed whole.
+    Layers are gathered in bfloat16 once forward and once backward and their gradients scattered in
+    float32; copies of the model add theirs up; ``tensor`` sums activations twice a layer and pass.
+    Of the output matrix the gradient is summed whole.
     """
     count, model = parameters(job), job.model
     data, fsdp, tensor = layout.data, layout.fsdp, layout.tensor
     times, gradient = layout.accumulate, job.lora is None
     others = {n: (n - 1) / n for n in (data, fsdp, tensor, data * fsdp)}
-    layers = 2 * (3 if gradient else 2) * times * count.layers / tensor * others[fsdp]
+    layers = (4 + 4 * gradient) * times * count.layers / tensor * others[fsdp]
     output = (2 * others[fsdp] + 8 * gradient * others[data * fsdp]) * times * count.output / tensor
     trained = count.layers if gradient else count.adapters
-    copies = 4 * trained / layout.kept_by * others[data] * times
+    copies = 8 * trained / layout.kept_by * others[data] * times
     passes = 4 if model.remat == "none" else 6
     positions = layout.rows_at_once(job) * times * job.length
     sums = 2 * passes * model.num_layers * 2 * positions * model.width * others[tensor]

@@ -98,9 +98,9 @@ def test_expected_traffic_by_hand():
     layers = 8 * (1024 * 64 * (16 + 2 * 8) + 16 * 64 * 1024 + 3 * 1024 * 3072)
     output = 4096 * 1024
     copies, _ = expected_received(JOB, Layout(16, 1, 1, 1))
-    assert copies == pytest.approx((4 * layers + 8 * output) * 15 / 16)
+    assert copies == pytest.approx((8 * layers + 8 * output) * 15 / 16)
     gathered, sums = expected_received(JOB, Layout(1, 16, 1, 1))
-    assert gathered == pytest.approx((6 * layers + 10 * output) * 15 / 16)
+    assert gathered == pytest.approx((8 * layers + 10 * output) * 15 / 16)
     assert sums == 0
     _, sums = expected_received(JOB, Layout(1, 8, 2, 1))
     assert sums == 2 * 6 * 8 * 2 * (2 * 2048 * 1024) / 2
