@@ -117,7 +117,11 @@ def test_micro_batches_take_the_step_of_the_whole_batch(params, make_examples, l
         after.append(step(state, batch))
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
     (whole, metrics), (parts, metrics_of_parts) = after
-    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+
+    def close(actual, expected):  # float32 sums: to the size of their largest terms
+        atol = 1e-5 * max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=atol)
+
     jax.tree.map(close, parts.params, whole.params)
     jax.tree.map(close, metrics_of_parts, metrics)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), whole.params, params)
