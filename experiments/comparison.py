@@ -25,7 +25,6 @@ from experiments.training_run import (
     align,
     align_training,
     check_best,
-    describe_rows,
     make_start,
     run_training,
 )
@@ -44,11 +43,6 @@ class Method:
     guidance: Guidance | None
     examples: list[Example]
     coverage: Coverage
-
-    @property
-    def rows(self) -> str:
-        """``describe_rows`` of them."""
-        return describe_rows(self.examples, self.coverage)
 
 
 @dataclass(frozen=True)

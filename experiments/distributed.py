@@ -179,7 +179,7 @@ def check_shared(file: Path) -> None:
 
 
 @contextmanager
-def ends_with_the_others(last_step: Callable[[], int | None], folder: Path) -> Iterator[None]:
+def ends_with_the_others(last_good: Callable[[], str]) -> Iterator[None]:
     """A block in which the loss of another process ends this one, with a sentence.
 
     It ends at once: whatever would be closed or finished in order waits for the lost process.
@@ -189,11 +189,7 @@ def ends_with_the_others(last_step: Callable[[], int | None], folder: Path) -> I
         yield
     except Exception as error:
         if lost_another(error):
-            step = last_step()
-            good = "no checkpoint was saved yet"
-            if step is not None:
-                good = f"the last good checkpoint is {folder / str(step)}"
-            end_alone(f"{LOST} ({first_line(error)}); {good}; {RESTART}", 1)
+            end_alone(f"{LOST} ({first_line(error)}); {last_good()}; {RESTART}", 1)
         raise
 
 

@@ -7,7 +7,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -91,9 +90,9 @@ def finetune(config: Finetune, console: Console) -> None:
     left = hand_over(folder, config.model, start.model.config, start.tokenizer, state.params)
     if not is_first():
         return
-    summary = summarize(folder, time.perf_counter() - started)
-    summary["left"] = str(left)
-    chosen = verdict(read_metrics(folder / "metrics.jsonl"), config.train)
+    lines = list(read_metrics(folder / "metrics.jsonl"))
+    summary = summarize(lines, time.perf_counter() - started) | {"left": str(left)}
+    chosen = verdict(lines, config.train)
     if chosen is not None:
         summary["chosen"] = chosen
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -158,9 +157,8 @@ def too_long(coverage: Coverage) -> str:
     return f"{coverage.too_long} left out as too long"
 
 
-def summarize(folder: Path, seconds: float) -> dict[str, Any]:
+def summarize(lines: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """What became of the run: from its metrics, so that a resumed run counts as a whole."""
-    lines = list(read_metrics(folder / "metrics.jsonl"))
     train = [line for line in lines if line["kind"] == "train"]
     summary: dict[str, Any] = {
         "steps": lines[-1]["step"],

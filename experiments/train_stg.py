@@ -20,7 +20,7 @@ from experiments.report import (
     terminal_table,
 )
 from experiments.run_folder import check_folder, write_text
-from experiments.training_run import claim_folder
+from experiments.training_run import claim_folder, describe_rows
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def compare(config: Experiment, console: Console) -> None:
         claim_folder(folder, config)
         if seed == config.seeds[0]:
             say(f"attention: {bench.attention.implementation} ({bench.attention.reason})")
-            say(f"training rows: {chosen[0].rows}")
+            say(f"training rows: {describe_rows(chosen[0].examples, chosen[0].coverage)}")
         for method in chosen:
             if method.guidance is not None and seed == config.seeds[0]:
                 say(f"annotations for {METHOD_TITLES[method.name]}: {method.coverage}")

@@ -224,7 +224,7 @@ def run_training(
     tracker = open_tracker(project, folder, settings(config))
     log = MetricsLog(folder, int(state.step), tracker)
     try:
-        with ends_with_the_others(checkpoints.latest_step, checkpoints.folder):
+        with ends_with_the_others(checkpoints.last_good):
             return train(
                 state,
                 step,

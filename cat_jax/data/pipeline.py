@@ -65,6 +65,20 @@ def stack_examples(examples: Sequence[Example], shape: tuple[int, int] | None = 
     return Batch(*(stack([getattr(example, name) for example in examples]) for name in names))
 
 
+def stack_whole_batches(examples: Sequence[Example], batch_size: int) -> Batch:
+    """As ``stack_examples``, with empty rows that complete the last batch of ``batch_size``.
+
+    All batches have one shape, for one compilation; empty rows count in no loss and no metric.
+    """
+    rows = stack_examples(examples)
+    missing = -len(examples) % batch_size
+    return Batch(*(_with_empty_rows(array, missing) for array in rows))
+
+
+def _with_empty_rows(array: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if array is None else np.pad(array, [(0, count)] + [(0, 0)] * (array.ndim - 1))
+
+
 def training_batches(
     examples: Sequence[Example],
     *,

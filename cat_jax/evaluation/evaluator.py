@@ -10,9 +10,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import Example
-from cat_jax.data.pipeline import Batch, stack_examples
+from cat_jax.data.pipeline import Batch, stack_whole_batches
 from cat_jax.evaluation.decode import generate
-from cat_jax.losses import attention_guidance_loss
+from cat_jax.losses import attention_guidance_loss, guided_rows
 from cat_jax.models import Aux, CausalLM
 from cat_jax.sharding import everywhere
 
@@ -62,16 +62,12 @@ def causal_mass(
 
     Returns NaN when no row is annotated.
     """
-    rows = stack_examples(examples)
-    # Empty rows complete the last batch: one shape, one compilation, and they do not count.
-    missing = -len(examples) % batch_size
-    rows = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), rows)
+    rows = stack_whole_batches(examples, batch_size)
     masses, weights = [], []
     for start in range(0, len(rows.tokens_BT), batch_size):
         batch = jax.tree.map(itemgetter(slice(start, start + batch_size)), rows)
         masses.append(float(_batch_mass(model, params, batch)))
-        counted = (batch.causal_count_BT > 0) & (batch.causal_count_BT < batch.visible_count_BT)
-        weights.append(int(counted.sum()))
+        weights.append(int(guided_rows(batch.causal_count_BT, batch.visible_count_BT).sum()))
     return float(np.average(masses, weights=weights)) if sum(weights) else float("nan")
 
 

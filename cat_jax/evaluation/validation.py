@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import Example
-from cat_jax.data.pipeline import Batch, stack_examples
+from cat_jax.data.pipeline import Batch, stack_whole_batches
 from cat_jax.losses import guided_rows
 from cat_jax.models import CausalLM
 from cat_jax.sharding import HEADS, ROWS, own_rows, put_rows, replicated
@@ -47,10 +47,7 @@ def make_validation(
         ``next_token_loss``, ``token_accuracy``, ``perplexity``, and for annotated rows
         ``causal_mass`` and with guidance ``guidance_loss``.
     """
-    rows = stack_examples(examples)
-    # Empty rows complete the last batch: one shape, one compilation, and they do not count.
-    missing = -len(examples) % batch_size
-    rows = jax.tree.map(lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), rows)
+    rows = stack_whole_batches(examples, batch_size)
     annotated = bool(guided_rows(rows.causal_count_BT, rows.visible_count_BT).any())
     measured = (guidance or Guidance()) if annotated else None
     model = model.clone(partition=Partition(mesh, rows=ROWS, heads=HEADS))

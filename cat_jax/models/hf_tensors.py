@@ -1,7 +1,7 @@
 """One table between the tensors of Hugging Face files and the parameters of ``CausalLM``."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -104,6 +104,11 @@ def axis_sizes(config: ModelConfig) -> dict[str, int]:
         "G": config.num_kv_heads,
         "C": config.head_dim,
     }
+
+
+def count_numbers(rules: Iterable[TensorRule], sizes: Mapping[str, int], num_layers: int) -> int:
+    """Count the numbers in the parameters of these rules, of all layers."""
+    return sum(math.prod(rule.shape(sizes, num_layers)) for rule in rules)
 
 
 def shape_problems(flat: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

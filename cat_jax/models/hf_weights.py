@@ -82,7 +82,7 @@ def load_pretrained(
         raise InputError(f"the tensors of {folder} do not fit: {'; '.join(problems)}")
     rules = tensor_rules(config)
     if isinstance(sharding, Mesh):
-        sharding = param_shardings(_abstract_params(config), sharding)
+        sharding = param_shardings(abstract_params(config), sharding)
     if isinstance(sharding, Mapping):
         shardings: dict[str, Any] = flatten_dict(sharding, sep="/")
     else:
@@ -100,8 +100,8 @@ def load_pretrained(
     return config, unflatten_dict(params, sep="/")
 
 
-def _abstract_params(config: ModelConfig) -> dict[str, Any]:
-    """Shapes of the parameters, as nested dicts."""
+def abstract_params(config: ModelConfig) -> dict[str, Any]:
+    """Shapes of the parameters, float32, as nested dicts of ``jax.ShapeDtypeStruct``."""
     sizes = axis_sizes(config)
     shapes = {rule.path: rule.shape(sizes, config.num_layers) for rule in tensor_rules(config)}
     flat = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}

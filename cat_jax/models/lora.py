@@ -16,7 +16,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.hf_tensors import TENSOR_RULES, TensorRule, axis_sizes, shape_problems
+from cat_jax.models.hf_tensors import (
+    TENSOR_RULES,
+    TensorRule,
+    axis_sizes,
+    count_numbers,
+    shape_problems,
+)
 from cat_jax.models.projection import LowRank
 from cat_jax.types import Array
 
@@ -87,6 +93,11 @@ def adapter_rules(lora: LoraConfig) -> list[TensorRule]:
 def adapter_sizes(config: ModelConfig, lora: LoraConfig) -> dict[str, int]:
     """The sizes of the axes that ``adapter_rules`` names."""
     return axis_sizes(config) | {"R": lora.rank}
+
+
+def count_adapters(config: ModelConfig, lora: LoraConfig) -> int:
+    """How many numbers all adapters have."""
+    return count_numbers(adapter_rules(lora), adapter_sizes(config, lora), config.num_layers)
 
 
 def init_lora(key: Array, config: ModelConfig, lora: LoraConfig) -> dict[str, Any]:

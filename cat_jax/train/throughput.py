@@ -1,6 +1,5 @@
 """How fast training is: in tokens, and as the share of the arithmetic that the devices can do."""
 
-import math
 import time
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -8,8 +7,8 @@ from statistics import fmean, median
 import jax
 
 from cat_jax.models import LoraConfig, ModelConfig
-from cat_jax.models.hf_tensors import TensorRule, axis_sizes, tensor_rules
-from cat_jax.models.lora import adapter_rules, adapter_sizes
+from cat_jax.models.hf_tensors import axis_sizes, count_numbers, tensor_rules
+from cat_jax.models.lora import count_adapters
 
 PEAK_FLOPS = {
     "TPU v4": 275e12,
@@ -50,14 +49,12 @@ def step_work(config: ModelConfig, lora: LoraConfig | None = None) -> Work:
     the gradient of its input, and as many for that of the matrix, unless it is frozen.
     """
     matrices = [rule for rule in tensor_rules(config) if rule.path.endswith("kernel")]
-    weights = sum(_size(rule, axis_sizes(config), config.num_layers) for rule in matrices)
+    weights = count_numbers(matrices, axis_sizes(config), config.num_layers)
     if config.tie_embeddings:  # the table of the embedding is the output matrix, too
         weights += config.vocab_size * config.width
     per_token = 6.0 * weights
     if lora is not None:
-        sizes = adapter_sizes(config, lora)
-        adapters = sum(_size(rule, sizes, config.num_layers) for rule in adapter_rules(lora))
-        per_token = 4.0 * weights + 6.0 * adapters
+        per_token = 4.0 * weights + 6.0 * count_adapters(config, lora)
     return Work(per_token, 12.0 * config.num_layers * config.num_heads * config.head_dim)
 
 
@@ -77,10 +74,6 @@ def rates(work: Work, tokens: float, pairs: float, seconds: float) -> dict[str, 
         operations = work.per_token * tokens + work.per_pair * pairs
         values["mfu"] = operations / (seconds * peak * jax.device_count())
     return values
-
-
-def _size(rule: TensorRule, sizes: dict[str, int], num_layers: int) -> int:
-    return math.prod(rule.shape(sizes, num_layers))
 
 
 class Meter:

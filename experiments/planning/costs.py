@@ -6,8 +6,8 @@ Used to count what XLA does not (turns of loops, kernels), and to choose what is
 import math
 from dataclasses import dataclass
 
-from cat_jax.models.hf_tensors import axis_sizes
-from cat_jax.models.lora import KERNELS
+from cat_jax.models.hf_tensors import axis_sizes, count_numbers, tensor_rules
+from cat_jax.models.lora import KERNELS, count_adapters
 from cat_jax.train.throughput import step_work
 from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Chip
@@ -52,19 +52,12 @@ class Parameters:
 def parameters(job: Job) -> Parameters:
     """Counted from the configuration."""
     model, sizes = job.model, axis_sizes(job.model)
-    layer = {name: math.prod(sizes[a] for a in rule.axes.split()) for name, rule in KERNELS.items()}
-    output = model.vocab_size * model.width
-    biases = (model.num_heads + 2 * model.num_kv_heads) * model.head_dim * model.qkv_bias
-    norms = 2 * model.width + 2 * model.head_dim * model.qk_norm
-    layers = model.num_layers * sum(layer.values())
-    others = model.num_layers * (biases + norms) + model.width
-    adapters = 0
-    if job.lora is not None:
-        ends = [KERNELS[name].hf_axes.split() for name in job.lora.targets]
-        width = sum(math.prod(sizes[a] for a in word) for words in ends for word in words)
-        adapters = model.num_layers * job.lora.rank * width
-    tables = output * (1 if model.tie_embeddings else 2)
-    return Parameters(layers, output, layers + tables + others, adapters)
+    return Parameters(
+        layers=count_numbers(KERNELS.values(), sizes, model.num_layers),
+        output=model.vocab_size * model.width,
+        total=count_numbers(tensor_rules(model), sizes, model.num_layers),
+        adapters=0 if job.lora is None else count_adapters(model, job.lora),
+    )
 
 
 def model_flops(job: Job) -> float:

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from cat_jax.config import Guidance, Optimizer
 from cat_jax.data.pipeline import Batch
 from cat_jax.models import CausalLM, init_lora, param_shardings
+from cat_jax.models.hf_weights import abstract_params
 from cat_jax.sharding import make_mesh, split_rows
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
@@ -61,7 +62,7 @@ def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -
     mesh = make_mesh(layout.mesh, job.rows, layout.accumulate, devices)
     optimizer = make_optimizer(Optimizer(), steps=1_000)
     model = CausalLM(job.model)
-    trained, base = _parameters(job, model, mesh)
+    trained, base = _parameters(job, mesh)
     step = make_train_step(
         model,
         optimizer,
@@ -101,11 +102,9 @@ def place(shapes: Any, shardings: Any) -> Any:
     )
 
 
-def _parameters(job: Job, model: CausalLM, mesh: Mesh) -> tuple[Any, FrozenBase | None]:
+def _parameters(job: Job, mesh: Mesh) -> tuple[Any, FrozenBase | None]:
     """Shapes of what is trained, and what it is trained on, as real runs hold them."""
-    tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    plain = CausalLM(replace(model.config, attention="xla", remat="none"))
-    params = jax.eval_shape(plain.init, jax.random.key(0), tokens)["params"]
+    params = abstract_params(job.model)
     if job.lora is None:
         return params, None
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, job.model.dtype), params)

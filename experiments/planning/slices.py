@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cat_jax.errors import InputError
+from cat_jax.train.throughput import PEAK_FLOPS
 
 GIB = 2**30
 
@@ -23,9 +24,9 @@ class Chip:
 
     Attributes:
         name: of the generation.
+        kind: how JAX calls it.
         hbm: bytes that a program may use, as the compiler says when it refuses one; the rest of
             the 16 GiB (v5e), 96 (v5p) or 32 (v6e) is the runtime's.
-        flops: peak per second in bfloat16.
         hbm_bandwidth: bytes per second.
         link_bandwidth: bytes per second and direction of one of its links.
         cores: TensorCores, which share the work of one chip.
@@ -34,18 +35,23 @@ class Chip:
     """
 
     name: str
+    kind: str
     hbm: int
-    flops: float
     hbm_bandwidth: float
     link_bandwidth: float
     cores: int
     clock: float
 
+    @property
+    def flops(self) -> float:
+        """Peak per second in bfloat16."""
+        return PEAK_FLOPS[self.kind]
+
 
 CHIPS = {
-    "v5e": Chip("v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, cores=1, clock=1.50e9),
-    "v5p": Chip("v5p", int(95.74 * GIB), 459e12, 2765e9, 100e9, cores=2, clock=1.75e9),
-    "v6e": Chip("v6e", int(31.25 * GIB), 918e12, 1600e9, 100e9, cores=1, clock=1.75e9),
+    "v5e": Chip("v5e", "TPU v5 lite", int(15.75 * GIB), 819e9, 50e9, cores=1, clock=1.50e9),
+    "v5p": Chip("v5p", "TPU v5", int(95.74 * GIB), 2765e9, 100e9, cores=2, clock=1.75e9),
+    "v6e": Chip("v6e", "TPU v6 lite", int(31.25 * GIB), 1600e9, 100e9, cores=1, clock=1.75e9),
 }
 PLANE = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 CUBE = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4), (4, 4, 8), (4, 8, 8), (8, 8, 8))

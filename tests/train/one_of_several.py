@@ -78,7 +78,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
     model = MODEL.clone(partition=Partition(mesh, heads=HEADS))
     log = MetricsLog(folder, resume_step=start)
     try:
-        with ends_with_the_others(checkpoints.latest_step, checkpoints.folder):
+        with ends_with_the_others(checkpoints.last_good):
             state = train(
                 state,
                 step,
