@@ -1,15 +1,18 @@
-"""Where arrays live: a mesh of three axes, and one table from the axes of arrays to those.
+"""Where arrays live: a mesh of four axes, and one table from the axes of arrays to those.
 
 ``data`` splits the rows of a batch among copies of the model. ``fsdp`` splits them too, and the
 parameters, gradients and optimizer state as well: each layer is gathered when it is computed
 (ZeRO, Rajbhandari et al. 2020). ``tensor`` splits heads, hidden units and vocabulary inside every
-layer (Megatron-LM, Shoeybi et al. 2019). One device is a mesh of 1 x 1 x 1, and the same code.
+layer (Megatron-LM, Shoeybi et al. 2019). ``context`` splits the positions of long rows, and inside
+the attention heads instead (DeepSpeed-Ulysses, Jacobs et al. 2023); it shares the parameters as
+``fsdp`` does. One device is a mesh of 1 x 1 x 1 x 1, and the same code.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import jax
@@ -22,13 +25,21 @@ from pallas_kernels import Partition
 
 T = TypeVar("T")
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "context")
 ROWS = ("data", "fsdp")
 """Mesh axes that split the rows of a batch."""
 HEADS = ("tensor",)
 """Mesh axes that split heads."""
-RULES = {"D": "fsdp", "F": "tensor", "G": "tensor", "H": "tensor", "V": "tensor"}
-"""Mesh axis that splits an axis of a parameter (letters of ``cat_jax.types``); others are whole."""
+POSITIONS = ("context",)
+"""Mesh axes that split the positions of a row."""
+RULES = {
+    "D": ("fsdp", "context"),
+    "F": ("tensor",),
+    "G": ("tensor",),
+    "H": ("tensor",),
+    "V": ("tensor",),
+}
+"""Mesh axes that split an axis of a parameter (letters of ``cat_jax.types``); others are whole."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,24 @@ class MeshShape:
         data: copies of the model; None takes all devices that the others leave.
         fsdp: devices that share the parameters; must divide the width of the model.
         tensor: devices that share heads, hidden units and vocabulary; must divide them.
+        context: devices that share the positions of a row; tensor x context must divide the query
+            heads.
     """
 
     data: int | None = None
     fsdp: int = 1
     tensor: int = 1
+    context: int = 1
 
     def __post_init__(self):
         for name in AXES:
             size = getattr(self, name)
             if size is not None and size < 1:
                 raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
+
+    def __str__(self) -> str:
+        sizes = (self.data or "any", self.fsdp, self.tensor, self.context)
+        return f"{' x '.join(map(str, sizes))} ({', '.join(AXES)})"
 
 
 def make_mesh(
@@ -63,13 +81,10 @@ def make_mesh(
     """
     chosen = jax.devices() if devices is None else devices
     count = len(chosen)
-    inner = shape.fsdp * shape.tensor
+    inner = shape.fsdp * shape.tensor * shape.context
     data = count // inner if shape.data is None else shape.data
     if data * inner != count:
-        raise InputError(
-            f"train.mesh is {shape.data or 'any'} x {shape.fsdp} x {shape.tensor} (data, fsdp, "
-            f"tensor), which does not make {count} devices"
-        )
+        raise InputError(f"train.mesh is {shape}, which does not make {count} devices")
     shares = data * shape.fsdp
     if batch_size % (shares * accumulate):
         parts = f" in {accumulate} parts" if accumulate > 1 else ""
@@ -79,7 +94,7 @@ def make_mesh(
         )
     # Without splits, 8 x 2 is refused on a square of 4 x 4 chips.
     grid = mesh_utils.create_device_mesh(
-        (data, shape.fsdp, shape.tensor), chosen, allow_split_physical_axes=True
+        (data, shape.fsdp, shape.tensor, shape.context), chosen, allow_split_physical_axes=True
     )
     return Mesh(grid, AXES)
 
@@ -91,18 +106,21 @@ def spec(axes: str) -> PartitionSpec:
         ValueError: two axes would be split by the same axis of the mesh.
     """
     split = [RULES.get(axis) for axis in axes.split()]
-    twice = [name for name, count in Counter(filter(None, split)).items() if count > 1]
+    twice = [name for name, count in Counter(chain(*filter(None, split))).items() if count > 1]
     if twice:
         raise ValueError(f"the axes {axes} would be split by {', '.join(twice)} more than once")
     return PartitionSpec(*split)
 
 
-def check_divides(mesh: Mesh, name: str, shape: tuple[int, ...], split: PartitionSpec) -> None:
-    """Raise InputError unless every axis of an array divides among the devices that split it."""
-    for size, axis in zip(shape, split, strict=True):
-        if axis is not None and size % mesh.shape[axis]:
+def check_divides(mesh: Mesh, name: str, shape: tuple[int, ...], axes: str) -> None:
+    """Raise InputError unless every axis of a parameter divides among the devices that split it."""
+    for size, axis in zip(shape, axes.split(), strict=True):
+        split = [along for along in RULES.get(axis, ()) if mesh.shape[along] > 1]
+        devices = math.prod(mesh.shape[along] for along in split)
+        if size % devices:
+            given = " x ".join(f"train.mesh.{along}" for along in split)
             raise InputError(
-                f"train.mesh.{axis} is {mesh.shape[axis]}, which does not divide the {size} of "
+                f"{given} is {devices}, which does not divide the {size} of "
                 f"{name} {list(shape)}; choose a divisor"
             )
 
@@ -120,8 +138,8 @@ def split_rows(mesh: Mesh) -> NamedSharding:
 def own_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
     """Which rows of a batch lie on the devices of a process (this one by default), ascending.
 
-    Processes that share the rest of the mesh (``tensor``) hold the same rows; how devices are
-    ordered in the mesh decides which.
+    Processes that share the rest of the mesh (``tensor``, ``context``) hold the same rows; how
+    devices are ordered in the mesh decides which.
     """
     process = jax.process_index() if process is None else process
     indices = split_rows(mesh).devices_indices_map((batch_size,))

@@ -35,7 +35,7 @@ class Request:
         lora: train adapters on a frozen model in bfloat16, instead of all parameters.
         length: positions of a row.
         batch_size: rows of a step over all chips; one for each chip by default.
-        mesh: data, fsdp and tensor; all that fit are considered without it.
+        mesh: data, fsdp, tensor and context; all that fit are considered without it.
         accumulate: parts of a step's rows; all that divide them are considered without it.
         remat: as in ``Pretrained``.
         loss_chunk: as in ``Training``.
@@ -49,7 +49,7 @@ class Request:
     lora: bool = False
     length: int = 4096
     batch_size: int | None = None
-    mesh: tuple[int, int, int] | None = None
+    mesh: tuple[int, int, int, int] | None = None
     accumulate: int | None = None
     remat: Remat = Pretrained.remat
     loss_chunk: int = Training.loss_chunk

@@ -1,5 +1,6 @@
 """What every training run is made of: where it starts, its rows, and the run itself."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, init_lora
-from cat_jax.sharding import HEADS, make_mesh, own_rows
+from cat_jax.sharding import HEADS, POSITIONS, make_mesh, own_rows
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog
@@ -65,7 +66,7 @@ def make_start(config: Experiment | Finetune, rows: Sequence[Row], seed: int) ->
     mesh = make_mesh(config.train.mesh, config.train.batch_size, config.train.accumulate)
     attention = resolve_attention(config.model, config.train.max_length)
     tokenizer, model, params = make_model(config.model, texts, seed, attention.implementation, mesh)
-    check_settings(config, tokenizer, model)
+    check_settings(config, tokenizer, model, mesh)
     base = None
     if isinstance(config.model, PretrainedLora):
         lora = config.model.lora
@@ -77,13 +78,20 @@ def make_start(config: Experiment | Finetune, rows: Sequence[Row], seed: int) ->
 
 
 def check_settings(
-    config: Experiment | Finetune, tokenizer: PreTrainedTokenizerBase, model: CausalLM
+    config: Experiment | Finetune, tokenizer: PreTrainedTokenizerBase, model: CausalLM, mesh: Mesh
 ) -> None:
     """Refuses settings that the model cannot honour.
 
     Raises:
-        InputError: rows longer than the model's positions, or layers that it does not have.
+        InputError: rows longer than the model's positions, layers that it does not have, or heads
+            that do not divide among the devices.
     """
+    by_heads = math.prod(mesh.shape[axis] for axis in HEADS + POSITIONS)
+    if model.config.num_heads % by_heads:
+        raise InputError(
+            f"train.mesh.tensor x train.mesh.context is {by_heads}, which does not divide the "
+            f"{model.config.num_heads} heads of the model; choose a divisor"
+        )
     if config.train.max_length > tokenizer.model_max_length:
         raise InputError(
             f"train.max_length is {config.train.max_length}, but the model reads at most "

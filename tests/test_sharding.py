@@ -14,14 +14,14 @@ from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.models.lora import KERNELS
 from cat_jax.models.partitioning import AXES_OF
-from cat_jax.sharding import AXES, MeshShape, make_mesh, own_rows, spec
+from cat_jax.sharding import AXES, RULES, MeshShape, make_mesh, own_rows, spec
 
 CONFIG = ModelConfig(24, 16, 32, 3, 8, 4, 6, qkv_bias=True, qk_norm=True)
 
 
 def test_specs_follow_the_table():
-    assert spec("N D H C") == P(None, "fsdp", "tensor", None)
-    assert spec("V D") == P("tensor", "fsdp")
+    assert spec("N D H C") == P(None, ("fsdp", "context"), "tensor", None)
+    assert spec("V D") == P("tensor", ("fsdp", "context"))
     assert spec("N R F") == P(None, None, "tensor")
 
 
@@ -32,14 +32,16 @@ def test_two_axes_on_one_are_a_mistake():
 
 def test_no_parameter_collides():
     for path, axes in AXES_OF.items():
-        assert set(spec(axes)) - {None} <= set(AXES), path
+        for axis in axes.split():
+            assert set(RULES.get(axis, ())) <= set(AXES), path
+        assert len(spec(axes)) == len(axes.split())
 
 
 def test_every_parameter_and_adapter_has_its_axes():
     params = jax.eval_shape(CausalLM(CONFIG).init, jax.random.key(0), np.zeros((1, 1), int))
     lora = LoraConfig(rank=5, targets=tuple(KERNELS))
     adapters = jax.eval_shape(lambda: init_lora(jax.random.key(0), CONFIG, lora))
-    mesh = AbstractMesh((1, 4, 2), AXES)
+    mesh = AbstractMesh((1, 2, 2, 2), AXES)
     for tree in (params["params"], adapters):
         shardings = param_shardings(tree, mesh)
         assert jax.tree.structure(shardings) == jax.tree.structure(tree)
@@ -52,16 +54,20 @@ def test_every_parameter_and_adapter_has_its_axes():
 
 def test_what_does_not_divide_is_refused():
     params = jax.eval_shape(CausalLM(CONFIG).init, jax.random.key(0), np.zeros((1, 1), int))
-    mesh = AbstractMesh((1, 1, 8), AXES)
-    with pytest.raises(InputError, match=r"tensor is 8, which does not divide the 4 of .*key"):
-        param_shardings(params["params"], mesh)
+    for shape, message in (
+        ((1, 1, 8, 1), r"mesh\.tensor is 8, which does not divide the 4 of .*key"),
+        ((1, 3, 1, 4), r"fsdp x train\.mesh\.context is 12, which does not divide the 16 of "),
+    ):
+        with pytest.raises(InputError, match=message):
+            param_shardings(params["params"], AbstractMesh(shape, AXES))
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (MeshShape(data=2), "2 x 1 x 1 .* does not make 1 devices"),
-        (MeshShape(fsdp=2), "any x 2 x 1 .* does not make 1 devices"),
+        (MeshShape(data=2), "2 x 1 x 1 x 1 .* does not make 1 devices"),
+        (MeshShape(context=2), r"any x 1 x 1 x 2 \(data, fsdp, tensor, context\).* 1 devices"),
+        (MeshShape(fsdp=2), "any x 2 x 1 x 1 .* does not make 1 devices"),
     ],
 )
 def test_a_mesh_takes_all_devices(shape, message):
@@ -84,7 +90,9 @@ class Device:
 
 
 @given(
-    shape=st.sampled_from([(1, 1, 6), (6, 1, 1), (2, 1, 3), (3, 2, 1), (1, 3, 2), (4, 2, 3)]),
+    shape=st.sampled_from(
+        [(1, 1, 6, 1), (6, 1, 1, 1), (2, 1, 1, 3), (3, 2, 1, 1), (1, 3, 2, 1), (2, 2, 3, 2)]
+    ),
     owners=st.data(),
     rows_each=st.integers(1, 3),
 )
@@ -107,11 +115,11 @@ def test_processes_share_all_rows_however_devices_lie_in_the_mesh(shape, owners,
 
 def test_processes_in_order_split_rows_without_overlap():
     devices = np.array([Device(n, n // 2) for n in range(8)], object)
-    by_rows = Mesh(devices.reshape(4, 2, 1), AXES)
+    by_rows = Mesh(devices.reshape(4, 2, 1, 1), AXES)
     assert [own_rows(by_rows, 16, p).tolist() for p in range(4)] == [
         [*range(first, first + 4)] for first in (0, 4, 8, 12)
     ]
-    across = Mesh(devices.reshape(2, 1, 4), AXES)
+    across = Mesh(devices.reshape(2, 1, 2, 2), AXES)
     assert [own_rows(across, 4, p).tolist() for p in range(4)] == [[0, 1], [0, 1], [2, 3], [2, 3]]
-    dealt = Mesh(devices.reshape(4, 2, 1).transpose(1, 0, 2).reshape(8, 1, 1), AXES)
+    dealt = Mesh(devices.reshape(4, 2).T.reshape(8, 1, 1, 1), AXES)
     assert own_rows(dealt, 16, 1).tolist() == [2, 3, 10, 11]

@@ -15,7 +15,7 @@ from cat_jax.data.alignment import Example
 from cat_jax.data.pipeline import Batch, stack_whole_batches
 from cat_jax.losses import guided_rows
 from cat_jax.models import CausalLM
-from cat_jax.sharding import HEADS, ROWS, own_rows, put_rows, replicated
+from cat_jax.sharding import HEADS, POSITIONS, ROWS, own_rows, put_rows, replicated
 from cat_jax.train.objective import Terms, combined_loss, metrics_of
 from pallas_kernels import Partition
 
@@ -50,7 +50,7 @@ def make_validation(
     rows = stack_whole_batches(examples, batch_size)
     annotated = bool(guided_rows(rows.causal_count_BT, rows.visible_count_BT).any())
     measured = (guidance or Guidance()) if annotated else None
-    model = model.clone(partition=Partition(mesh, rows=ROWS, heads=HEADS))
+    model = model.clone(partition=Partition(mesh, ROWS, HEADS, POSITIONS))
 
     @jax.jit(out_shardings=replicated(mesh))
     def terms(params: Any, batch: Batch) -> Terms:

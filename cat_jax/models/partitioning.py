@@ -30,7 +30,7 @@ def param_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     for path, value in flat.items():
-        check_divides(mesh, path, value.shape, spec(AXES_OF[path]))
+        check_divides(mesh, path, value.shape, AXES_OF[path])
     return unflatten_dict(
         {path: NamedSharding(mesh, spec(AXES_OF[path])) for path in flat}, sep="/"
     )

@@ -45,30 +45,36 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + attended_BTD
         normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
         x_BTD = x_BTD + SwiGLU(self.config, name="mlp")(normed_BTD)
-        return keep_rows(x_BTD, self.partition), (mass_BHT, cache)
+        return keep_split(x_BTD, self.partition), (mass_BHT, cache)
 
 
-def keep_rows(x_BTD: Array, partition: Partition | None) -> Array:
-    """Keeps activations split by rows alone, whatever splits the parameters around them."""
-    return x_BTD if partition is None else _split(x_BTD, partition, partition.rows)
+def keep_split(x_BTD: Array, partition: Partition | None) -> Array:
+    """Keeps activations split by rows and positions, whatever splits the parameters around them."""
+    if partition is None:
+        return x_BTD
+    return _split(x_BTD, partition, partition.rows, partition.positions)
 
 
 def look_up(embed: nn.Embed, tokens_BT: Array, partition: Partition | None) -> Array:
     """Embeds tokens; where the width of the table is split, it is the activations that move.
 
-    The devices that share the width look up its parts for all of their rows, and exchange parts
-    for rows; the partitioner by itself would gather table and activations.
+    The devices that share the width look up its parts for all of their tokens, and exchange parts
+    for tokens; the partitioner by itself would gather table and activations.
     """
-    width = RULES["D"]
-    if partition is None or width not in partition.rows:
-        return keep_rows(embed(tokens_BT), partition)
-    others = tuple(axis for axis in partition.rows if axis != width)
-    tokens_BT = _split(tokens_BT, partition, others)
-    return keep_rows(_split(embed(tokens_BT), partition, others, None, width), partition)
+    if partition is None:
+        return embed(tokens_BT)
+    positions = partition.positions
+    by_rows = tuple(axis for axis in RULES["D"] if axis in partition.rows)
+    rows = tuple(axis for axis in partition.rows if axis not in by_rows)
+    x_BTD = embed(_split(tokens_BT, partition, rows))
+    x_BTD = _split(x_BTD, partition, rows, (), by_rows + positions)
+    # One after the other: of two exchanges at once the partitioner makes a gather.
+    x_BTD = _split(x_BTD, partition, rows, positions, by_rows)
+    return keep_split(x_BTD, partition)
 
 
-def _split(x: Array, partition: Partition, rows: tuple[str, ...], *rest: str | None) -> Array:
-    sharding = NamedSharding(partition.mesh, PartitionSpec(rows or None, *rest))
+def _split(x: Array, partition: Partition, *axes: tuple[str, ...]) -> Array:
+    sharding = NamedSharding(partition.mesh, PartitionSpec(*(names or None for names in axes)))
     return jax.lax.with_sharding_constraint(x, sharding)
 
 
@@ -82,7 +88,8 @@ class CausalLM(nn.Module):
 
     Attributes:
         config: what to compute.
-        partition: how rows and heads lie on several devices; attention kernels need to know.
+        partition: how rows, heads and positions lie on several devices; attention kernels need to
+            know.
     """
 
     config: ModelConfig

@@ -1,6 +1,5 @@
 """Both objectives on a batch, or on its share of a larger one."""
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from cat_jax.losses import (
 )
 from cat_jax.models import CausalLM
 from cat_jax.types import Array, Int
+from pallas_kernels import Partition
 
 Metrics = dict[str, Array]
 
@@ -79,7 +79,7 @@ def combined_loss(
             add up to its own.
     """
     counts = count(batch, guidance) if counts is None else counts
-    terms = _terms(model, params, batch, guidance, loss_chunk)
+    terms = _terms(model, params, _padded(batch, model.partition), guidance, loss_chunk)
     loss = terms.next_token.loss.total / jnp.maximum(counts.targets, 1)
     if terms.guidance is not None:
         assert counts.guided is not None  # counted with the same guidance
@@ -139,7 +139,7 @@ def _terms(
 def _next_token_terms(
     model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, loss_chunk: int
 ) -> NextTokenTerms:
-    """Each device computes the logits of its own rows.
+    """Each device computes the logits of its own rows and positions.
 
     Left to the partitioner, the devices would add up the gradient of the output matrix after
     every chunk. Mapped over copies of it, one on each device, they add it up once.
@@ -152,23 +152,37 @@ def _next_token_terms(
         unembed = partial(_apply, model, output, method="logits")
         return chunked_next_token_terms(unembed, hidden_BTD, *targets, chunk=loss_chunk)
 
-    if model.partition is None or not model.partition.rows:
+    partition = model.partition
+    axes = () if partition is None else (*partition.rows, *partition.positions)
+    if partition is None or not axes:
         return terms(output, hidden_BTD, *targets)
-    mesh, rows = model.partition.mesh, model.partition.rows
-    shares = math.prod(mesh.shape[axis] for axis in rows)
+    rows, positions = (partition.devices(a) for a in (partition.rows, partition.positions))
 
     def copies(x: Array) -> Array:
-        split = P(rows, *[P.UNCONSTRAINED] * x.ndim)
-        copied = jnp.broadcast_to(x, (shares, *x.shape))
-        return jax.lax.with_sharding_constraint(copied, NamedSharding(mesh, split))
+        split = P(axes, *[P.UNCONSTRAINED] * x.ndim)
+        copied = jnp.broadcast_to(x, (rows * positions, *x.shape))
+        return jax.lax.with_sharding_constraint(copied, NamedSharding(partition.mesh, split))
 
-    def share(x: Array) -> Array:
-        return x.reshape(shares, -1, *x.shape[1:])
+    def share(x_BT: Array) -> Array:
+        B, T, *rest = x_BT.shape
+        parts = x_BT.reshape(rows, B // rows, positions, T // positions, *rest).swapaxes(1, 2)
+        return parts.reshape(rows * positions, B // rows, T // positions, *rest)
 
-    on_each = jax.vmap(terms, spmd_axis_name=rows)
+    on_each = jax.vmap(terms, spmd_axis_name=axes)
     return sum_means(
         on_each(jax.tree.map(copies, output), *(share(x) for x in (hidden_BTD, *targets)))
     )
+
+
+def _padded(batch: Batch, partition: Partition | None) -> Batch:
+    """With positions that divide among the devices that share them; the new ones are padding."""
+    devices = 1 if partition is None else partition.devices(partition.positions)
+    missing = -batch.tokens_BT.shape[1] % devices
+
+    def pad(x_BT: Array) -> Array:
+        return jnp.pad(x_BT, [(0, 0), (0, missing)] + [(0, 0)] * (x_BT.ndim - 2))
+
+    return jax.tree.map(pad, batch) if missing else batch
 
 
 def _apply(model: CausalLM, params: Any, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ from cat_jax.config import Guidance, Training
 from cat_jax.data.pipeline import Batch
 from cat_jax.losses import sum_means
 from cat_jax.models import CausalLM, attach_lora
-from cat_jax.sharding import HEADS, ROWS, put_rows
+from cat_jax.sharding import HEADS, POSITIONS, ROWS, put_rows
 from cat_jax.train.objective import Metrics, Terms, combined_loss, count, metrics_of
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.types import Array
@@ -73,7 +73,7 @@ def make_train_step(
             the inputs that adapters drop are others.
         loss_chunk: positions of every row whose logits are in memory at a time.
     """
-    model = model.clone(partition=Partition(mesh, rows=ROWS, heads=HEADS))
+    model = model.clone(partition=Partition(mesh, ROWS, HEADS, POSITIONS))
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         weight = 0.0 if gamma is None else gamma(state.step)

@@ -126,7 +126,7 @@ def memory(job: Job, layout: Layout) -> float:
 
 def _activations(job: Job, layout: Layout) -> float:
     model = job.model
-    positions = layout.rows_at_once(job) * job.length
+    positions = layout.positions_at_once(job)
     heads = model.num_heads * model.head_dim / layout.tensor
     keys = 2 * model.num_kv_heads * model.head_dim / layout.tensor
     hidden = model.mlp_width / layout.tensor
@@ -136,6 +136,6 @@ def _activations(job: Job, layout: Layout) -> float:
     if model.remat == "none":
         kept += 2 * (3 * model.width + 2 * heads + keys + 3 * hidden)
     at_work = 2 * (2 * model.width + 2 * heads + keys + 3 * hidden)
-    chunk = layout.rows_at_once(job) * min(job.loss_chunk, job.length)
+    chunk = min(layout.rows_at_once(job) * job.loss_chunk, positions)
     logits = 8 * chunk * model.vocab_size / layout.tensor
     return positions * (kept * model.num_layers + at_work) + logits

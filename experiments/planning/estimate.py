@@ -78,7 +78,7 @@ def hbm_bytes(job: Job, layout: Layout) -> float:
         4 * model.width
         + (2 * model.num_heads * model.head_dim + 3 * model.mlp_width) / layout.tensor
     )
-    positions = layout.rows_at_once(job) * layout.accumulate * job.length
+    positions = layout.positions_at_once(job) * layout.accumulate
     activations = 4 * passes / layout.accumulate * positions * model.num_layers * width
     return 28 * trained / layout.kept_by + gathered + activations
 
@@ -93,7 +93,7 @@ def expected_seconds(job: Job, layout: Layout, slice_: Slice) -> tuple[float, fl
     chip = estimate(job, layout, slice_, True, gathered)
     waited = summed / (2 * slice_.chip.link_bandwidth)
     rings = len(KERNELS) * job.model.num_layers * 3 * layout.accumulate
-    hops = rings * (layout.fsdp - 1) / 2 * HOP
+    hops = rings * (layout.gathered_from - 1) / 2 * HOP
     return chip.at_best + waited, chip.no_overlap + waited + hops
 
 
@@ -102,17 +102,25 @@ def expected_received(job: Job, layout: Layout) -> tuple[float, float]:
 
     Layers are gathered in bfloat16 once forward and once backward and their gradients scattered in
     float32; copies of the model add theirs up; ``tensor`` sums activations twice a layer and pass.
+    ``context`` exchanges queries, keys, values and outputs, or their gradients, once in each.
     Of the output matrix the gradient is summed whole.
     """
     count, model = parameters(job), job.model
-    data, fsdp, tensor = layout.data, layout.fsdp, layout.tensor
+    data, shards, tensor = layout.data, layout.gathered_from, layout.tensor
     times, gradient = layout.accumulate, job.lora is None
-    others = {n: (n - 1) / n for n in (data, fsdp, tensor, data * fsdp)}
-    layers = (4 + 4 * gradient) * times * count.layers / tensor * others[fsdp]
-    output = (2 * others[fsdp] + 8 * gradient * others[data * fsdp]) * times * count.output / tensor
+    layers = (4 + 4 * gradient) * times * count.layers / tensor * _others(shards)
+    summed = 8 * gradient * _others(data * shards)
+    output = (2 * _others(shards) + summed) * times * count.output / tensor
     trained = count.layers if gradient else count.adapters
-    copies = 8 * trained / layout.kept_by * others[data] * times
-    passes = 4 if model.remat == "none" else 6
-    positions = layout.rows_at_once(job) * times * job.length
-    sums = 2 * passes * model.num_layers * 2 * positions * model.width * others[tensor]
-    return layers + output + copies, sums
+    copies = 8 * trained / layout.kept_by * _others(data) * times
+    passes = 2 if model.remat == "none" else 3
+    values = 2 * layout.positions_at_once(job) * times * model.num_layers * passes
+    sums = 4 * values * model.width * _others(tensor)
+    heads = 2 * (model.num_heads + model.num_kv_heads) * model.head_dim / tensor
+    exchanged = values * heads * _others(layout.context)
+    return layers + output + copies, sums + exchanged
+
+
+def _others(chips: int) -> float:
+    """The share of something that is with the others."""
+    return (chips - 1) / chips

@@ -50,31 +50,47 @@ class Layout:
         data: copies of the model.
         fsdp: chips that share the parameters.
         tensor: chips that share heads, hidden units and vocabulary.
+        context: chips that share the positions of a row.
         accumulate: parts of the rows that are computed one after the other.
     """
 
     data: int
     fsdp: int
     tensor: int
-    accumulate: int
+    context: int = 1
+    accumulate: int = 1
 
     @property
     def mesh(self) -> MeshShape:
         """As ``train.mesh``."""
-        return MeshShape(self.data, self.fsdp, self.tensor)
+        return MeshShape(*self.sizes)
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Along the axes of the mesh."""
+        return self.data, self.fsdp, self.tensor, self.context
+
+    @property
+    def gathered_from(self) -> int:
+        """Chips that a layer is gathered from when it is computed."""
+        return self.fsdp * self.context
 
     @property
     def kept_by(self) -> int:
         """Chips that hold one copy of the state together."""
-        return self.fsdp * self.tensor
+        return self.gathered_from * self.tensor
 
     def rows_at_once(self, job: Job) -> int:
-        """Rows that a chip computes at a time, alone or with others along ``tensor``."""
+        """Rows that a chip computes at a time, alone or with others (``tensor``, ``context``)."""
         return job.rows // (self.data * self.fsdp * self.accumulate)
+
+    def positions_at_once(self, job: Job) -> float:
+        """Positions that a chip computes at a time, alone or with others along ``tensor``."""
+        return self.rows_at_once(job) * job.length / self.context
 
     def __str__(self) -> str:
         parts = f", {self.accumulate} parts" if self.accumulate > 1 else ""
-        return f"{self.data} x {self.fsdp} x {self.tensor}{parts}"
+        return " x ".join(map(str, self.sizes)) + parts
 
 
 def layouts(
@@ -86,24 +102,31 @@ def layouts(
         InputError: there is none.
     """
     found = [
-        Layout(chips // (fsdp * tensor), fsdp, tensor, parts)
+        layout
         for tensor in _divisors(chips)
-        for fsdp in _divisors(chips // tensor)
+        for context in _divisors(chips // tensor)
+        for fsdp in _divisors(chips // (tensor * context))
         for parts in ([accumulate] if accumulate else _divisors(job.rows))
-        if _divides(job, Layout(chips // (fsdp * tensor), fsdp, tensor, parts))
+        if _divides(job, layout := _layout(chips, fsdp, tensor, context, parts))
     ]
     if mesh is not None:
-        wanted = chips // (mesh.fsdp * mesh.tensor) if mesh.data is None else mesh.data
-        given = (wanted, mesh.fsdp, mesh.tensor)
-        found = [layout for layout in found if (layout.data, layout.fsdp, layout.tensor) == given]
+        wanted = _layout(chips, mesh.fsdp, mesh.tensor, mesh.context).data
+        given = (mesh.data or wanted, mesh.fsdp, mesh.tensor, mesh.context)
+        found = [layout for layout in found if layout.sizes == given]
     if not found:
-        shape = f"mesh {mesh.data or 'any'} x {mesh.fsdp} x {mesh.tensor}" if mesh else "no mesh"
+        model = job.model
         raise InputError(
-            f"{shape} shares {job.name} and {job.rows} rows among {chips} chips: data x fsdp x "
-            "tensor must be the chips, data x fsdp (x accumulate) divide the rows, fsdp the "
-            f"model's width {job.model.width}, tensor its {job.model.num_kv_heads} key/value heads"
+            f"{f'mesh {mesh}' if mesh else 'no mesh'} shares {job.name} and {job.rows} rows among "
+            f"{chips} chips: data x fsdp x tensor x context must be the chips, data x fsdp (x "
+            f"accumulate) divide the rows, fsdp x context the model's width {model.width}, tensor "
+            f"its {model.num_kv_heads} key/value heads, tensor x context its {model.num_heads} "
+            f"query heads, context the {job.length} positions"
         )
     return found
+
+
+def _layout(chips: int, fsdp: int, tensor: int, context: int, accumulate: int = 1) -> Layout:
+    return Layout(chips // (fsdp * tensor * context), fsdp, tensor, context, accumulate)
 
 
 def _divides(job: Job, layout: Layout) -> bool:
@@ -111,7 +134,9 @@ def _divides(job: Job, layout: Layout) -> bool:
     sizes = (model.num_heads, model.num_kv_heads, model.mlp_width, model.vocab_size)
     return (
         all(size % layout.tensor == 0 for size in sizes)
-        and model.width % layout.fsdp == 0
+        and model.num_heads % (layout.tensor * layout.context) == 0
+        and model.width % layout.gathered_from == 0
+        and job.length % layout.context == 0
         and job.rows % (layout.data * layout.fsdp * layout.accumulate) == 0
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cat_jax.sharding import AXES
 from experiments.planning.search import Plan, Side
 from experiments.planning.slices import GIB
 
@@ -28,7 +29,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
         "refused": plan.refused,
     }
     if layout is not None:
-        values |= {"mesh": [layout.data, layout.fsdp, layout.tensor]}
+        values |= {"mesh": list(layout.sizes)}
         values |= {"accumulate": layout.accumulate}
         values |= {name: _side_values(side) for name, side in plan.sides.items()}
     return values
@@ -71,7 +72,7 @@ def fit_table(plans: Sequence[dict[str, Any]]) -> str:
         )
         for plan in plans
     ]
-    head = ("model", "trained", "topology", "rows x positions", "fits", "data x fsdp x tensor")
+    head = ("model", "trained", "topology", "rows x positions", "fits", " x ".join(AXES))
     memory = ("arguments", "plain, peak", "CAT, peak", "HBM")
     return "\n".join([_head(*head, *(f"{name}, GiB" for name in memory)), *lines])
 

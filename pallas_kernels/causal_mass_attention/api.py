@@ -61,8 +61,8 @@ def causal_mass_attention(
         mode only: "xla_chunked", "augmented" (stock kernels; pairs may share one bit only, see
         ``augmented.py``), "mosaic_gpu" (Hopper) and "mosaic_tpu". It never falls back to another:
         where it cannot run, JAX refuses to compile it (``why_not`` tells beforehand).
-      partition: how rows and heads are split over several devices. XLA splits "xla" and
-        "xla_chunked" by itself, but cannot look into kernels.
+      partition: how rows, heads and positions are split over several devices. XLA splits "xla"
+        by itself, but cannot look into kernels.
 
     Returns:
       out [B, Q, H, C] in the query's dtype and mass [B, H, Q] in float32, both differentiable
@@ -70,29 +70,40 @@ def causal_mass_attention(
 
     Raises:
       ValueError: an unknown implementation; a shape, dtype or scale other than the above or than
-        the implementation takes; rows or heads that do not divide among the devices.
+        the implementation takes; rows or query heads that do not divide among the devices.
     """
     if implementation not in IMPLEMENTATIONS:
         names = ", ".join(repr(name) for name in IMPLEMENTATIONS)
         raise ValueError(f"implementation {implementation!r} is not available: choose from {names}")
     _check_values(query_BQHC, key_BKGC, value_BKGC)
-    batch, queries, _, size = query_BQHC.shape
-    keys = key_BKGC.shape[1]
+    batch, queries, heads, size = query_BQHC.shape
+    keys, groups = key_BKGC.shape[1:3]
     _check_bits(q_bits_BQW, k_bits_BKW, (batch, queries), (batch, keys))
     if segment_ids is not None:
         _check_array("segment_ids", segment_ids, (batch, keys), "int32")
     factor = size**-0.5 if scale is None else _checked_scale(scale)
-    inputs = Inputs(query_BQHC, key_BKGC, value_BKGC, q_bits_BQW, k_bits_BKW, segment_ids)
     if partition is not None:
-        partition.check(batch, key_BKGC.shape[2])
+        repeats = partition.repeats(batch, heads, groups)
+        query_BQHC, key_BKGC, value_BKGC = (
+            partition.by_heads(jnp.repeat(partition.by_positions(x), times, axis=2))
+            for x, times in ((query_BQHC, 1), (key_BKGC, repeats), (value_BKGC, repeats))
+        )
+    inputs = Inputs(query_BQHC, key_BKGC, value_BKGC, q_bits_BQW, k_bits_BKW, segment_ids)
     with jax.named_scope("causal_mass_attention"):
-        if implementation in KERNELS:
-            kernel = KERNELS[implementation]
-            kernel = kernel if partition is None else sharded(kernel, partition)
-            return differentiable(kernel, inputs, factor)
-        if implementation == "augmented":
-            return augmented(inputs, factor, partition=partition)
-        return xla(*inputs, factor)
+        out_BQHC, mass_BHQ = _run(implementation, inputs, factor, partition)
+    return out_BQHC if partition is None else partition.by_positions(out_BQHC), mass_BHQ
+
+
+def _run(
+    implementation: Implementation, inputs: Inputs, scale: float, partition: Partition | None
+) -> tuple[Array, Array | None]:
+    if implementation in KERNELS:
+        kernel = KERNELS[implementation]
+        kernel = kernel if partition is None else sharded(kernel, partition)
+        return differentiable(kernel, inputs, scale)
+    if implementation == "augmented":
+        return augmented(inputs, scale, partition=partition)
+    return xla(*inputs, scale)
 
 
 def _check_values(query: Array, key: Array, value: Array) -> None:

@@ -1,4 +1,4 @@
-"""A kernel on every device of a mesh: rows and heads are split, positions stay whole.
+"""A kernel on every device of a mesh: rows and heads are split, positions are whole.
 
 The partitioner of XLA cannot look into a kernel, so the split is spelled out with ``shard_map``.
 It wraps forward and backward each, inside the one ``custom_vjp``: around it, JAX would sum the
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
@@ -20,31 +21,63 @@ from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
 
 @dataclass(frozen=True)
 class Partition:
-    """Which axes of a mesh split the rows of the batch and the heads.
+    """Which axes of a mesh split the rows of the batch, the heads, and the positions.
 
     Attributes:
         mesh: of devices.
         rows: axes that split B.
-        heads: axes that split H and G: both must divide among them, so that each query head is
-            where its keys are.
+        heads: axes that split H, and G as far as it divides: beyond it, keys and values are
+            repeated.
+        positions: axes that split Q and K around the attention. In it they split heads instead,
+            after ``heads``: its devices exchange positions for heads, before and after, and each
+            attends over whole rows (DeepSpeed-Ulysses, Jacobs et al. 2023).
     """
 
     mesh: Mesh
     rows: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
 
-    def check(self, batch: int, groups: int) -> None:
-        """Raise ValueError unless rows and heads divide among the devices."""
+    @property
+    def attended(self) -> tuple[str, ...]:
+        """The axes that split heads inside the attention."""
+        return self.heads + self.positions
+
+    def repeats(self, batch: int, heads: int, groups: int) -> int:
+        """How often to repeat each key/value head, so that a query head is where its keys are.
+
+        Raises:
+            ValueError: rows or query heads do not divide among the devices.
+        """
         for name, size, axes in (
             ("rows", batch, self.rows),
-            ("key/value heads", groups, self.heads),
+            ("query heads", heads, self.attended),
         ):
-            devices = math.prod(self.mesh.shape[axis] for axis in axes)
+            devices = self.devices(axes)
             if size % devices:
                 raise ValueError(
                     f"{size} {name} do not divide among the {devices} devices of mesh axes "
                     f"{', '.join(axes)}"
                 )
+        return math.lcm(groups, self.devices(self.attended)) // groups
+
+    def by_positions(self, x_BTHC: Array) -> Array:
+        """An array as it is around the attention; left to itself XLA would gather it there."""
+        split = P(self.rows or None, self.positions, P.UNCONSTRAINED)
+        return self._split(x_BTHC, split)
+
+    def by_heads(self, x_BTHC: Array) -> Array:
+        """An array as it is in the attention; what is kept for the backward pass lies so, too."""
+        return self._split(x_BTHC, P(self.rows or None, None, self.attended))
+
+    def _split(self, x_BTHC: Array, split: P) -> Array:
+        if not self.positions:
+            return x_BTHC
+        return jax.lax.with_sharding_constraint(x_BTHC, NamedSharding(self.mesh, split))
+
+    def devices(self, axes: tuple[str, ...]) -> int:
+        """How many devices lie along some axes."""
+        return math.prod(self.mesh.shape[axis] for axis in axes)
 
 
 @functools.lru_cache
@@ -78,7 +111,7 @@ def sharded(kernel: Kernel, partition: Partition) -> Kernel:
 
 def specs(partition: Partition) -> tuple[tuple[P, ...], P, P]:
     """Where the inputs lie, arrays like the queries, and statistics [B, H, Q]."""
-    rows, heads = partition.rows or None, partition.heads or None
+    rows, heads = partition.rows or None, partition.attended or None
     values, by_row = P(rows, None, heads), P(rows)
     return (values, values, values, by_row, by_row, by_row), values, P(rows, heads)
 

@@ -43,8 +43,8 @@ def run(monkeypatch, *words):
         (("--model", "Qwen3-8B", "--topology", "v5e-17"), "no topology named 'v5e-17'"),
         (("--topology", "v5e-16", "--length", 0), "plan.length must be greater than 0, got 0"),
         (("--topology", "v5e-16", "--accumulate", 0), "plan.accumulate must be greater than 0"),
-        (("--topology", "v5e-16", "--mesh", 4, 2, 1), "mesh 4 x 2 x 1 shares tiny"),
-        (("--topology", "v5e-16", "--mesh", 4, 0, 1), "train.mesh.fsdp must be at least 1"),
+        (("--topology", "v5e-16", "--mesh", 4, 2, 1, 1), "mesh 4 x 2 x 1 x 1 (data"),
+        (("--topology", "v5e-16", "--mesh", 4, 0, 1, 1), "train.mesh.fsdp must be at least 1"),
         (("--topology", "v5e-16"), "the TPU compiler is not installed"),
     ],
 )
@@ -65,12 +65,12 @@ def test_models_are_public_or_local(folder):
 @pytest.mark.slow
 def test_a_real_program(monkeypatch, capsys, folder, tmp_path, tpu_compiler):
     """A model that four chips share: the state to the byte, and the layers gathered each pass."""
-    words = ("--model", folder, "--topology", "v5e-4", "--length", 256, "--mesh", 1, 4, 1)
+    words = ("--model", folder, "--topology", "v5e-4", "--length", 256, "--mesh", 1, 4, 1, 1)
     out = tmp_path / "results/plan"
     assert run(monkeypatch, *words, "--out", out) == 0
     (found,) = json.loads(out.with_suffix(".json").read_text())
     assert found["fits"]
-    assert found["mesh"] == [1, 4, 1]
+    assert found["mesh"] == [1, 4, 1, 1]
     layers = 3 * (4 * 256 * 256 + 3 * 256 * 640)
     count = layers + 2 * 512 * 256 + (2 * 3 + 1) * 256
     for name in ("plain", "cat"):

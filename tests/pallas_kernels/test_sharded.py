@@ -1,4 +1,4 @@
-"""Eight devices give what one gives, and never speak to each other."""
+"""Eight devices give what one gives, and speak to each other for split positions alone."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh
 
 from pallas_kernels import Partition, causal_mass_attention
 
-CHECK = """
+CHECK = r"""
 import itertools, re
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -73,16 +73,44 @@ one, many = (
 for a, e in zip(many, one, strict=True):
     assert np.isfinite(a).all()
     np.testing.assert_allclose(a, e, rtol=0, atol=1e-6)
+
+# Positions are exchanged for heads and back, and nothing else, unless the two devices along
+# "tensor" need the same key head: then each gets a copy of it, and their gradients are added up.
+partition = Partition(mesh, ("data",), ("fsdp",), ("tensor",))
+split, by_head = (NamedSharding(mesh, P("data", *axes)) for axes in
+                  (("tensor", "fsdp"), (("fsdp", "tensor"),)))
+for groups in (4, 2):
+    case = make_case(4, 6, 6, 8, groups, 5, 3, segments=True, seed=3)
+
+    def both(arrays, cotangents, partition):
+        options = dict(segment_ids=case.segments, implementation="xla_chunked", partition=partition)
+        results, pullback = jax.vjp(
+            lambda *x: causal_mass_attention(*x, *case.bits, **options), *arrays
+        )
+        gradients = pullback(cotangents)
+        if partition is not None:
+            gradients = jax.lax.with_sharding_constraint(gradients, split)
+        return results, gradients
+
+    run = jax.jit(both, static_argnums=2)
+    placed = jax.device_put((case.arrays, case.cotangents), ((split,) * 3, (split, by_head)))
+    text = run.lower(*placed, partition).compile().as_text()
+    found = set(re.findall(r"(all-reduce|all-gather|all-to-all|permute|reduce-scatter)\(", text))
+    assert found == {"all-to-all"} if groups == 4 else found >= {"all-to-all"}, (groups, found)
+    actual, expected = run(*placed, partition), run(case.arrays, case.cotangents, None)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-6, atol=2e-6)
 print("equal")
 """
 
 
 def test_what_does_not_divide_is_refused():
-    case = make_case(3, 5, 5, 4, 2, 4, 1)
+    case = make_case(3, 5, 5, 6, 2, 4, 1)
     mesh = AbstractMesh((2, 4), ("data", "tensor"))
     for partition, message in (
         (Partition(mesh, rows=("data",)), "3 rows do not divide among the 2 devices .* axes data"),
-        (Partition(mesh, heads=("tensor",)), "2 key/value heads .* 4 devices of mesh axes tensor"),
+        (Partition(mesh, heads=("tensor",)), "6 query heads .* 4 devices of mesh axes tensor"),
+        (Partition(mesh, positions=("tensor",)), "6 query heads .* 4 devices of mesh axes tensor"),
     ):
         with pytest.raises(ValueError, match=message):
             causal_mass_attention(

@@ -17,6 +17,7 @@ from cat_jax.data.packing import pack_examples
 from cat_jax.data.pipeline import stack_examples
 from cat_jax.data.stg import stg_records
 from cat_jax.data.tokenizer import train_tokenizer
+from cat_jax.evaluation import make_validation
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.sharding import AXES, MeshShape, make_mesh, put_rows
 from cat_jax.train.state import FrozenBase, new_state, state_shardings
@@ -84,14 +85,16 @@ def traffic(text):
 
 def check_traffic(shape, text):
     """No more than the mesh asks for; ``docs/scale.md`` explains each."""
-    data, fsdp, tensor = shape
+    data, fsdp, tensor, context = shape
     sent = traffic(text)
-    activations = batch.tokens_BT.size * config.width / (data * fsdp)
+    rows, length = batch.tokens_BT.shape
+    positions = -(-length // context)  # the last device's may be padding
+    activations = rows * positions * config.width / (data * fsdp)
     parameters = PARAMETERS / tensor
     allowed = Counter({"all-reduce": SCALARS})
     if data > 1:  # gradients
-        allowed["all-reduce"] += parameters / fsdp
-    if fsdp > 1:  # parameters for the forward and the backward pass; gradients; the embedding
+        allowed["all-reduce"] += parameters / (fsdp * context)
+    if fsdp * context > 1:  # parameters, forward and backward; gradients; the embedding
         allowed["all-gather"] += 2 * parameters
         allowed["all-reduce"] += parameters
         allowed["all-to-all"] += 2 * activations
@@ -100,6 +103,11 @@ def check_traffic(shape, text):
         allowed["all-reduce"] += (7 * config.num_layers + 2.6) * activations
         # The best guess of each device and its logit.
         allowed["all-gather"] += 2 * tensor * CHUNKS * LOSS_CHUNK * 16 / (data * fsdp)
+    if context > 1:
+        # Query, key, value and output, and the gradient of each, from positions to heads or back.
+        values = activations * config.num_heads * config.head_dim / config.width / tensor
+        allowed["all-to-all"] += 8 * config.num_layers * values
+        allowed["collective-permute"] += 3 * rows / (data * fsdp)  # labels of last positions
     for kind, numbers in sent.items():
         assert 0.3 * allowed[kind] <= numbers <= allowed[kind], (shape, kind, sent, allowed)
 
@@ -109,11 +117,11 @@ def close(ours, expected):
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-5)
 
 
-one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES)
+one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES)
 expected, expected_losses, _ = train(one)
 assert expected_losses[1] < expected_losses[0]
-whole = ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2))
-in_parts = ((2, 4, 1), (4, 1, 2), (1, 4, 2))
+whole = ((8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (2, 2, 2, 1))
+in_parts = ((2, 4, 1, 1), (4, 1, 2, 1), (1, 4, 2, 1), (1, 2, 2, 2))
 for shape in whole + in_parts:
     mesh = make_mesh(MeshShape(*shape), batch_size=16, accumulate=2)
     state, losses, text = train(mesh, accumulate=1 if shape in whole else 2)
@@ -124,15 +132,36 @@ for shape in whole + in_parts:
     for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), (shape, leaf.sharding)
     kernel = state.params["layers"]["mlp"]["up"]["kernel"]
-    assert kernel.addressable_shards[0].data.shape == (2, 16 // shape[1], 24 // shape[2])
+    shard = (2, 16 // (shape[1] * shape[3]), 24 // shape[2])
+    assert kernel.addressable_shards[0].data.shape == shard
     moment = state.opt_state[1][0].trace["layers"]["mlp"]["up"]["kernel"]
     assert moment.sharding.is_equivalent_to(kernel.sharding, 3)
 
 lora = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
 adapters = init_lora(jax.random.key(1), config, lora)
 expected, expected_losses, _ = train(one, FrozenBase(start, lora), adapters)
-split = make_mesh(MeshShape(2, 2, 2), batch_size=16)
+split = make_mesh(MeshShape(1, 2, 2, 2), batch_size=16)
 base = FrozenBase(jax.device_put(start, param_shardings(start, split)), lora)
 state, losses, _ = train(split, base, adapters)
 close((state, losses), (expected, expected_losses))
+
+# Five empty rows complete the batch, and positions are padded for the devices that share them.
+measured, expected = (
+    make_validation(model, packed[:11], mesh, guidance, batch_size=16, loss_chunk=16)(start)
+    for mesh in (split, one)
+)
+assert measured.keys() == expected.keys() >= {"perplexity", "guidance_loss"}
+close(measured, expected)
+
+
+def working_memory(mesh):
+    """Bytes besides the state that a step of one long row needs on a device."""
+    long = put_rows(jax.tree.map(lambda x: np.resize(x, (1, 1024, *x.shape[2:])), batch), mesh)
+    step = make_train_step(model, optimizer, mesh, guidance, lambda step: 1.0, loss_chunk=16)
+    program = step.lower(new_state(start, optimizer, mesh), long).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+
+# Keys of all positions, logits of a chunk and gathered layers do not shrink.
+assert working_memory(make_mesh(MeshShape(context=8), 1)) < working_memory(one) / 4
 print("equal")

@@ -99,7 +99,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
 
 def deal_rows():
     """Rows that come back whole from a mesh whose neighbours are in different processes."""
-    dealt = np.array(jax.devices()).reshape(jax.process_count(), -1).T.reshape(-1, 1, 1)
+    dealt = np.array(jax.devices()).reshape(jax.process_count(), -1).T.reshape(-1, 1, 1, 1)
     mesh, rows = Mesh(dealt, AXES), np.arange(2 * len(dealt) * 3).reshape(-1, 3)
     own = own_rows(mesh, len(rows))
     array = put_rows(rows[own], mesh)

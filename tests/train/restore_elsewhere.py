@@ -40,7 +40,7 @@ def go_on(state, batches, mesh, steps):
 
 def main(folder):
     meshes = [make_mesh(MeshShape(*s), 16) for s in ((2, 2, 2), (1, 8, 1), (8, 1, 1))]
-    meshes.append(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), AXES))
+    meshes.append(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES))
     batches = training_batches(examples, batch_size=16, seed=3)
     state, _ = go_on(new_state(start, optimizer, meshes[0]), batches, meshes[0], 2)
     checkpoints = Checkpoints(folder, {})

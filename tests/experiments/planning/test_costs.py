@@ -146,13 +146,14 @@ def test_memory_by_hand():
 @given(st.sampled_from(["none", "full"]), st.sampled_from(["all", "lora"]), st.integers(0, 3))
 def test_more_chips_never_need_more_memory(remat, tuned, doubling):
     given = job(replace(SMALL, remat=remat), tuned, rows=64)
-    base = Layout(1, 2**doubling, 1, 1)
-    for wider in (replace(base, fsdp=2 * base.fsdp), replace(base, tensor=2)):
+    base = Layout(1, 2**doubling, 1)
+    for change in ({"fsdp": 2 * base.fsdp}, {"tensor": 2}, {"context": 2}):
+        wider = replace(base, **change)
         assert costs.memory(given, wider) < costs.memory(given, base)
 
 
 def test_adapters_need_less_and_remat_saves():
-    layout = Layout(1, 4, 1, 1)
+    layout = Layout(1, 4, 1)
     whole = costs.memory(job(), layout)
     assert costs.memory(
         job(tuned="lora", model=replace(SMALL, num_layers=9)), layout

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,26 +24,32 @@ def test_every_layout_takes_all_chips_and_divides(chips, rows):
         return
     assert len(set(found)) == len(found)
     for layout in found:
-        assert layout.data * layout.fsdp * layout.tensor == chips
+        assert layout.data * layout.kept_by == math.prod(layout.sizes) == chips
         assert (
             layout.rows_at_once(job(rows)) * layout.data * layout.fsdp * layout.accumulate == rows
         )
-        assert (
-            6 % layout.tensor == 72 % layout.tensor == 96 % layout.tensor == 48 % layout.fsdp == 0
+        for size in (6, 72, 96):
+            assert size % layout.tensor == 0
+        assert 48 % (layout.fsdp * layout.context) == 12 % (layout.tensor * layout.context) == 0
+        assert layout.positions_at_once(job(rows)) * chips * layout.accumulate == (
+            rows * 128 * layout.tensor
         )
 
 
 def test_layouts_of_a_small_slice():
-    meshes = {(found.data, found.fsdp, found.tensor) for found in layouts(job(), 4)}
-    assert meshes == {(4, 1, 1), (2, 2, 1), (1, 4, 1), (2, 1, 2), (1, 2, 2)}
+    meshes = {found.sizes for found in layouts(job(), 4)}
+    by_rows = {(4, 1, 1, 1), (2, 2, 1, 1), (1, 4, 1, 1)}
+    by_heads = {(2, 1, 2, 1), (1, 2, 2, 1)}  # 6 do not divide among 4
+    by_positions = {(2, 1, 1, 2), (1, 2, 1, 2), (1, 1, 2, 2), (1, 1, 1, 4)}
+    assert meshes == by_rows | by_heads | by_positions
     assert {found.accumulate for found in layouts(job(), 4, MeshShape(4))} == {1, 2, 3, 6}
-    assert layouts(job(), 4, MeshShape(None, 2, 2), accumulate=3) == [Layout(1, 2, 2, 3)]
+    assert layouts(job(), 4, MeshShape(None, 2, 2), accumulate=3) == [Layout(1, 2, 2, 1, 3)]
 
 
 @pytest.mark.parametrize(
     ("rows", "mesh", "accumulate", "said"),
     [
-        (24, MeshShape(2, 2, 2), None, "mesh 2 x 2 x 2 shares small and 24 rows among 4 chips"),
+        (24, MeshShape(2, 2, 2, 2), None, "2 (data, fsdp, tensor, context) shares small and 24"),
         (24, MeshShape(1, 1, 4), None, "tensor its 6 key/value heads"),
         (24, None, 5, "no mesh shares"),
         (1, MeshShape(4), None, "divide the rows"),
@@ -54,7 +62,7 @@ def test_what_cannot_be_shared_is_refused(rows, mesh, accumulate, said):
 
 
 def test_names():
-    assert str(Layout(2, 4, 1, 1)) == "2 x 4 x 1"
-    assert str(Layout(2, 4, 1, 3)) == "2 x 4 x 1, 3 parts"
+    assert str(Layout(2, 4, 1)) == "2 x 4 x 1 x 1"
+    assert str(Layout(2, 4, 1, 8, 3)) == "2 x 4 x 1 x 8, 3 parts"
     assert job().lora is None
     assert job().tokens == 24 * 128

@@ -72,10 +72,10 @@ def test_after_a_refusal_comes_the_next(compiler):
 
 def test_a_peak_beyond_the_chip_is_a_refusal(monkeypatch):
     monkeypatch.setattr(search, "compile_step", lambda *given: program(True, peak=16 * GIB))
-    one = [Layout(1, 16, 1, 1)]
+    one = [Layout(1, 16, 1)]
     found = plan(candidates=one)
     assert found.layout is None
-    assert found.refused == {"1 x 16 x 1": "16.00 GiB at the peak"}
+    assert found.refused == {"1 x 16 x 1 x 1": "16.00 GiB at the peak"}
 
 
 def test_the_hopeless_is_not_compiled(compiler):
@@ -85,7 +85,7 @@ def test_the_hopeless_is_not_compiled(compiler):
 
 
 def test_time_is_between_its_longest_part_and_the_sum():
-    layout = Layout(2, 8, 1, 1)
+    layout = Layout(2, 8, 1)
     one = estimate(JOB, layout, SLICE, False, received=7e9)
     assert one.links == pytest.approx(7e9 / 100e9)
     assert one.at_best == max(one.matmul + one.kernels, one.hbm, one.links)
@@ -97,14 +97,18 @@ def test_time_is_between_its_longest_part_and_the_sum():
 def test_expected_traffic_by_hand():
     layers = 8 * (1024 * 64 * (16 + 2 * 8) + 16 * 64 * 1024 + 3 * 1024 * 3072)
     output = 4096 * 1024
-    copies, _ = expected_received(JOB, Layout(16, 1, 1, 1))
+    copies, _ = expected_received(JOB, Layout(16, 1, 1))
     assert copies == pytest.approx((8 * layers + 8 * output) * 15 / 16)
-    gathered, sums = expected_received(JOB, Layout(1, 16, 1, 1))
+    gathered, sums = expected_received(JOB, Layout(1, 16, 1))
     assert gathered == pytest.approx((8 * layers + 10 * output) * 15 / 16)
     assert sums == 0
-    _, sums = expected_received(JOB, Layout(1, 8, 2, 1))
+    _, sums = expected_received(JOB, Layout(1, 8, 2))
     assert sums == 2 * 6 * 8 * 2 * (2 * 2048 * 1024) / 2
-    frozen, _ = expected_received(replace(JOB, tuned="lora"), Layout(1, 16, 1, 1))
+    shared, exchanged = expected_received(JOB, Layout(1, 8, 1, 2))
+    assert shared == gathered
+    heads = 64 * (16 + 8 + 8 + 16)
+    assert exchanged == 3 * 8 * 2 * (2048 * heads) / 2
+    frozen, _ = expected_received(replace(JOB, tuned="lora"), Layout(1, 16, 1))
     assert frozen == pytest.approx((4 * layers + 2 * output) * 15 / 16)
 
 
@@ -116,8 +120,8 @@ def test_pages_say_what_fits_and_what_does_not(compiler):
     assert "3.00 | 3.00 | 15.75 |" in fits
     assert "| no |" in does_not
     assert f"needs {values[1]['closed_form_bytes'] / GIB:.2f}" in does_not
-    refused = fit_table([values[1] | {"refused": {"1 x 16 x 1": "too large"}}])
-    assert "| no |  |  | refused: 1 x 16 x 1 |" in refused
+    refused = fit_table([values[1] | {"refused": {"1 x 16 x 1 x 1": "too large"}}])
+    assert "| no |  |  | refused: 1 x 16 x 1 x 1 |" in refused
     plain, cat = step_table(values).splitlines()[2:]
     assert "| plain |" in plain
     assert "| CAT |" in cat
