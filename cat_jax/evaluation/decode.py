@@ -33,7 +33,8 @@ def generate(
 
     What a prompt gives depends on its place in ``prompts`` and on the seed, not on ``batch_size``
     or the other prompts. All batches of a call have one shape: one compilation, which further
-    calls reuse when their longest prompt has the same ``padded_length``.
+    calls reuse when their longest prompt has the same ``padded_length`` and their prompts fill a
+    batch, or the same power of two.
 
     Args:
         model: the model.
@@ -127,6 +128,7 @@ class _Batch(NamedTuple):
 
 def _batches(prompts: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[_Batch]:
     width = padded_length(max(map(len, prompts), default=1))
+    batch_size = min(batch_size, 1 << (len(prompts) - 1).bit_length())
     draw_keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))
     for start in range(0, len(prompts), batch_size):
         # Copies complete the last batch: they end with their original, and hold nothing up.

@@ -110,12 +110,19 @@ def compiled(params, lengths, **setting):
 
 
 def test_same_shapes_compile_once(params):
-    before = compiled(params, [3, 9])
+    before = compiled(params, [3, 9, 1, 2, 5])
     assert compiled(params, range(1, 33)) == before
-    assert compiled(random_params(seed=1), [32]) == before
-    assert compiled(params, [33]) == before + 1
-    assert compiled(params, [3], sampling=WARM, seed=0) == before + 2
-    assert compiled(params, [30], sampling=WARM, seed=1) == before + 2
+    assert compiled(random_params(seed=1), [32] * 6) == before
+    assert compiled(params, [33] * 5) == before + 1
+    assert compiled(params, [3] * 5, sampling=WARM, seed=0) == before + 2
+    assert compiled(params, [30] * 5, sampling=WARM, seed=1) == before + 2
+
+
+def test_few_prompts_are_no_large_batch(params):
+    before = compiled(params, [3, 9, 1])
+    assert compiled(params, [5, 3, 1, 9]) == before  # four rows
+    assert compiled(params, [5, 3]) == before + 1
+    assert [len(b.tokens_BT) for b in decode._batches(random_prompts(3, 4, 5), 256, 0)] == [4]
 
 
 def test_few_widths_serve_all_lengths():
