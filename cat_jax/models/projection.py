@@ -78,6 +78,8 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def _dot_general(x: Array, kernel: Array, dimension_numbers: Any, **_: Any) -> Array:
+    if kernel.dtype == jnp.float32:  # sums are float32, and forward mode stays possible
+        return jax.lax.dot_general(x, kernel, dimension_numbers)
     axes, _batch = dimension_numbers
     return _product(axes, x, kernel)
 

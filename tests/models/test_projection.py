@@ -11,9 +11,12 @@ from cat_jax.models.projection import Projection
 X = np.random.default_rng(0).standard_normal((3, 5, 4, 6)).astype(np.float32)
 
 
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("bfloat16", 2**-7)])
 @pytest.mark.parametrize(("features", "axis"), [(7, -1), ((2, 9), -1), (7, (-2, -1))])
-def test_equals_the_stock_layer(features, axis):
-    ours, stock = (kind(features, axis, use_bias=True) for kind in (Projection, nn.DenseGeneral))
+def test_equals_the_stock_layer(features, axis, dtype, rtol):
+    ours, stock = (
+        kind(features, axis, use_bias=True, dtype=dtype) for kind in (Projection, nn.DenseGeneral)
+    )
     params = stock.init(jax.random.key(0), X)
 
     def loss(layer, params, x):
@@ -23,8 +26,19 @@ def test_equals_the_stock_layer(features, axis):
         assert jax.tree.map(jnp.shape, layer.init(jax.random.key(0), X)) == jax.tree.map(
             jnp.shape, params
         )
-    values = [jax.value_and_grad(loss, (1, 2))(layer, params, X) for layer in (ours, stock)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *values)
+    one, other = (jax.value_and_grad(loss, (1, 2))(layer, params, X) for layer in (ours, stock))
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.abs(b).max())
+
+    jax.tree.map(close, one, other)
+
+
+def test_forward_mode_is_possible():
+    layer = Projection(7)
+    params = layer.init(jax.random.key(0), X)
+    _, tangent = jax.jvp(lambda x: layer.apply(params, x), (X,), (np.ones_like(X),))
+    np.testing.assert_allclose(tangent, layer.apply(params, np.ones_like(X)), rtol=1e-5)
 
 
 def test_the_gradient_of_a_kernel_is_rounded_once():
