@@ -58,4 +58,4 @@ def test_the_compiler_knows_every_slice_and_every_mesh_on_it(name, tpu_compiler)
     assert len(devices) == len(set(devices)) == slice_.chips
     for fsdp in (1, 2, slice_.chips // 2):
         mesh = make_mesh(MeshShape(None, fsdp, 2), slice_.chips, devices=devices)
-        assert mesh.devices.shape == (slice_.chips // fsdp // 2, fsdp, 2)
+        assert mesh.devices.shape == (slice_.chips // fsdp // 2, fsdp, 2, 1)
