@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def untimed(line):
 
 
 def folder_of(config):
-    return program.Path(config.out) / config.name
+    return Path(config.out) / config.name
 
 
 @pytest.mark.slow

@@ -82,6 +82,6 @@ def test_a_real_program(monkeypatch, capsys, folder, tmp_path, tpu_compiler):
         assert 3 * 2 * layers * 3 / 4 < received < 3 * (3 * 2 * layers * 3 / 4)
     assert found["cat"]["roofline"]["kernels"] >= found["plain"]["roofline"]["kernels"]
     table = out.with_suffix(".md").read_text()
-    assert "| tiny | all | v5e-4 (4 chips) | 4 x 256 | yes | 1 x 4 x 1 |" in table
+    assert "| tiny | all | v5e-4 (4 chips) | 4 x 256 | yes | 1 x 4 x 1 x 1 |" in table
     assert table.splitlines()[-3] in capsys.readouterr().out
     assert found["compiler"] in table
