@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).with_name("eight_devices.py")
 def test_eight_devices():
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 "
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 "
         # It is compiled ten times and run twenty.
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
         "PYTHONPATH": str(Path(__file__).parents[2]),
