@@ -14,7 +14,7 @@ from experiments.planning.slices import GIB, Slice
 
 HOPELESS = 1.05
 """The compiler is not asked of a layout that needs more than so many times the memory in closed
-form, which was from 7 percent below the compiler's peak to 14 above it, where little is needed."""
+form, which was from 10 percent below the compiler's peak to 14 above it, where little is needed."""
 EQUAL = 1.02
 """Times within this factor are about equal: the closed form knows no better."""
 METHODS = {"plain": False, "cat": True}
