@@ -8,7 +8,6 @@ the attention heads instead (DeepSpeed-Ulysses, Jacobs et al. 2023); it shares t
 ``fsdp`` does. One device is a mesh of 1 x 1 x 1 x 1, and the same code.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,8 +114,8 @@ def spec(axes: str) -> PartitionSpec:
 def check_divides(mesh: Mesh, name: str, shape: tuple[int, ...], axes: str) -> None:
     """Raise InputError unless every axis of a parameter divides among the devices that split it."""
     for size, axis in zip(shape, axes.split(), strict=True):
-        split = [along for along in RULES.get(axis, ()) if mesh.shape[along] > 1]
-        devices = math.prod(mesh.shape[along] for along in split)
+        split = tuple(along for along in RULES.get(axis, ()) if mesh.shape[along] > 1)
+        devices = Partition(mesh).devices(split)
         if size % devices:
             given = " x ".join(f"train.mesh.{along}" for along in split)
             raise InputError(
@@ -153,7 +152,7 @@ def own_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndar
 def put_rows(batch: T, mesh: Mesh) -> T:
     """Puts a batch on the mesh, split by rows; each process gives its ``own_rows``."""
     rows = split_rows(mesh)
-    shares = math.prod(mesh.shape[axis] for axis in ROWS)
+    shares = Partition(mesh).devices(ROWS)
     own = len(own_rows(mesh, shares))
 
     def put(x: np.ndarray) -> jax.Array:

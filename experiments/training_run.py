@@ -1,6 +1,5 @@
 """What every training run is made of: where it starts, its rows, and the run itself."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ def check_settings(
         InputError: rows longer than the model's positions, layers that it does not have, or heads
             that do not divide among the devices.
     """
-    by_heads = math.prod(mesh.shape[axis] for axis in HEADS + POSITIONS)
+    by_heads = Partition(mesh).devices(HEADS + POSITIONS)
     if model.config.num_heads % by_heads:
         raise InputError(
             f"train.mesh.tensor x train.mesh.context is {by_heads}, which does not divide the "
