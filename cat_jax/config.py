@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cat_jax.data.alignment import Match
-from cat_jax.data.factors import Effect, Granularity
 from cat_jax.errors import InputError
 from cat_jax.losses.guidance import Form, Reduce, Scope
 from cat_jax.losses.schedules import Schedule
 from cat_jax.models import LoraConfig, Remat
 from cat_jax.sharding import MeshShape
+from cat_jax.tasks.factors import Effect, Granularity
 from pallas_kernels import Implementation
 
 Attention = Literal["auto"] | Implementation

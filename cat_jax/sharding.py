@@ -25,11 +25,11 @@ from pallas_kernels import Partition
 T = TypeVar("T")
 
 AXES = ("data", "fsdp", "tensor", "context")
-ROWS = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp")
 """Mesh axes that split the rows of a batch."""
-HEADS = ("tensor",)
+HEAD_AXES = ("tensor",)
 """Mesh axes that split heads."""
-POSITIONS = ("context",)
+SEQUENCE_AXES = ("context",)
 """Mesh axes that split the positions of a row."""
 RULES = {
     "D": ("fsdp", "context"),
@@ -129,19 +129,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_rows(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Every device holds its share of the leading (batch) axis."""
-    return NamedSharding(mesh, PartitionSpec(ROWS))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def own_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
+def process_indices(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
     """Which rows of a batch lie on the devices of a process (this one by default), ascending.
 
     Processes that share the rest of the mesh (``tensor``, ``context``) hold the same rows; how
     devices are ordered in the mesh decides which.
     """
     process = jax.process_index() if process is None else process
-    indices = split_rows(mesh).devices_indices_map((batch_size,))
+    indices = batch_sharding(mesh).devices_indices_map((batch_size,))
     held = np.zeros(batch_size, bool)
     for device, index in indices.items():
         if device.process_index == process:
@@ -149,11 +149,11 @@ def own_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndar
     return np.flatnonzero(held)
 
 
-def put_rows(batch: T, mesh: Mesh) -> T:
-    """Puts a batch on the mesh, split by rows; each process gives its ``own_rows``."""
-    rows = split_rows(mesh)
-    shares = Partition(mesh).devices(ROWS)
-    own = len(own_rows(mesh, shares))
+def shard_batch(batch: T, mesh: Mesh) -> T:
+    """Puts a batch on the mesh, split by rows; each process gives its ``process_indices``."""
+    rows = batch_sharding(mesh)
+    shares = Partition(mesh).devices(BATCH_AXES)
+    own = len(process_indices(mesh, shares))
 
     def put(x: np.ndarray) -> jax.Array:
         shape = (len(x) // own * shares, *x.shape[1:])
@@ -162,14 +162,14 @@ def put_rows(batch: T, mesh: Mesh) -> T:
     return jax.tree.map(put, batch)
 
 
-def everywhere(array: jax.Array, partition: Partition | None) -> jax.Array:
+def replicate(array: jax.Array, partition: Partition | None) -> jax.Array:
     """Inside a compiled function: a result that every process can read."""
     if partition is None:
         return array
     return jax.lax.with_sharding_constraint(array, replicated(partition.mesh))
 
 
-def whole(array: jax.Array | np.ndarray) -> np.ndarray:
+def to_host(array: jax.Array | np.ndarray) -> np.ndarray:
     """The values of an array, wherever they lie; all processes call it, or none."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated

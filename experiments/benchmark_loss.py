@@ -36,7 +36,7 @@ SIDES = (TORCH, *OURS)
 
 
 @dataclass(frozen=True)
-class Request:
+class Args:
     """What to measure.
 
     Attributes:
@@ -68,7 +68,7 @@ def main() -> None:
     Raises:
         InputError: torch is missing, or the sides differ.
     """
-    request = tyro.cli(Request, prog="python -m experiments.benchmark_loss", description=__doc__)
+    request = tyro.cli(Args, prog="python -m experiments.benchmark_loss", description=__doc__)
     results = []
     for length in request.lengths:
         same = [in_own_process(side, length, request.repeats) for side in SIDES]

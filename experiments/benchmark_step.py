@@ -19,13 +19,13 @@ import optax
 import tyro
 
 from cat_jax.config import Guidance
+from cat_jax.data.batches import Batch
 from cat_jax.data.bitset import mask_counts
-from cat_jax.data.pipeline import Batch
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train.state import new_state
 from cat_jax.train.step import make_train_step
-from cat_jax.train.throughput import rates, step_work
+from cat_jax.train.throughput import rates, step_flops
 from experiments.command_line import exit_status
 
 SMALL = ModelConfig(8_192, 512, 1_408, 4, 8, 2, 64, attention="xla_chunked")
@@ -34,7 +34,7 @@ EFFECTS, CAUSES = 1 / 4, 1 / 8
 
 
 @dataclass(frozen=True)
-class Request:
+class Args:
     """What to measure.
 
     Attributes:
@@ -71,7 +71,7 @@ class Result:
 
 def main() -> None:
     """Measures and writes the table."""
-    request = tyro.cli(Request, prog="python -m experiments.benchmark_step", description=__doc__)
+    request = tyro.cli(Args, prog="python -m experiments.benchmark_step", description=__doc__)
     results = [measure(request, length) for length in request.lengths]
     request.out.parent.mkdir(parents=True, exist_ok=True)
     rows = [vars(result) for result in results]
@@ -80,7 +80,7 @@ def main() -> None:
     print(page(request, results))
 
 
-def measure(request: Request, length: int) -> Result:
+def measure(request: Args, length: int) -> Result:
     """Times both steps on rows of this length."""
     batch = make_batch(request.rows, length, request.model.vocab_size)
     plain = Stepper(request.model, batch, None)
@@ -89,7 +89,7 @@ def measure(request: Request, length: int) -> Result:
     plain_seconds, cat_seconds = (float(np.median(times)) for times in zip(*pairs, strict=True))
     low, ratio, high = quantiles([b / a for a, b in pairs], n=4, method="inclusive")
     tokens, visible = batch.tokens_BT.size, float(batch.visible_count_BT.sum())
-    speed = rates(step_work(request.model), tokens, visible, cat_seconds)
+    speed = rates(step_flops(request.model), tokens, visible, cat_seconds)
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     seconds = plain_seconds, cat_seconds
     return Result(device, length, request.rows, *seconds, low, ratio, high, speed)
@@ -129,7 +129,7 @@ def make_batch(rows: int, length: int, vocabulary: int) -> Batch:
     return Batch(tokens, np.ones(shape, bool), q_bits, k_bits, causal, visible)
 
 
-def page(request: Request, results: list[Result]) -> str:
+def page(request: Args, results: list[Result]) -> str:
     """A Markdown table, a line per length."""
     model = request.model
     lines = ["# A training step with and without guidance", "", (__doc__ or "").strip(), ""]

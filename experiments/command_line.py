@@ -15,20 +15,20 @@ from rich.console import Console
 
 import configs
 from cat_jax.config import Experiment, Finetune
+from cat_jax.distributed import (
+    LOST,
+    RESTART,
+    CollectiveInputError,
+    end_alone,
+    first_line,
+    is_primary,
+    join_processes,
+    lost_another,
+)
 from cat_jax.errors import InputError
 from cat_jax.train.checkpoint import SaveFailed
 from cat_jax.train.determinism import make_deterministic
 from cat_jax.train.loop import Diverged, Interrupted
-from experiments.distributed import (
-    LOST,
-    RESTART,
-    Agreed,
-    end_alone,
-    first_line,
-    is_first,
-    join_processes,
-    lost_another,
-)
 
 Config = TypeVar("Config", Experiment, Finetune)
 
@@ -93,7 +93,7 @@ def start_up(config: Experiment | Finetune) -> Console:
         make_deterministic()
     if config.distributed:
         join_processes()
-    return Console(quiet=not is_first())
+    return Console(quiet=not is_primary())
 
 
 def exit_status(main: Callable[[], None]) -> int:
@@ -104,7 +104,7 @@ def exit_status(main: Callable[[], None]) -> int:
     """
     try:
         main()
-    except Agreed as error:
+    except CollectiveInputError as error:
         return _failure(f"error: {error}", 2)
     except InputError as error:
         if jax.distributed.is_initialized():
@@ -127,6 +127,6 @@ def exit_status(main: Callable[[], None]) -> int:
 
 
 def _failure(sentence: str, status: int) -> int:
-    if not jax.distributed.is_initialized() or is_first():
+    if not jax.distributed.is_initialized() or is_primary():
         print(sentence, file=sys.stderr)
     return status

@@ -9,15 +9,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import PUBLISHED, Experiment, GeneratedData, Guidance
-from cat_jax.data.alignment import Coverage, Example
+from cat_jax.data.alignment import AlignmentStats, Example
 from cat_jax.data.records import Record
+from cat_jax.distributed import is_primary
 from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
 from cat_jax.train.evaluations import verdict
 from cat_jax.train.metrics import read_metrics
 from cat_jax.train.state import TrainState
-from experiments.distributed import is_first
-from experiments.handover import hand_over
+from experiments.handover import export_model
 from experiments.progress import Report
 from experiments.splits import Splits, as_published, intervened, load_splits
 from experiments.training_run import (
@@ -42,7 +42,7 @@ class Method:
     name: str
     guidance: Guidance | None
     examples: list[Example]
-    coverage: Coverage
+    coverage: AlignmentStats
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def methods(bench: Bench) -> list[Method]:
         InputError: too few training rows fit, or none of them is annotated.
     """
 
-    def aligned(rows: Sequence[Record]) -> tuple[list[Example], Coverage]:
+    def aligned(rows: Sequence[Record]) -> tuple[list[Example], AlignmentStats]:
         return align_training(rows, bench.tokenizer, bench.config.train, bench.seed)
 
     examples, coverage = aligned(bench.splits.train)
@@ -152,7 +152,7 @@ def run_method(bench: Bench, method: Method, progress: Report) -> Outcome:
     """Trains (or resumes, or only reloads) one method and scores it."""
     folder = method_folder(bench.folder, bench.seed, method.name)
     state = train_method(bench, method, folder, progress)
-    hand_over(folder, bench.config.model, bench.model.config, bench.tokenizer, state.params)
+    export_model(folder, bench.config.model, bench.model.config, bench.tokenizer, state.params)
     params = bench.complete_params(state.params)
     note = verdict(read_metrics(folder / "metrics.jsonl"), bench.config.train)
     return Outcome(method.name, bench.seed, score(bench, params, folder), params, note)
@@ -194,7 +194,7 @@ def score(bench: Bench, params: Any, folder: Path) -> dict[str, float]:
     scores["causal_mass"] = causal_mass(bench.model, params, bench.tests["iid"].examples)
     if isinstance(bench.config.data, GeneratedData):
         scores["changed_answers"] = changed_by_intervention(bench, bench.config.data, params)
-    if is_first():  # it wrote the file
+    if is_primary():  # it wrote the file
         lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["kind"] == "train"]
         scores["seconds_per_step"] = median(line["seconds_per_step"] for line in lines)
     return scores

@@ -17,12 +17,12 @@ import tyro
 from jax.sharding import SingleDeviceSharding
 
 from cat_jax.errors import InputError
+from cat_jax.files import new_folder, refuse_existing
 from cat_jax.models import config_from_hf, load_adapter, load_pretrained, merge_lora
-from cat_jax.models.hf_config import read_config
-from cat_jax.models.hf_export import hf_tensors
-from cat_jax.models.hf_weights import COMPANIONS, local_folder
-from cat_jax.models.new_folder import new_folder, refuse_existing
-from cat_jax.models.safetensors_folder import INDEX_FILE, write_tensors
+from cat_jax.models.huggingface.config import read_config
+from cat_jax.models.huggingface.export import hf_tensors
+from cat_jax.models.huggingface.safetensors import INDEX_FILE, write_tensors
+from cat_jax.models.huggingface.weights import COMPANIONS, local_folder
 from experiments.command_line import exit_status
 
 PARAMS = "params"

@@ -14,16 +14,16 @@ import numpy as np
 from rich.console import Console
 
 from cat_jax.config import Finetune, OwnData
-from cat_jax.data.alignment import Coverage
+from cat_jax.data.alignment import AlignmentStats
 from cat_jax.data.conversations import Row, read_rows
 from cat_jax.data.packing import pack_examples
+from cat_jax.distributed import is_primary, sync_errors
 from cat_jax.errors import InputError
 from cat_jax.evaluation import make_validation
 from cat_jax.train.evaluations import verdict
 from cat_jax.train.metrics import read_metrics
 from experiments.command_line import exit_status, parse_config, start_up
-from experiments.distributed import agreement, is_first
-from experiments.handover import hand_over
+from experiments.handover import export_model
 from experiments.progress import progress_bar
 from experiments.run_folder import check_folder, write_text
 from experiments.training_run import (
@@ -68,9 +68,9 @@ def finetune(config: Finetune, console: Console) -> None:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
 
     started = time.perf_counter()
-    with agreement():
+    with sync_errors():
         folder = check_folder(config)
-        training, held_out = split_rows(config.data, config.seed)
+        training, held_out = batch_sharding(config.data, config.seed)
         start = make_start(config, training, config.seed)
         guided = config.guidance is not None
         examples, coverage = align_training(
@@ -87,8 +87,8 @@ def finetune(config: Finetune, console: Console) -> None:
         state = run_training(
             config, start, examples, config.guidance, config.seed, folder, validate, report
         )
-    left = hand_over(folder, config.model, start.model.config, start.tokenizer, state.params)
-    if not is_first():
+    left = export_model(folder, config.model, start.model.config, start.tokenizer, state.params)
+    if not is_primary():
         return
     lines = list(read_metrics(folder / "metrics.jsonl"))
     summary = summarize(lines, time.perf_counter() - started) | {"left": str(left)}
@@ -100,7 +100,7 @@ def finetune(config: Finetune, console: Console) -> None:
         say(line)
 
 
-def split_rows(data: OwnData, seed: int) -> tuple[list[Row], list[Row]]:
+def batch_sharding(data: OwnData, seed: int) -> tuple[list[Row], list[Row]]:
     """Training and validation rows; the latter from their own file, or drawn, or none.
 
     Raises:
@@ -152,7 +152,7 @@ def make_validate(
     )
 
 
-def too_long(coverage: Coverage) -> str:
+def too_long(coverage: AlignmentStats) -> str:
     """What was left out."""
     return f"{coverage.too_long} left out as too long"
 

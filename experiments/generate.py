@@ -17,7 +17,7 @@ from experiments.model_source import load_tokenizer
 
 
 @dataclass(frozen=True)
-class Request:
+class Args:
     """What to generate.
 
     Attributes:
@@ -49,7 +49,7 @@ def main() -> None:
     Raises:
         InputError: bad settings, model, tokenizer or prompts.
     """
-    request = tyro.cli(Request, prog="python -m experiments.generate", description=__doc__)
+    request = tyro.cli(Args, prog="python -m experiments.generate", description=__doc__)
     if not request.prompt:
         raise InputError("--prompt names no text: give at least one")
     sampling = Sampling(request.temperature, request.top_k, request.top_p)

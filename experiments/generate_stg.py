@@ -10,10 +10,10 @@ from typing import Literal
 import tyro
 
 from cat_jax.config import GeneratedData
-from cat_jax.data.factors import Effect, Granularity, Split
 from cat_jax.data.records import write_jsonl
-from cat_jax.data.stg import SIZES
 from cat_jax.errors import InputError
+from cat_jax.tasks.factors import Effect, Granularity, Split
+from cat_jax.tasks.stg import SIZES
 from experiments.command_line import exit_status
 from experiments.splits import records
 

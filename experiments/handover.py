@@ -6,13 +6,13 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from cat_jax.config import Pretrained, PretrainedLora, Scratch
+from cat_jax.distributed import broadcast_from_primary
 from cat_jax.models import ModelConfig, save_adapter, save_pretrained
-from experiments.distributed import first_says
 
 MODEL, ADAPTER = "model", "adapter"
 
 
-def hand_over(
+def export_model(
     folder: Path,
     source: Scratch | Pretrained,
     config: ModelConfig,
@@ -25,7 +25,7 @@ def hand_over(
         Where it lies.
     """
     place = folder / (ADAPTER if isinstance(source, PretrainedLora) else MODEL)
-    if first_says(place.exists()):
+    if broadcast_from_primary(place.exists()):
         return place
     if isinstance(source, PretrainedLora):
         save_adapter(place, config, trained, source.lora, base=source.name)

@@ -12,12 +12,12 @@ from cat_jax.config import Pretrained, PretrainedLora, Scratch
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig, load_pretrained
-from pallas_kernels import Choice, Implementation, choose, why_not
+from pallas_kernels import Implementation, Selection, select_implementation, unsupported_reason
 
 NO_TOKENIZER = "holds no tokenizer that transformers can read: add its tokenizer.json"
 
 
-def resolve_attention(source: Scratch | Pretrained, length: int) -> Choice:
+def resolve_attention(source: Scratch | Pretrained, length: int) -> Selection:
     """The implementation that a configuration names, or for ``auto`` the one meant for here.
 
     Args:
@@ -29,13 +29,13 @@ def resolve_attention(source: Scratch | Pretrained, length: int) -> Choice:
     """
     dtype = source.dtype if isinstance(source, Pretrained) else "float32"
     if source.attention == "auto":
-        return choose(length, dtype)
-    refusal = why_not(source.attention, dtype)
+        return select_implementation(length, dtype)
+    refusal = unsupported_reason(source.attention, dtype)
     if refusal is not None:
         raise InputError(
             f"model.attention is {source.attention}, but {refusal}; auto takes one that runs here"
         )
-    return Choice(source.attention, "the configuration names it")
+    return Selection(source.attention, "the configuration names it")
 
 
 def make_model(

@@ -25,7 +25,7 @@ from experiments.planning.slices import Slice, compiler, devices_of, find_slice
 
 
 @dataclass(frozen=True)
-class Request:
+class Args:
     """What to plan; of several models and topologies, each with each.
 
     Attributes:
@@ -63,7 +63,7 @@ def main() -> None:
     Raises:
         InputError: an unknown model or topology, no layout, or no TPU compiler.
     """
-    request = tyro.cli(Request, prog="python -m experiments.plan", description=__doc__)
+    request = tyro.cli(Args, prog="python -m experiments.plan", description=__doc__)
     check(request)
     # Nothing runs: this machine needs no accelerator, and must not look for one.
     jax.config.update("jax_platforms", "cpu")
@@ -78,14 +78,14 @@ def main() -> None:
             write(request.out, values)
 
 
-def check(request: Request) -> None:
+def check(request: Args) -> None:
     """Raises InputError for the first number that makes no sense."""
     check_positive("plan", request, "length", "loss_chunk", "tries")
     given = (n for n in ("batch_size", "accumulate") if getattr(request, n) is not None)
     check_positive("plan", request, *given)
 
 
-def job_of(request: Request, name: str, slice_: Slice) -> Job:
+def job_of(request: Args, name: str, slice_: Slice) -> Job:
     """The job of one model on a slice."""
     tuned: Tuned = "lora" if request.lora else "all"
     model = replace(find_model(name), attention="mosaic_tpu", remat=request.remat, dtype="bfloat16")
@@ -93,7 +93,7 @@ def job_of(request: Request, name: str, slice_: Slice) -> Job:
     return Job(Path(name).name, model, tuned, request.length, rows, request.loss_chunk)
 
 
-def plan(request: Request, job: Job, slice_: Slice) -> Plan:
+def plan(request: Args, job: Job, slice_: Slice) -> Plan:
     """Compiles what is promising."""
     mesh = None if request.mesh is None else MeshShape(*request.mesh)
     candidates = layouts(job, slice_.chips, mesh, request.accumulate)

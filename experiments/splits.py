@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from cat_jax.config import GeneratedData, JsonlData
-from cat_jax.data import stg, stg_h
-from cat_jax.data.factors import Split, find_factors
 from cat_jax.data.records import Record, Span, read_jsonl
 from cat_jax.errors import InputError
+from cat_jax.tasks import stg, stg_h
+from cat_jax.tasks.factors import Split, find_factors
 
 GENERATORS = {"stg": stg.stg_records, "stg_h": stg_h.stg_h_records}
 INTERVENTIONS = {"stg": stg.intervene, "stg_h": stg_h.intervene}

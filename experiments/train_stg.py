@@ -7,9 +7,9 @@ import time
 from rich.console import Console
 
 from cat_jax.config import Experiment
+from cat_jax.distributed import is_primary, sync_errors
 from experiments.command_line import exit_status, parse_config, start_up
 from experiments.comparison import Bench, Outcome, make_bench, methods, run_method
-from experiments.distributed import agreement, is_first
 from experiments.figures import attention_figure, training_figure
 from experiments.progress import progress_bar
 from experiments.report import (
@@ -45,7 +45,7 @@ def compare(config: Experiment, console: Console) -> None:
         Interrupted: a signal came; ``resume`` continues.
     """
     started = time.perf_counter()
-    with agreement():
+    with sync_errors():
         folder = check_folder(config)
     outcomes: list[Outcome] = []
     notes: list[str] = []
@@ -56,7 +56,7 @@ def compare(config: Experiment, console: Console) -> None:
         console.print(note, markup=False, highlight=False)
 
     for seed in config.seeds:
-        with agreement():
+        with sync_errors():
             bench = make_bench(config, seed, folder)
             chosen = methods(bench)
         benches.append(bench)
@@ -75,7 +75,7 @@ def compare(config: Experiment, console: Console) -> None:
 
     same_seed = [outcome for outcome in outcomes if outcome.seed == config.seeds[0]]
     attention = attention_figure(benches[0], same_seed)
-    if not is_first():
+    if not is_primary():
         return
     report = report_json(config, outcomes, time.perf_counter() - started)
     figures = folder / "figures"

@@ -10,29 +10,29 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import Experiment, Finetune, Guidance, PretrainedLora, Training
-from cat_jax.data.alignment import Coverage, Example, align_records
+from cat_jax.data.alignment import AlignmentStats, Example, align_records
+from cat_jax.data.batches import training_batches
 from cat_jax.data.conversations import Row
 from cat_jax.data.packing import filled, pack_examples
-from cat_jax.data.pipeline import training_batches
 from cat_jax.data.records import Record
+from cat_jax.distributed import check_shared, ends_with_the_others, is_primary
 from cat_jax.errors import InputError
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, init_lora
-from cat_jax.sharding import HEADS, POSITIONS, make_mesh, own_rows
+from cat_jax.sharding import HEAD_AXES, SEQUENCE_AXES, make_mesh, process_indices
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, new_state
 from cat_jax.train.step import make_train_step
-from cat_jax.train.throughput import step_work
+from cat_jax.train.throughput import step_flops
 from cat_jax.train.tracker import check_tracker, open_tracker
-from experiments.distributed import check_shared, ends_with_the_others, is_first
 from experiments.environment import note_environment
 from experiments.model_source import make_model, resolve_attention
 from experiments.progress import Report
 from experiments.run_folder import CONFIG_FILE, create_folder, settings
-from pallas_kernels import Choice, Partition
+from pallas_kernels import Partition, Selection
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Start:
 
     tokenizer: PreTrainedTokenizerBase
     model: CausalLM
-    attention: Choice
+    attention: Selection
     params: Any
     base: FrozenBase | None
     mesh: Mesh
@@ -72,7 +72,7 @@ def make_start(config: Experiment | Finetune, rows: Sequence[Row], seed: int) ->
         base = FrozenBase(params, lora, seed)
         params = init_lora(jax.random.key(seed), model.config, lora)
     # Test rows need not divide among the devices, so each computes all of them.
-    model = model.clone(partition=Partition(mesh, heads=HEADS))
+    model = model.clone(partition=Partition(mesh, head_axes=HEAD_AXES))
     return Start(tokenizer, model, attention, params, base, mesh)
 
 
@@ -85,7 +85,7 @@ def check_settings(
         InputError: rows longer than the model's positions, layers that it does not have, or heads
             that do not divide among the devices.
     """
-    by_heads = Partition(mesh).devices(HEADS + POSITIONS)
+    by_heads = Partition(mesh).devices(HEAD_AXES + SEQUENCE_AXES)
     if model.config.num_heads % by_heads:
         raise InputError(
             f"train.mesh.tensor x train.mesh.context is {by_heads}, which does not divide the "
@@ -116,7 +116,7 @@ def check_best(best: str | None, measured: Sequence[str]) -> None:
 
 def align(
     rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, config: Training
-) -> tuple[list[Example], Coverage]:
+) -> tuple[list[Example], AlignmentStats]:
     """``align_records`` as the configuration asks."""
     return align_records(rows, tokenizer, max_length=config.max_length, match=config.match)
 
@@ -128,7 +128,7 @@ def align_training(
     seed: int,
     *,
     guided: bool = True,
-) -> tuple[list[Example], Coverage]:
+) -> tuple[list[Example], AlignmentStats]:
     """Aligns (and packs) training rows and checks that there is something to train on.
 
     Raises:
@@ -153,7 +153,7 @@ def align_training(
     return examples, coverage
 
 
-def describe_rows(examples: Sequence[Example], coverage: Coverage) -> str:
+def describe_rows(examples: Sequence[Example], coverage: AlignmentStats) -> str:
     """How many rows the records make, and how full they are."""
     return (
         f"{coverage.records} records in {len(examples)} rows of "
@@ -168,7 +168,7 @@ def claim_folder(folder: Path, config: Experiment | Finetune) -> None:
     Raises:
         InputError: not all processes see the same folder.
     """
-    if is_first():
+    if is_primary():
         create_folder(folder, config)
         note_environment(folder)
     check_shared(folder / CONFIG_FILE)
@@ -202,7 +202,7 @@ def run_training(
         examples,
         batch_size=loop.batch_size,
         seed=seed,
-        own_rows=own_rows(start.mesh, loop.batch_size),
+        process_indices=process_indices(start.mesh, loop.batch_size),
     )
     gamma = None
     if guidance is not None:
@@ -227,7 +227,7 @@ def run_training(
     state = new_state(start.params, optimizer, start.mesh)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, batches)
-    project = loop.wandb_project if is_first() else None
+    project = loop.wandb_project if is_primary() else None
     tracker = open_tracker(project, folder, settings(config))
     log = MetricsLog(folder, int(state.step), tracker)
     try:
@@ -237,7 +237,9 @@ def run_training(
                 step,
                 batches,
                 config=loop,
-                work=step_work(start.model.config, None if start.base is None else start.base.lora),
+                work=step_flops(
+                    start.model.config, None if start.base is None else start.base.lora
+                ),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda trained: evaluate(start.complete_params(trained)),

@@ -3,17 +3,22 @@
 from pallas_kernels.causal_mass_attention.api import KERNELS, causal_mass_attention
 from pallas_kernels.causal_mass_attention.differentiable import RESIDUAL_NAMES
 from pallas_kernels.causal_mass_attention.reference import attention_probabilities
-from pallas_kernels.causal_mass_attention.selection import Choice, Implementation, choose, why_not
+from pallas_kernels.causal_mass_attention.selection import (
+    Implementation,
+    Selection,
+    select_implementation,
+    unsupported_reason,
+)
 from pallas_kernels.causal_mass_attention.sharded import Partition
 
 __all__ = [
     "KERNELS",
     "RESIDUAL_NAMES",
-    "Choice",
     "Implementation",
     "Partition",
+    "Selection",
     "attention_probabilities",
     "causal_mass_attention",
-    "choose",
-    "why_not",
+    "select_implementation",
+    "unsupported_reason",
 ]

@@ -14,7 +14,7 @@ from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.models.lora import KERNELS
 from cat_jax.models.partitioning import AXES_OF
-from cat_jax.sharding import AXES, RULES, MeshShape, make_mesh, own_rows, spec
+from cat_jax.sharding import AXES, RULES, MeshShape, make_mesh, process_indices, spec
 
 CONFIG = ModelConfig(24, 16, 32, 3, 8, 4, 6, qkv_bias=True, qk_norm=True)
 
@@ -101,7 +101,7 @@ def test_processes_share_all_rows_however_devices_lie_in_the_mesh(shape, owners,
     processes = owners.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
     devices = np.array([Device(n, p) for n, p in enumerate(processes)], object).reshape(shape)
     mesh, shares = Mesh(devices, AXES), shape[0] * shape[1]
-    held = {p: own_rows(mesh, shares * rows_each, p).tolist() for p in set(processes)}
+    held = {p: process_indices(mesh, shares * rows_each, p).tolist() for p in set(processes)}
     # Share n of the rows is needed wherever the mesh has a device at its place.
     for process, rows in held.items():
         needed = {
@@ -116,10 +116,15 @@ def test_processes_share_all_rows_however_devices_lie_in_the_mesh(shape, owners,
 def test_processes_in_order_split_rows_without_overlap():
     devices = np.array([Device(n, n // 2) for n in range(8)], object)
     by_rows = Mesh(devices.reshape(4, 2, 1, 1), AXES)
-    assert [own_rows(by_rows, 16, p).tolist() for p in range(4)] == [
+    assert [process_indices(by_rows, 16, p).tolist() for p in range(4)] == [
         [*range(first, first + 4)] for first in (0, 4, 8, 12)
     ]
     across = Mesh(devices.reshape(2, 1, 2, 2), AXES)
-    assert [own_rows(across, 4, p).tolist() for p in range(4)] == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    assert [process_indices(across, 4, p).tolist() for p in range(4)] == [
+        [0, 1],
+        [0, 1],
+        [2, 3],
+        [2, 3],
+    ]
     dealt = Mesh(devices.reshape(4, 2).T.reshape(8, 1, 1, 1), AXES)
-    assert own_rows(dealt, 16, 1).tolist() == [2, 3, 10, 11]
+    assert process_indices(dealt, 16, 1).tolist() == [2, 3, 10, 11]

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.models.attention import MAPS
-from cat_jax.sharding import everywhere
+from cat_jax.sharding import replicate
 from cat_jax.types import Array, Float, Int
 
 GIB = 2**30
@@ -116,7 +116,7 @@ def _maps(model: CausalLM, params: Any, tokens_BT: Array, segment_ids: Array | N
         {"params": params}, tokens_BT, segment_ids=segment_ids, mutable=[MAPS]
     )
     _, taps = output
-    return everywhere(taps[MAPS]["layers"]["attention"]["probs"], model.partition)
+    return replicate(taps[MAPS]["layers"]["attention"]["probs"], model.partition)
 
 
 def _check_size(config: ModelConfig, rows: int, tokens: int, limit_bytes: int) -> None:

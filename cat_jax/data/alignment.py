@@ -14,9 +14,9 @@ import numpy as np
 
 from cat_jax.data.bitset import Rectangle, encode_rectangles, mask_counts
 from cat_jax.data.conversations import Row
-from cat_jax.data.passages import Passage, passage
 from cat_jax.data.records import Record
-from cat_jax.data.reference_match import reference_rectangles
+from cat_jax.data.reference_alignment import reference_rectangles
+from cat_jax.data.rendering import RenderedText, passage
 from cat_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Coverage:
+class AlignmentStats:
     """What became of the records and their spans; ``a + b`` covers both.
 
     Attributes:
@@ -70,9 +70,9 @@ class Coverage:
     records_without_mask: int = 0
     too_long: int = 0
 
-    def __add__(self, other: "Coverage") -> "Coverage":
+    def __add__(self, other: "AlignmentStats") -> "AlignmentStats":
         names = (field.name for field in fields(self))
-        return Coverage(*(getattr(self, name) + getattr(other, name) for name in names))
+        return AlignmentStats(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def __str__(self) -> str:
         return (
@@ -82,7 +82,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class TokenRow:
+class Encoding:
     """Token ids, and from and to which character of the text each token stands."""
 
     ids: list[int]
@@ -96,11 +96,11 @@ def align_records(
     *,
     max_length: int,
     match: Match = "offsets",
-) -> tuple[list[Example], Coverage]:
+) -> tuple[list[Example], AlignmentStats]:
     """Tokenises input + target with an end token and finds the annotated words in the tokens.
 
-    Conversations are rendered by the tokenizer's chat template (``cat_jax.data.chat``), and
-    nothing is added to them.
+    Conversations are rendered by the tokenizer's chat template
+    (``cat_jax.data.chat_template``), and nothing is added to them.
 
     The text is tokenised once, as a whole. A token is the answer's if it ends after the input;
     so a space at the end of the input belongs to the answer where the tokenizer merges it with
@@ -152,7 +152,7 @@ def align_records(
         found += hits
         without_mask += not example.causal_count.any()
     too_long = len(records) - len(examples)
-    return examples, Coverage(asked, found, len(examples), without_mask, too_long)
+    return examples, AlignmentStats(asked, found, len(examples), without_mask, too_long)
 
 
 def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
@@ -171,12 +171,12 @@ def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
 
 def _token_rows(
     records: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", end_id: int
-) -> Iterator[tuple[Row, Passage, TokenRow]]:
+) -> Iterator[tuple[Row, RenderedText, Encoding]]:
     """Tokenises rows, in chunks; a record's ends with the end token, once."""
     for first in range(0, len(records), CHUNK):
         chunk = records[first : first + CHUNK]
         passages = [passage(record, tokenizer) for record in chunk]
-        rows: dict[int, TokenRow] = {}
+        rows: dict[int, Encoding] = {}
         for complete in (False, True):
             numbers = [n for n, text in enumerate(passages) if text.complete == complete]
             texts = [passages[n].text for n in numbers]
@@ -186,7 +186,7 @@ def _token_rows(
 
 def _tokenize(
     texts: list[str], tokenizer: "PreTrainedTokenizerBase", complete: bool, end_id: int
-) -> Iterator[TokenRow]:
+) -> Iterator[Encoding]:
     """Rows of tokens; special ones are added unless the texts are complete."""
     if not texts:
         return
@@ -204,10 +204,10 @@ def _tokenize(
                 ids, offsets = ids[:-1], offsets[:-1]
             ids, offsets = [*ids, end_id], [*offsets, (len(text), len(text))]
         starts, ends = zip(*offsets, strict=True)
-        yield TokenRow(ids, list(starts), list(ends))
+        yield Encoding(ids, list(starts), list(ends))
 
 
-def _example(text: Passage, row: TokenRow, rectangles: list[Rectangle]) -> Example:
+def _example(text: RenderedText, row: Encoding, rectangles: list[Rectangle]) -> Example:
     q_bits, k_bits = encode_rectangles(rectangles, len(row.ids))
     starts, ends = np.asarray(row.starts), np.asarray(row.ends)
     target_mask = np.zeros(len(row.ids), bool)
@@ -219,7 +219,7 @@ def _example(text: Passage, row: TokenRow, rectangles: list[Rectangle]) -> Examp
     return Example(np.asarray(row.ids, np.int32), target_mask, q_bits, k_bits, *counts)
 
 
-def _offset_rectangles(text: Passage, row: TokenRow) -> tuple[list[Rectangle], int]:
+def _offset_rectangles(text: RenderedText, row: Encoding) -> tuple[list[Rectangle], int]:
     """Gives rows and columns of each effect, and how many spans were found."""
     rectangles, found = [], 0
     for note in text.notes:
@@ -231,7 +231,7 @@ def _offset_rectangles(text: Passage, row: TokenRow) -> tuple[list[Rectangle], i
     return rectangles, found
 
 
-def _tokens(row: TokenRow, places: Sequence[range]) -> list[int]:
+def _tokens(row: Encoding, places: Sequence[range]) -> list[int]:
     """Gives the tokens that share a character with one of the places, which no space bounds.
 
     Spaces that a tokenizer merges into the next token need no care: the first and the last

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from cat_jax.data.chat import apply_template
+from cat_jax.data.chat_template import apply_template
 from cat_jax.errors import InputError
 
 

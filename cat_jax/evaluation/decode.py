@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cat_jax.errors import InputError
-from cat_jax.evaluation.sampling import GREEDY, Sampling, choose
+from cat_jax.evaluation.sampling import GREEDY, Sampling, sample_tokens
 from cat_jax.models import CausalLM, KVCache, empty_cache
-from cat_jax.sharding import everywhere
+from cat_jax.sharding import replicate
 from cat_jax.types import Array, Int
 
 LENGTH_STEP = 32
@@ -179,13 +179,13 @@ def _decode(
         positions_B1 = (lengths_B - 1 + step)[:, None]
         logits_B1V, cache = _forward(model, params, last_B[:, None], cache, positions_B1)
         step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, step)
-        next_B = choose(step_keys_B, logits_B1V[:, 0], sampling)
+        next_B = sample_tokens(step_keys_B, logits_B1V[:, 0], sampling)
         done_B |= (next_B[:, None] == stop_ids[None, :]).any(-1)
         return step + 1, next_B, cache, ids_BT.at[:, step].set(next_B), done_B
 
     ids_BT = jnp.zeros((rows, max_new_tokens), jnp.int32)
     start = (jnp.int32(0), last_B, cache, ids_BT, jnp.zeros(rows, bool))
-    return everywhere(jax.lax.while_loop(unfinished, extend, start)[3], model.partition)
+    return replicate(jax.lax.while_loop(unfinished, extend, start)[3], model.partition)
 
 
 def _forward(

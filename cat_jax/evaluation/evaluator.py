@@ -10,11 +10,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import Example
-from cat_jax.data.pipeline import Batch, stack_whole_batches
+from cat_jax.data.batches import Batch, stack_whole_batches
 from cat_jax.evaluation.decode import generate
 from cat_jax.losses import attention_guidance_loss, guided_rows
 from cat_jax.models import Aux, CausalLM
-from cat_jax.sharding import everywhere
+from cat_jax.sharding import replicate
 
 
 def answers(
@@ -85,4 +85,4 @@ def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> jax.Array:
     _, aux = cast("tuple[jax.Array, Aux]", outputs)
     assert aux.mass is not None  # bits were given
     _, metrics = attention_guidance_loss(aux.mass, batch.causal_count_BT, batch.visible_count_BT)
-    return everywhere(metrics["causal_mass"], model.partition)
+    return replicate(metrics["causal_mass"], model.partition)

@@ -70,7 +70,9 @@ def _keep_from(least_B1: Array, logits_BV: Array) -> Array:
     return jnp.where(logits_BV >= least_B1, logits_BV, -jnp.inf)
 
 
-def choose(keys_B: Array, logits_BV: Float[Array, "B V"], sampling: Sampling) -> Int[Array, " B"]:
+def sample_tokens(
+    keys_B: Array, logits_BV: Float[Array, "B V"], sampling: Sampling
+) -> Int[Array, " B"]:
     """The next token of every row, drawn with its own key; int32."""
     if sampling.temperature == 0:
         tokens_B = jnp.argmax(logits_BV, axis=-1)

@@ -12,11 +12,18 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import Example
-from cat_jax.data.pipeline import Batch, stack_whole_batches
+from cat_jax.data.batches import Batch, stack_whole_batches
 from cat_jax.losses import guided_rows
+from cat_jax.losses.objective import LossSums, combined_loss, compute_metrics
 from cat_jax.models import CausalLM
-from cat_jax.sharding import HEADS, POSITIONS, ROWS, own_rows, put_rows, replicated
-from cat_jax.train.objective import Terms, combined_loss, metrics_of
+from cat_jax.sharding import (
+    BATCH_AXES,
+    HEAD_AXES,
+    SEQUENCE_AXES,
+    process_indices,
+    replicated,
+    shard_batch,
+)
 from pallas_kernels import Partition
 
 
@@ -50,17 +57,17 @@ def make_validation(
     rows = stack_whole_batches(examples, batch_size)
     annotated = bool(guided_rows(rows.causal_count_BT, rows.visible_count_BT).any())
     measured = (guidance or Guidance()) if annotated else None
-    model = model.clone(partition=Partition(mesh, ROWS, HEADS, POSITIONS))
+    model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
 
     @jax.jit(out_shardings=replicated(mesh))
-    def terms(params: Any, batch: Batch) -> Terms:
+    def terms(params: Any, batch: Batch) -> LossSums:
         return combined_loss(model, params, batch, measured, 0.0, loss_chunk=loss_chunk)[1]
 
-    own = own_rows(mesh, batch_size)
+    own = process_indices(mesh, batch_size)
 
-    def terms_of_batch(params: Any, start: int) -> Terms:
+    def terms_of_batch(params: Any, start: int) -> LossSums:
         batch = jax.tree.map(itemgetter(start + own), rows)
-        return jax.tree.map(np.float64, jax.device_get(terms(params, put_rows(batch, mesh))))
+        return jax.tree.map(np.float64, jax.device_get(terms(params, shard_batch(batch, mesh))))
 
     names = ["next_token_loss", "token_accuracy"]
     if annotated:
@@ -70,7 +77,7 @@ def make_validation(
         starts = range(0, len(rows.tokens_BT), batch_size)
         parts = (terms_of_batch(params, start) for start in starts)
         total = reduce(lambda a, b: jax.tree.map(np.add, a, b), parts)
-        values = metrics_of(total, 0.0)
+        values = compute_metrics(total, 0.0)
         chosen = {name: float(values[name]) for name in names}
         return chosen | {"perplexity": math.exp(min(chosen["next_token_loss"], 700.0))}
 

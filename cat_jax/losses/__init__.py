@@ -1,29 +1,29 @@
 """Both objectives: next-token cross entropy and attention guidance."""
 
 from cat_jax.losses.guidance import (
-    GuidanceTerms,
+    GuidanceSums,
     attention_guidance_loss,
     guidance_metrics,
-    guidance_terms,
+    guidance_sums,
     guided_rows,
     guided_samples,
 )
 from cat_jax.losses.language_modeling import (
-    NextTokenTerms,
-    chunked_next_token_terms,
+    NextTokenSums,
+    chunked_next_token_sums,
     next_token_loss,
     next_tokens,
 )
 from cat_jax.losses.mean import Mean, sum_means
 
 __all__ = [
-    "GuidanceTerms",
+    "GuidanceSums",
     "Mean",
-    "NextTokenTerms",
+    "NextTokenSums",
     "attention_guidance_loss",
-    "chunked_next_token_terms",
+    "chunked_next_token_sums",
     "guidance_metrics",
-    "guidance_terms",
+    "guidance_sums",
     "guided_rows",
     "guided_samples",
     "next_token_loss",

@@ -60,7 +60,7 @@ def attention_guidance_loss(
     Raises:
         ValueError: an unknown form, scope or reduction.
     """
-    terms = guidance_terms(
+    terms = guidance_sums(
         mass_NBHQ,
         causal_count_BQ,
         visible_count_BQ,
@@ -74,7 +74,7 @@ def attention_guidance_loss(
     return terms.loss.value, guidance_metrics(terms)
 
 
-class GuidanceTerms(NamedTuple):
+class GuidanceSums(NamedTuple):
     """What the loss and its metrics are made of; ``loss`` counts rows or samples, others rows."""
 
     loss: Mean
@@ -84,7 +84,7 @@ class GuidanceTerms(NamedTuple):
     satisfied: Mean
 
 
-def guidance_terms(
+def guidance_sums(
     mass_NBHQ: Array,
     causal_count_BQ: Array,
     visible_count_BQ: Array,
@@ -95,7 +95,7 @@ def guidance_terms(
     reduce: Reduce,
     layers: tuple[int, ...] | None,
     segment_ids: Array | None,
-) -> GuidanceTerms:
+) -> GuidanceSums:
     """``attention_guidance_loss`` before it divides, so that the parts of a batch add up."""
     for name, value, choices in (
         ("form", form, Form),
@@ -113,10 +113,10 @@ def guidance_terms(
         rows = _sample_means(rows, valid_BQ, segment_ids)
         counted = guided_samples(valid_BQ, segment_ids)
     loss = mean_where(counted, _penalty(rows, form, alpha))
-    return GuidanceTerms(loss, *(mean_where(valid_BQ, jax.lax.stop_gradient(x)) for x in metrics))
+    return GuidanceSums(loss, *(mean_where(valid_BQ, jax.lax.stop_gradient(x)) for x in metrics))
 
 
-def guidance_metrics(terms: GuidanceTerms) -> dict[str, Array]:
+def guidance_metrics(terms: GuidanceSums) -> dict[str, Array]:
     """The metrics of ``attention_guidance_loss``."""
     return {
         "causal_mass": terms.mass.value,

@@ -12,7 +12,7 @@ from cat_jax.losses.mean import Mean, mean_where, sum_means
 from cat_jax.types import Array, Bool, Float, Int
 
 
-class NextTokenTerms(NamedTuple):
+class NextTokenSums(NamedTuple):
     """The cross entropy and the share of right guesses, over the tokens to be predicted."""
 
     loss: Mean
@@ -41,14 +41,14 @@ def next_token_loss(
     return terms.loss.value, {"token_accuracy": terms.accuracy.value}
 
 
-def chunked_next_token_terms(
+def chunked_next_token_sums(
     unembed: Callable[[Array], Array],
     hidden_BTD: Float[Array, "B T D"],
     labels_BT: Int[Array, "B T"],
     counted_BT: Bool[Array, "B T"],
     *,
     chunk: int,
-) -> NextTokenTerms:
+) -> NextTokenSums:
     """The terms of ``next_token_loss`` without the logits of all positions in memory.
 
     The logits of ``chunk`` positions of every row are computed at a time, and again in the
@@ -84,11 +84,11 @@ def next_tokens(
 
 def _terms(
     unembed: Callable[[Array], Array], hidden_BTD: Array, labels_BT: Array, counted_BT: Array
-) -> NextTokenTerms:
+) -> NextTokenSums:
     logits_BTV = unembed(hidden_BTD)
     loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, labels_BT)
     hits_BT = jax.lax.stop_gradient(logits_BTV).argmax(-1) == labels_BT
-    return NextTokenTerms(mean_where(counted_BT, loss_BT), mean_where(counted_BT, hits_BT))
+    return NextTokenSums(mean_where(counted_BT, loss_BT), mean_where(counted_BT, hits_BT))
 
 
 def _pieces(x_BT: Array, chunk: int) -> Array:

@@ -2,12 +2,12 @@
 
 from cat_jax.models.attention import KVCache
 from cat_jax.models.config import ModelConfig, Remat, RopeScaling
-from cat_jax.models.hf_config import config_from_hf, config_to_hf
-from cat_jax.models.hf_export import save_pretrained
-from cat_jax.models.hf_weights import load_pretrained
+from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
+from cat_jax.models.huggingface.export import save_pretrained
+from cat_jax.models.huggingface.peft import load_adapter, save_adapter
+from cat_jax.models.huggingface.weights import load_pretrained
 from cat_jax.models.lora import LoraConfig, attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
-from cat_jax.models.peft_folder import load_adapter, save_adapter
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
 
 __all__ = [

@@ -16,11 +16,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.hf_tensors import (
+from cat_jax.models.huggingface.tensors import (
     TENSOR_RULES,
     TensorRule,
     axis_sizes,
-    count_numbers,
+    count_params,
     shape_problems,
 )
 from cat_jax.models.projection import LowRank
@@ -97,7 +97,7 @@ def adapter_sizes(config: ModelConfig, lora: LoraConfig) -> dict[str, int]:
 
 def count_adapters(config: ModelConfig, lora: LoraConfig) -> int:
     """How many numbers all adapters have."""
-    return count_numbers(adapter_rules(lora), adapter_sizes(config, lora), config.num_layers)
+    return count_params(adapter_rules(lora), adapter_sizes(config, lora), config.num_layers)
 
 
 def init_lora(key: Array, config: ModelConfig, lora: LoraConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
-from cat_jax.models.hf_tensors import TENSOR_RULES, TensorRule
+from cat_jax.models.huggingface.tensors import TENSOR_RULES, TensorRule
 from cat_jax.models.lora import KERNELS, LoraConfig, adapter_rules
 from cat_jax.sharding import check_divides, spec
 

@@ -52,7 +52,7 @@ def keep_split(x_BTD: Array, partition: Partition | None) -> Array:
     """Keeps activations split by rows and positions, whatever splits the parameters around them."""
     if partition is None:
         return x_BTD
-    return _split(x_BTD, partition, partition.rows, partition.positions)
+    return _split(x_BTD, partition, partition.batch_axes, partition.sequence_axes)
 
 
 def look_up(embed: nn.Embed, tokens_BT: Array, partition: Partition | None) -> Array:
@@ -63,9 +63,9 @@ def look_up(embed: nn.Embed, tokens_BT: Array, partition: Partition | None) -> A
     """
     if partition is None:
         return embed(tokens_BT)
-    positions = partition.positions
-    by_rows = tuple(axis for axis in RULES["D"] if axis in partition.rows)
-    rows = tuple(axis for axis in partition.rows if axis not in by_rows)
+    positions = partition.sequence_axes
+    by_rows = tuple(axis for axis in RULES["D"] if axis in partition.batch_axes)
+    rows = tuple(axis for axis in partition.batch_axes if axis not in by_rows)
     x_BTD = embed(_split(tokens_BT, partition, rows))
     x_BTD = _split(x_BTD, partition, rows, (), by_rows + positions)
     # One after the other: of two exchanges at once the partitioner makes a gather.

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cat_jax.config import Training
-from cat_jax.data.pipeline import Batch
+from cat_jax.data.batches import Batch
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.metrics import MetricsLog
@@ -17,7 +17,7 @@ from cat_jax.train.profiling import StepTrace
 from cat_jax.train.signals import StopRequest, stop_requests
 from cat_jax.train.state import TrainState
 from cat_jax.train.step import Metrics, TrainStep
-from cat_jax.train.throughput import Meter, Work
+from cat_jax.train.throughput import StepFlops, StepTimer
 
 
 class Diverged(RuntimeError):
@@ -38,7 +38,7 @@ def train(
     batches: grain.DatasetIterator,
     *,
     config: Training,
-    work: Work,
+    work: StepFlops,
     checkpoints: Checkpoints,
     log: MetricsLog,
     evaluate: Callable[[Any], Mapping[str, float]],
@@ -73,9 +73,9 @@ def train(
     """
     pending: tuple[int, Metrics] | None = None
     step = int(state.step)
-    meter, trace = Meter(work), StepTrace(config.profile, step)
+    meter, trace = StepTimer(work), StepTrace(config.profile, step)
 
-    def settle() -> None:
+    def flush_metrics() -> None:
         """Reads the newest metrics and refuses to go on from numbers that are not finite."""
         nonlocal pending
         if pending is None:
@@ -91,7 +91,7 @@ def train(
                 log.write("train", step, values)
             report(step, values)
 
-    def judge(step: int, stop: StopRequest) -> None:
+    def evaluate_and_log(step: int, stop: StopRequest) -> None:
         """Evaluates, unless a signal comes: then the resumed run does."""
         values = stop.unless_stopped(lambda: evaluate(state.params))
         if values is None:
@@ -111,20 +111,20 @@ def train(
     with stop_requests() as stop:
         while True:
             if _is_due(step, config.eval_every, config) and checkpoints.evaluations.last < step:
-                settle()
-                judge(step, stop)
+                flush_metrics()
+                evaluate_and_log(step, stop)
                 meter.start()
             seen = checkpoints.evaluations
             last, asked = _is_last(step, seen, config), stop.at(step)
             if last or asked or seen.best == step or _is_due(step, config.save_every, config):
-                settle()
+                flush_metrics()
                 checkpoints.save(state, batches)
                 meter.start()
             if last or asked:
                 break
             trace.before(step, state)
             state, metrics = train_step(state, next_batch())
-            settle()
+            flush_metrics()
             step += 1
             pending = step, metrics
         trace.end(state)
@@ -139,8 +139,8 @@ def _is_due(step: int, every: int, config: Training) -> bool:
 
 
 def _is_last(step: int, seen: Evaluations, config: Training) -> bool:
-    tired = config.patience is not None and seen.since_best >= config.patience
-    return tired or (step == config.steps and seen.last == step)
+    patience_exhausted = config.patience is not None and seen.since_best >= config.patience
+    return patience_exhausted or (step == config.steps and seen.last == step)
 
 
 def _divergence_message(step: int, values: Mapping[str, float], checkpoints: Checkpoints) -> str:

@@ -9,16 +9,16 @@ import optax
 from jax.sharding import Mesh
 
 from cat_jax.config import Guidance, Training
-from cat_jax.data.pipeline import Batch
+from cat_jax.data.batches import Batch
 from cat_jax.losses import sum_means
+from cat_jax.losses.objective import LossSums, Metrics, combined_loss, compute_metrics, denominators
 from cat_jax.models import CausalLM, attach_lora
-from cat_jax.sharding import HEADS, POSITIONS, ROWS, put_rows
-from cat_jax.train.objective import Metrics, Terms, combined_loss, count, metrics_of
+from cat_jax.sharding import BATCH_AXES, HEAD_AXES, SEQUENCE_AXES, shard_batch
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.types import Array
 from pallas_kernels import Partition
 
-Loss = Callable[[Any, Batch, Array], tuple[Array, Terms]]
+Loss = Callable[[Any, Batch, Array], tuple[Array, LossSums]]
 """(params, batch, number of the micro-batch) -> its share of the loss, and its terms."""
 
 
@@ -38,7 +38,7 @@ class TrainStep:
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One step; of the batch, each process gives its share of the rows."""
-        rows = put_rows(batch, self._mesh)
+        rows = shard_batch(batch, self._mesh)
         if self._program is None:
             self._program = self.lower(state, rows).compile()
         return self._program(state, self._frozen, rows)
@@ -73,13 +73,13 @@ def make_train_step(
             the inputs that adapters drop are others.
         loss_chunk: positions of every row whose logits are in memory at a time.
     """
-    model = model.clone(partition=Partition(mesh, ROWS, HEADS, POSITIONS))
+    model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         weight = 0.0 if gamma is None else gamma(state.step)
-        counts = count(batch, guidance)
+        counts = denominators(batch, guidance)
 
-        def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, Terms]:
+        def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, LossSums]:
             if base is not None:
                 # From the step alone, so that a resumed run drops the same inputs.
                 step_key = jax.random.fold_in(jax.random.key(base.seed), state.step)
@@ -93,7 +93,7 @@ def make_train_step(
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        metrics = metrics_of(terms, weight) | read_amounts(batch)
+        metrics = compute_metrics(terms, weight) | read_amounts(batch)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         state = TrainState(state.step + 1, params, opt_state)
         # Where it was, or the next step would be another program.
@@ -119,13 +119,13 @@ def read_amounts(batch: Batch) -> Metrics:
 
 def accumulated_gradient(
     loss: Loss, params: Any, batch: Batch, accumulate: int
-) -> tuple[Any, Terms]:
+) -> tuple[Any, LossSums]:
     """Gradient and terms of the sum of ``loss`` over ``accumulate`` equal parts of the batch."""
     gradient_of = jax.grad(loss, has_aux=True)
     if accumulate == 1:
         return gradient_of(params, batch, jnp.int32(0))
 
-    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, Terms]:
+    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, LossSums]:
         gradient, terms = gradient_of(params, *part)
         return jax.tree.map(jnp.add, total, gradient), terms
 

@@ -7,7 +7,7 @@ from statistics import fmean, median
 import jax
 
 from cat_jax.models import LoraConfig, ModelConfig
-from cat_jax.models.hf_tensors import axis_sizes, count_numbers, tensor_rules
+from cat_jax.models.huggingface.tensors import axis_sizes, count_params, tensor_rules
 from cat_jax.models.lora import count_adapters
 
 PEAK_FLOPS = {
@@ -23,11 +23,11 @@ PEAK_FLOPS = {
 kind begins, from the makers' data sheets."""
 
 TIMINGS = ("seconds_per_step", "input_wait", "tokens_per_second", "mfu")
-"""What a ``Meter`` adds to a line of the log: the only values that differ from run to run."""
+"""What a ``StepTimer`` adds to a line of the log: the only values that differ from run to run."""
 
 
 @dataclass(frozen=True)
-class Work:
+class StepFlops:
     """Floating point operations of a training step, as MFU counts them.
 
     Those of the matrix products that the model needs, forward and backward; what is computed
@@ -42,23 +42,23 @@ class Work:
     per_pair: float
 
 
-def step_work(config: ModelConfig, lora: LoraConfig | None = None) -> Work:
+def step_flops(config: ModelConfig, lora: LoraConfig | None = None) -> StepFlops:
     """What a step of training all parameters, or adapters, computes.
 
     A product with a matrix of P parameters takes 2 P operations per token forward, as many for
     the gradient of its input, and as many for that of the matrix, unless it is frozen.
     """
     matrices = [rule for rule in tensor_rules(config) if rule.path.endswith("kernel")]
-    weights = count_numbers(matrices, axis_sizes(config), config.num_layers)
+    weights = count_params(matrices, axis_sizes(config), config.num_layers)
     if config.tie_embeddings:  # the table of the embedding is the output matrix, too
         weights += config.vocab_size * config.width
     per_token = 6.0 * weights
     if lora is not None:
         per_token = 4.0 * weights + 6.0 * count_adapters(config, lora)
-    return Work(per_token, 12.0 * config.num_layers * config.num_heads * config.head_dim)
+    return StepFlops(per_token, 12.0 * config.num_layers * config.num_heads * config.head_dim)
 
 
-def rates(work: Work, tokens: float, pairs: float, seconds: float) -> dict[str, float]:
+def rates(work: StepFlops, tokens: float, pairs: float, seconds: float) -> dict[str, float]:
     """``tokens_per_second`` and, on devices of ``PEAK_FLOPS``, ``mfu``.
 
     Args:
@@ -76,10 +76,10 @@ def rates(work: Work, tokens: float, pairs: float, seconds: float) -> dict[str, 
     return values
 
 
-class Meter:
+class StepTimer:
     """Collects what steps took and read, from one line of the log to the next."""
 
-    def __init__(self, work: Work):
+    def __init__(self, work: StepFlops):
         """Takes the work of a step; the clock runs."""
         self._work = work
         self._seconds: list[float] = []

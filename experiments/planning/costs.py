@@ -6,9 +6,9 @@ Used to count what XLA does not (turns of loops, kernels), and to choose what is
 import math
 from dataclasses import dataclass
 
-from cat_jax.models.hf_tensors import axis_sizes, count_numbers, tensor_rules
+from cat_jax.models.huggingface.tensors import axis_sizes, count_params, tensor_rules
 from cat_jax.models.lora import KERNELS, count_adapters
-from cat_jax.train.throughput import step_work
+from cat_jax.train.throughput import step_flops
 from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Chip
 
@@ -53,16 +53,16 @@ def parameters(job: Job) -> Parameters:
     """Counted from the configuration."""
     model, sizes = job.model, axis_sizes(job.model)
     return Parameters(
-        layers=count_numbers(KERNELS.values(), sizes, model.num_layers),
+        layers=count_params(KERNELS.values(), sizes, model.num_layers),
         output=model.vocab_size * model.width,
-        total=count_numbers(tensor_rules(model), sizes, model.num_layers),
+        total=count_params(tensor_rules(model), sizes, model.num_layers),
         adapters=0 if job.lora is None else count_adapters(model, job.lora),
     )
 
 
 def model_flops(job: Job) -> float:
     """What a step must compute: the definition of MFU."""
-    work = step_work(job.model, job.lora)
+    work = step_flops(job.model, job.lora)
     pairs = job.rows * job.length * (job.length + 1) / 2
     return work.per_token * job.tokens + work.per_pair * pairs
 

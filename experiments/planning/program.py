@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from cat_jax.config import Guidance, Optimizer
-from cat_jax.data.pipeline import Batch
+from cat_jax.data.batches import Batch
 from cat_jax.models import CausalLM, init_lora, param_shardings
-from cat_jax.models.hf_weights import abstract_params
-from cat_jax.sharding import make_mesh, split_rows
+from cat_jax.models.huggingface.weights import abstract_params
+from cat_jax.sharding import batch_sharding, make_mesh
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.train.step import make_train_step
@@ -114,7 +114,7 @@ def _parameters(job: Job, mesh: Mesh) -> tuple[Any, FrozenBase | None]:
 
 
 def _batch(job: Job, mesh: Mesh) -> Batch:
-    rows = split_rows(mesh)
+    rows = batch_sharding(mesh)
 
     def array(dtype: str, *more: int) -> Any:
         return jax.ShapeDtypeStruct((job.rows, job.length, *more), dtype, sharding=rows)

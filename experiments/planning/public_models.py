@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cat_jax.errors import InputError
 from cat_jax.models import ModelConfig, config_from_hf
-from cat_jax.models.hf_config import read_config
+from cat_jax.models.huggingface.config import read_config
 
 LLAMA_31 = {
     "model_type": "llama",

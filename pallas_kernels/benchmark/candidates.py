@@ -9,7 +9,7 @@ from jax import Array
 from pallas_kernels.benchmark.shapes import Shape
 from pallas_kernels.causal_mass_attention.api import IMPLEMENTATIONS, causal_mass_attention
 from pallas_kernels.causal_mass_attention.augmented import splash_attention
-from pallas_kernels.causal_mass_attention.selection import Implementation, why_not
+from pallas_kernels.causal_mass_attention.selection import Implementation, unsupported_reason
 
 MAPS_LIMIT = 2**33
 """Bytes of maps up to which implementations that store them are run."""
@@ -29,7 +29,7 @@ def candidates(shape: Shape, dtype: str) -> list[Candidate]:
     found = [Candidate(STOCK, _stock, _too_large(shape, _stock_stores_maps()))]
     for name in IMPLEMENTATIONS:
         stores_maps = name == "xla" or (name == "augmented" and _stock_stores_maps())
-        refusal = why_not(name, dtype) or _too_large(shape, stores_maps)
+        refusal = unsupported_reason(name, dtype) or _too_large(shape, stores_maps)
         found.append(Candidate(name, _implementation(name, with_mass=True), refusal))
         found.append(Candidate(f"{name}, no mass", _implementation(name, with_mass=False), refusal))
     return found

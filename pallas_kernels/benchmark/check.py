@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 from pallas_kernels.causal_mass_attention.api import causal_mass_attention
-from pallas_kernels.causal_mass_attention.selection import Implementation, why_not
+from pallas_kernels.causal_mass_attention.selection import Implementation, unsupported_reason
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1.5e-2, "float16": 4e-3}
 """Of the largest entry (at least 1), of out and gradients."""
@@ -69,7 +69,7 @@ def main() -> int:
     request = tyro.cli(
         Request, prog="python -m pallas_kernels.benchmark.check", description=__doc__
     )
-    refusal = why_not(request.implementation, request.dtype)
+    refusal = unsupported_reason(request.implementation, request.dtype)
     if refusal is not None:
         print(f"error: {refusal}", file=sys.stderr)
         return 2
@@ -126,11 +126,11 @@ def make_inputs(case: Case, dtype: str) -> list[Any]:
 
     # One word for every query: a pair then shares one bit at most, as augmented needs it.
     q_bits = bits(q) * (rng.integers(0, max(w, 1), (b, q, 1)) == np.arange(w))
-    marks = [jnp.asarray(x, jnp.uint32) if w else None for x in (q_bits, bits(k))]
+    tags = [jnp.asarray(x, jnp.uint32) if w else None for x in (q_bits, bits(k))]
     ids = jnp.asarray(np.sort(rng.integers(0, 4, (b, k)), axis=1), jnp.int32)
     arrays = [normal(b, q, h, c), normal(b, k, g, c), normal(b, k, g, c)]
     cotangents = [normal(b, q, h, c), normal(b, h, q, dtype="float32") if w else None]
-    return [*arrays, *marks, ids if segments else None, *cotangents]
+    return [*arrays, *tags, ids if segments else None, *cotangents]
 
 
 def value_and_gradient(

@@ -12,11 +12,11 @@ from jaxtyping import Float, Float32, Int32, UInt32
 from pallas_kernels.causal_mass_attention.augmented import augmented
 from pallas_kernels.causal_mass_attention.chunked import chunked_kernel
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, differentiable
-from pallas_kernels.causal_mass_attention.mosaic_gpu import mosaic_gpu_kernel
-from pallas_kernels.causal_mass_attention.mosaic_tpu import mosaic_tpu_kernel
+from pallas_kernels.causal_mass_attention.hopper.kernel import mosaic_gpu_kernel
 from pallas_kernels.causal_mass_attention.reference import xla
 from pallas_kernels.causal_mass_attention.selection import Implementation
 from pallas_kernels.causal_mass_attention.sharded import Partition, sharded
+from pallas_kernels.causal_mass_attention.tpu.kernel import mosaic_tpu_kernel
 
 KERNELS = {
     "xla_chunked": chunked_kernel(),
@@ -60,7 +60,7 @@ def causal_mass_attention(
       implementation: "xla" materialises the maps; the others need O(T) memory and have reverse
         mode only: "xla_chunked", "augmented" (stock kernels; pairs may share one bit only, see
         ``augmented.py``), "mosaic_gpu" (Hopper) and "mosaic_tpu". It never falls back to another:
-        where it cannot run, JAX refuses to compile it (``why_not`` tells beforehand).
+        where it cannot run, JAX refuses to compile it (``unsupported_reason`` tells beforehand).
       partition: how rows, heads and positions are split over several devices. XLA splits "xla"
         by itself, but cannot look into kernels.
 

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Float32, UInt32
 
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
 from pallas_kernels.causal_mass_attention.reference import xla
-from pallas_kernels.causal_mass_attention.sharded import Partition, specs, spread
+from pallas_kernels.causal_mass_attention.sharded import Partition, shard_mapped, specs
 
 Stock = Callable[[Array, Array, Array, Array | None, float], Array]
 """(query, key, value, segment_ids, scale) -> out, where values may be wider than keys."""
@@ -47,7 +47,7 @@ def augmented(
     if partition is None:
         return _augmented(stock, scale, *inputs)
     in_specs, values, statistic = specs(partition)
-    return spread(
+    return shard_mapped(
         partition,
         functools.partial(_augmented, stock, scale),
         inputs,

@@ -12,14 +12,14 @@ FIRST_JAX_OF_MOSAIC_GPU = (0, 11)
 HOPPER = 9.0
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
     """An implementation and, in a sentence, why it was taken."""
 
     implementation: Implementation
     reason: str
 
 
-def why_not(implementation: Implementation, dtype: str = "bfloat16") -> str | None:
+def unsupported_reason(implementation: Implementation, dtype: str = "bfloat16") -> str | None:
     """What keeps an implementation from running here; None when it can.
 
     It asks the backend of this process: programs for other machines are lowered without it.
@@ -53,7 +53,7 @@ def _why_not_hopper(platform: str, dtype: str) -> str | None:
     return None
 
 
-def choose(length: int, dtype: str = "bfloat16") -> Choice:
+def select_implementation(length: int, dtype: str = "bfloat16") -> Selection:
     """The implementation for rows of ``length`` positions on this machine.
 
     Args:
@@ -61,12 +61,13 @@ def choose(length: int, dtype: str = "bfloat16") -> Choice:
       dtype: of activations.
     """
     if length <= MATERIALIZED_UP_TO:
-        return Choice("xla", f"the maps of {length} positions are small")
+        return Selection("xla", f"the maps of {length} positions are small")
     kernels: tuple[Implementation, ...] = ("mosaic_tpu", "mosaic_gpu")
     for kernel in kernels:
-        if why_not(kernel, dtype) is None:
-            return Choice(kernel, f"the kernel for {jax.devices()[0].device_kind}")
+        if unsupported_reason(kernel, dtype) is None:
+            return Selection(kernel, f"the kernel for {jax.devices()[0].device_kind}")
     reason = f"its memory grows with the {length} positions, not with their square"
     if (platform := jax.default_backend()) != "cpu":
-        reason += f"; {why_not('mosaic_tpu' if platform == 'tpu' else 'mosaic_gpu', dtype)}"
-    return Choice("xla_chunked", reason)
+        kernel = "mosaic_tpu" if platform == "tpu" else "mosaic_gpu"
+        reason += f"; {unsupported_reason(kernel, dtype)}"
+    return Selection("xla_chunked", reason)

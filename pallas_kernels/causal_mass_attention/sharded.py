@@ -25,23 +25,23 @@ class Partition:
 
     Attributes:
         mesh: of devices.
-        rows: axes that split B.
-        heads: axes that split H, and G as far as it divides: beyond it, keys and values are
+        batch_axes: axes that split B.
+        head_axes: axes that split H, and G as far as it divides: beyond it, keys and values are
             repeated.
-        positions: axes that split Q and K around the attention. In it they split heads instead,
-            after ``heads``: its devices exchange positions for heads, before and after, and each
-            attends over whole rows (DeepSpeed-Ulysses, Jacobs et al. 2023).
+        sequence_axes: axes that split Q and K around the attention. In it they split heads
+            instead, after ``head_axes``: its devices exchange positions for heads, before and
+            after, and each attends over whole rows (DeepSpeed-Ulysses, Jacobs et al. 2023).
     """
 
     mesh: Mesh
-    rows: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ()
-    positions: tuple[str, ...] = ()
+    batch_axes: tuple[str, ...] = ()
+    head_axes: tuple[str, ...] = ()
+    sequence_axes: tuple[str, ...] = ()
 
     @property
     def attended(self) -> tuple[str, ...]:
         """The axes that split heads inside the attention."""
-        return self.heads + self.positions
+        return self.head_axes + self.sequence_axes
 
     def repeats(self, batch: int, heads: int, groups: int) -> int:
         """How often to repeat each key/value head, so that a query head is where its keys are.
@@ -50,7 +50,7 @@ class Partition:
             ValueError: rows or query heads do not divide among the devices.
         """
         for name, size, axes in (
-            ("rows", batch, self.rows),
+            ("rows", batch, self.batch_axes),
             ("query heads", heads, self.attended),
         ):
             devices = self.devices(axes)
@@ -63,15 +63,15 @@ class Partition:
 
     def by_positions(self, x_BTHC: Array) -> Array:
         """An array as it is around the attention; left to itself XLA would gather it there."""
-        split = P(self.rows or None, self.positions, P.UNCONSTRAINED)
+        split = P(self.batch_axes or None, self.sequence_axes, P.UNCONSTRAINED)
         return self._split(x_BTHC, split)
 
     def by_heads(self, x_BTHC: Array) -> Array:
         """An array as it is in the attention; what is kept for the backward pass lies so, too."""
-        return self._split(x_BTHC, P(self.rows or None, None, self.attended))
+        return self._split(x_BTHC, P(self.batch_axes or None, None, self.attended))
 
     def _split(self, x_BTHC: Array, split: P) -> Array:
-        if not self.positions:
+        if not self.sequence_axes:
             return x_BTHC
         return jax.lax.with_sharding_constraint(x_BTHC, NamedSharding(self.mesh, split))
 
@@ -87,7 +87,7 @@ def sharded(kernel: Kernel, partition: Partition) -> Kernel:
     def forward(given: Inputs, scale: float):
         inputs, values, statistic = specs(partition)
         mass = None if given.q_bits is None else statistic
-        return spread(
+        return shard_mapped(
             partition,
             lambda *shard: kernel.forward(Inputs(*shard), scale),
             given,
@@ -98,7 +98,7 @@ def sharded(kernel: Kernel, partition: Partition) -> Kernel:
     def backward(given: Inputs, scale: float, out, mass, lse, d_out, d_mass):
         inputs, values, statistic = specs(partition)
         count = len(given)
-        return spread(
+        return shard_mapped(
             partition,
             lambda *shard: kernel.backward(Inputs(*shard[:count]), scale, *shard[count:]),
             (*given, out, mass, lse, d_out, d_mass),
@@ -111,12 +111,14 @@ def sharded(kernel: Kernel, partition: Partition) -> Kernel:
 
 def specs(partition: Partition) -> tuple[tuple[P, ...], P, P]:
     """Where the inputs lie, arrays like the queries, and statistics [B, H, Q]."""
-    rows, heads = partition.rows or None, partition.attended or None
+    rows, heads = partition.batch_axes or None, partition.attended or None
     values, by_row = P(rows, None, heads), P(rows)
     return (values, values, values, by_row, by_row, by_row), values, P(rows, heads)
 
 
-def spread(partition: Partition, function: Callable[..., Any], arguments, in_specs, out_specs):
+def shard_mapped(
+    partition: Partition, function: Callable[..., Any], arguments, in_specs, out_specs
+):
     """Run ``function`` on every device's share; an argument that is None stays it."""
     given = tuple(None if x is None else spec for spec, x in zip(in_specs, arguments, strict=True))
     return jax.shard_map(

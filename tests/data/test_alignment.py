@@ -12,13 +12,13 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from cat_jax.data.alignment import Coverage, align_records
+from cat_jax.data.alignment import AlignmentStats, align_records
 from cat_jax.data.bitset import decode
-from cat_jax.data.passages import find_span
 from cat_jax.data.records import Annotation, Record, Span, read_jsonl
-from cat_jax.data.reference_match import reference_rectangles
-from cat_jax.data.stg import stg_records
+from cat_jax.data.reference_alignment import reference_rectangles
+from cat_jax.data.rendering import find_span
 from cat_jax.errors import InputError
+from cat_jax.tasks.stg import stg_records
 
 PIECES = [
     " Risk",
@@ -84,7 +84,7 @@ def test_a_record_by_hand():
     assert pairs(example) == {5: [2, 3], 6: [2, 3]}
     assert example.causal_count.tolist() == [0, 0, 0, 0, 0, 2, 2, 0, 0]
     assert example.visible_count.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert coverage == Coverage(spans_asked=2, spans_found=2, records=1)
+    assert coverage == AlignmentStats(spans_asked=2, spans_found=2, records=1)
 
 
 def test_spaces_of_their_own_inside_a_span_belong_to_it():
@@ -205,16 +205,16 @@ def test_long_records_are_left_out_and_counted():
     long, short = Record("8;8;8;8;", "4", (note("4", "8", "A"),)), Record("8;", "4")
     examples, coverage = align(long, short, max_length=9)
     assert [len(example.tokens) for example in examples] == [4]
-    assert coverage == Coverage(0, 0, records=1, records_without_mask=1, too_long=1)
+    assert coverage == AlignmentStats(0, 0, records=1, records_without_mask=1, too_long=1)
     examples, coverage = align(long, short, max_length=10)
     assert [len(example.tokens) for example in examples] == [10, 4]
-    assert coverage == Coverage(3, 2, records=2, records_without_mask=1)
-    assert align(max_length=9) == ([], Coverage())
+    assert coverage == AlignmentStats(3, 2, records=2, records_without_mask=1)
+    assert align(max_length=9) == ([], AlignmentStats())
 
 
 def test_coverage_adds_up_and_prints_one_line():
-    total = Coverage(1, 2, 3, 4, 5) + Coverage(10, 20, 30, 40, 50)
-    assert total == Coverage(11, 22, 33, 44, 55)
+    total = AlignmentStats(1, 2, 3, 4, 5) + AlignmentStats(10, 20, 30, 40, 50)
+    assert total == AlignmentStats(11, 22, 33, 44, 55)
     assert str(total) == (
         "spans found 22/11, rows without any mask 44/33, rows left out as too long 55"
     )
@@ -223,7 +223,7 @@ def test_coverage_adds_up_and_prints_one_line():
 def test_an_annotation_that_no_row_sees_is_no_mask():
     (example,), coverage = align(Record("8;4;", "A", (note("8", "4"),)))
     assert pairs(example) == {}
-    assert coverage == Coverage(2, 2, records=1, records_without_mask=1)
+    assert coverage == AlignmentStats(2, 2, records=1, records_without_mask=1)
 
 
 # --- real tokenizers and published data ---
@@ -285,7 +285,7 @@ CAUSAL = (
 
 def test_all_six_causes_are_found_on_every_published_row(shared, tokenizer):
     """Against the place behind each factor's name, which the aligner does not look at."""
-    total = Coverage()
+    total = AlignmentStats()
     for part in ("train", "iid_test", "ood_test"):
         records = read_jsonl(shared / f"data/cat_reference/STG_H/STG_H_{part}.jsonl")
         examples, coverage = align_records(records, tokenizer, max_length=256)
@@ -297,7 +297,7 @@ def test_all_six_causes_are_found_on_every_published_row(shared, tokenizer):
                 characters = range(start, start + len(cause.text))
                 tokens = [encoded.char_to_token(row, character) for character in characters]
                 assert example.k_bits[tokens].all()
-    assert total == Coverage(spans_asked=35000, spans_found=35000, records=5000)
+    assert total == AlignmentStats(spans_asked=35000, spans_found=35000, records=5000)
 
 
 def test_numbers_of_real_tokenizers(tokenizer):
@@ -338,7 +338,7 @@ def test_offsets_find_generated_spans(tokenizer, data):
     seed = data.draw(st.integers(0, 10**6))
     (record,) = islice(stg_records(seed=seed, granularity=granularity, effect=effect), 1)
     (example,), coverage = align(record, tokenizer=tokenizer)
-    assert coverage == Coverage(4, 4, records=1)
+    assert coverage == AlignmentStats(4, 4, records=1)
     ids = example.tokens.tolist()
     columns = np.flatnonzero(example.k_bits.any(axis=1))
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)

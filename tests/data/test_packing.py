@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cat_jax.data.alignment import Example
+from cat_jax.data.batches import stack_examples, training_batches
 from cat_jax.data.bitset import mask_counts
 from cat_jax.data.packing import filled, pack_examples
-from cat_jax.data.pipeline import stack_examples, training_batches
 from cat_jax.errors import InputError
 
 FIELDS = ("tokens", "target_mask", "q_bits", "k_bits", "causal_count", "visible_count")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cat_jax.data.stg import stg_records
-from cat_jax.data.stg_h import stg_h_records
 from cat_jax.data.tokenizer import END, PIECE, UNKNOWN, train_tokenizer
+from cat_jax.tasks.stg import stg_records
+from cat_jax.tasks.stg_h import stg_h_records
 
 GAMES = {"stg": stg_records, "stg_h": stg_h_records}
 

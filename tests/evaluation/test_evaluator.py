@@ -8,10 +8,10 @@ import pytest
 from cat_jax.analysis import attention_maps
 from cat_jax.data.alignment import Example, align_records
 from cat_jax.data.bitset import encode_mask, mask_counts
-from cat_jax.data.stg import stg_records
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
 from cat_jax.models import CausalLM, ModelConfig
+from cat_jax.tasks.stg import stg_records
 
 VOCAB = 31
 MODEL = CausalLM(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cat_jax.evaluation.sampling import Sampling, choose, filter_logits
+from cat_jax.evaluation.sampling import Sampling, filter_logits, sample_tokens
 
 
 def random_logits(seed, rows, vocab):
@@ -72,7 +72,7 @@ def test_draws_follow_the_probabilities():
     logits = random_logits(5, 1, 11)
     expected = np.asarray(jax.nn.softmax(filter_logits(jnp.asarray(logits), sampling)))[0]
     keys = jax.random.split(jax.random.key(3), rows)
-    drawn = choose(keys, jnp.broadcast_to(logits, (rows, 11)), sampling)
+    drawn = sample_tokens(keys, jnp.broadcast_to(logits, (rows, 11)), sampling)
     counts = np.bincount(drawn, minlength=11)
     assert counts[expected == 0].sum() == 0
     kept = expected > 0
@@ -84,7 +84,9 @@ def test_draws_follow_the_probabilities():
 def test_no_temperature_takes_the_likeliest():
     logits = random_logits(1, 40, 23)
     keys = jax.random.split(jax.random.key(0), 40)
-    np.testing.assert_array_equal(choose(keys, jnp.asarray(logits), Sampling()), logits.argmax(-1))
+    np.testing.assert_array_equal(
+        sample_tokens(keys, jnp.asarray(logits), Sampling()), logits.argmax(-1)
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import Example
+from cat_jax.data.batches import stack_examples
 from cat_jax.data.bitset import encode_mask, mask_counts
 from cat_jax.data.packing import pack_examples
-from cat_jax.data.pipeline import stack_examples
 from cat_jax.evaluation import make_validation
 from cat_jax.losses import attention_guidance_loss
 from cat_jax.models import CausalLM, ModelConfig

@@ -14,13 +14,13 @@ from rich.console import Console
 
 from cat_jax.config import Finetune, Guidance, Optimizer, OwnData, Scratch, Training
 from cat_jax.data.records import read_lines, write_jsonl
-from cat_jax.data.stg import stg_records
 from cat_jax.errors import InputError
+from cat_jax.tasks.stg import stg_records
 from cat_jax.train.metrics import read_metrics
 from cat_jax.train.throughput import TIMINGS
 from experiments import finetune as program
 from experiments.command_line import exit_status
-from experiments.finetune import finetune, split_rows
+from experiments.finetune import batch_sharding, finetune
 
 TEMPLATE = (  # as Llama 2's; what is between the generation tags transformers calls trained
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
@@ -109,22 +109,22 @@ def test_guidance_without_annotation_is_refused(config):
 
 def test_rows_set_aside_depend_on_the_seed_alone(files):
     data = OwnData(str(files / "plain.jsonl"), validation_share=0.25)
-    (train, held), (train_again, held_again) = split_rows(data, 1), split_rows(data, 1)
+    (train, held), (train_again, held_again) = batch_sharding(data, 1), batch_sharding(data, 1)
     assert (train, held) == (train_again, held_again)
     assert (len(train), len(held)) == (45, 15)
-    everything, nothing = split_rows(OwnData(data.train), 1)
+    everything, nothing = batch_sharding(OwnData(data.train), 1)
     assert nothing == []
     rank = {id(row): n for n, row in enumerate(everything)}
     assert len(rank) == 60
     assert sorted(row.text for row in train + held) == sorted(row.text for row in everything)
-    assert split_rows(data, 2)[1] != held
-    assert split_rows(OwnData(data.train, data.train), 1) == (everything, everything)
+    assert batch_sharding(data, 2)[1] != held
+    assert batch_sharding(OwnData(data.train, data.train), 1) == (everything, everything)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_a_share_that_leaves_nothing(files, share):
     with pytest.raises(InputError, match="choose another share"):
-        split_rows(OwnData(str(files / "plain.jsonl"), validation_share=share), 1)
+        batch_sharding(OwnData(str(files / "plain.jsonl"), validation_share=share), 1)
 
 
 def test_validation_rows_that_do_not_fit(config, files, tmp_path):

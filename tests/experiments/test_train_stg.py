@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from cat_jax.data.records import write_jsonl
-from cat_jax.data.stg import stg_records
 from cat_jax.models import CausalLM, attach_lora, load_adapter, load_pretrained
+from cat_jax.tasks.stg import stg_records
 from cat_jax.train.metrics import read_metrics
 from experiments import train_stg
 from experiments.command_line import exit_status

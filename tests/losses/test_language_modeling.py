@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cat_jax.losses import chunked_next_token_terms, next_token_loss, next_tokens
+from cat_jax.losses import chunked_next_token_sums, next_token_loss, next_tokens
 
 
 def test_equals_torch_in_value_and_gradient():
@@ -57,7 +57,7 @@ def test_chunks_of_logits_change_nothing(chunk):
 
     def chunked(hidden_BTD, output_DV):
         targets = next_tokens(tokens_BT, target_BT, segments_BT)
-        terms = chunked_next_token_terms(
+        terms = chunked_next_token_sums(
             lambda hidden_BcD: hidden_BcD @ output_DV, hidden_BTD, *targets, chunk=chunk
         )
         return terms.loss.value, {"token_accuracy": terms.accuracy.value}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cat_jax.models.hf_weights import copy_in_blocks
+from cat_jax.models.huggingface.weights import copy_in_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 V, D, F, N, H, G, C = 4000, 768, 2048, 8, 12, 4, 64
@@ -71,7 +71,7 @@ import json, sys
 import jax
 from pathlib import Path
 from cat_jax.models import load_pretrained
-from cat_jax.models.hf_config import read_config
+from cat_jax.models.huggingface.config import read_config
 
 def status(name):
     (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name)]

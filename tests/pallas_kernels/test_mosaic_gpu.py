@@ -9,11 +9,11 @@ from cases import Case, assert_close, make_case, oracle, run_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pallas_kernels.causal_mass_attention import mosaic_gpu
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
-from pallas_kernels.causal_mass_attention.mosaic_gpu import OLDEST_JAX, mosaic_gpu_kernel
-from pallas_kernels.causal_mass_attention.mosaic_gpu_operands import cut_keys, cut_queries, prepare
-from pallas_kernels.causal_mass_attention.mosaic_gpu_tiles import (
+from pallas_kernels.causal_mass_attention.hopper import kernel as mosaic_gpu
+from pallas_kernels.causal_mass_attention.hopper.kernel import OLDEST_JAX, mosaic_gpu_kernel
+from pallas_kernels.causal_mass_attention.hopper.operands import cut_keys, cut_queries, prepare
+from pallas_kernels.causal_mass_attention.hopper.tiles import (
     BLOCK,
     ROWS,
     SIZES,
@@ -126,7 +126,7 @@ def test_one_block_sums_over_the_heads_of_a_group(monkeypatch):
     [(1, 4096, (12, 2), 6), (1, 8192, (12, 2), 3), (1, 8192, (32, 8), 1), (2, 4096, (32, 8), 1)],
 )
 def test_parts_of_a_group(batch, keys, heads, parts):
-    from pallas_kernels.causal_mass_attention.mosaic_gpu_key_gradient import parts_of_group
+    from pallas_kernels.causal_mass_attention.hopper.key_gradient import parts_of_group
 
     q, k = (jax.ShapeDtypeStruct((batch, keys, n, 64), "bfloat16") for n in heads)
     problem, _ = prepare(SMALL, Inputs(q, k, k, None, None, None), 1.0)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pallas_kernels import causal_mass_attention
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
-from pallas_kernels.causal_mass_attention.mosaic_gpu import OLDEST_JAX
+from pallas_kernels.causal_mass_attention.hopper.kernel import OLDEST_JAX
 
 pytestmark = [
     pytest.mark.hopper,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental.pallas import tpu as pltpu
 
-from pallas_kernels.causal_mass_attention.mosaic_tpu import Blocks, mosaic_tpu_kernel
+from pallas_kernels.causal_mass_attention.tpu.kernel import Blocks, mosaic_tpu_kernel
 
 SQUARE = Blocks.square(128)
 MIXED = Blocks((128, 256), (256, 128), (256, 128))

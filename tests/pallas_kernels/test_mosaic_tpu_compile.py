@@ -70,8 +70,8 @@ def check_program(compiled, length, heads, size, batch=1):
     # Heads first for q, k, v, out and their gradients; float32 statistics of rows; marks.
     row = 2 * batch * length * (heads[0] + 2 * heads[1]) * max(size, 128)
     statistics = 4 * batch * length * heads[0] * 8
-    marks = 4 * batch * length * 128
-    assert compiled.memory_analysis().temp_size_in_bytes <= 4 * row + 4 * statistics + 4 * marks
+    tags = 4 * batch * length * 128
+    assert compiled.memory_analysis().temp_size_in_bytes <= 4 * row + 4 * statistics + 4 * tags
 
 
 def test_compiles():

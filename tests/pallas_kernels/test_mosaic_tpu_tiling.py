@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 
-from pallas_kernels.causal_mass_attention import mosaic_tpu_tiling
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
-from pallas_kernels.causal_mass_attention.mosaic_tpu_tiling import Tiling, for_this_tile
+from pallas_kernels.causal_mass_attention.tpu import tiling as mosaic_tpu_tiling
+from pallas_kernels.causal_mass_attention.tpu.tiling import Tiling, for_this_tile
 
 
 def tile_runs(monkeypatch, tiling, summaries):
@@ -54,11 +54,11 @@ def test_tiles_run_when_and_as_they_must(queries, prefix, q_block, k_block, word
         seen &= ids[0, at][:, None] == ids[0]
     hit = ((q_bits[0][:, None] & k_bits[0]) != 0).any(-1) & (words > 0)
 
-    marks = mosaic_tpu_tiling.marks(tiling, inputs)
+    tags = mosaic_tpu_tiling.tags(tiling, inputs)
     blocks = (tiling.q_block, tiling.k_block)
     summaries = [
         None if m is None else np.asarray(mosaic_tpu_tiling.summary(tiling, m, n))
-        for m, n in zip(marks, blocks, strict=True)
+        for m, n in zip(tags, blocks, strict=True)
     ]
     with pytest.MonkeyPatch.context() as monkeypatch:
         runs = tile_runs(monkeypatch, tiling, summaries)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from pallas_kernels.causal_mass_attention.selection import choose, why_not
+from pallas_kernels.causal_mass_attention.selection import select_implementation, unsupported_reason
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def machine(monkeypatch):
 )
 def test_long_rows_get_the_kernel_of_the_machine(machine, platform, dtype, expected):
     machine(platform)
-    choice = choose(4096, dtype)
+    choice = select_implementation(4096, dtype)
     assert choice.implementation == expected
-    assert why_not(choice.implementation, dtype) is None
-    assert choose(100, dtype).implementation == "xla"
+    assert unsupported_reason(choice.implementation, dtype) is None
+    assert select_implementation(100, dtype).implementation == "xla"
 
 
 @pytest.mark.parametrize(
@@ -55,16 +55,16 @@ def test_long_rows_get_the_kernel_of_the_machine(machine, platform, dtype, expec
 )
 def test_reasons(machine, machine_of, implementation, dtype, reason):
     machine(*machine_of)
-    assert reason in why_not(implementation, dtype)
+    assert reason in unsupported_reason(implementation, dtype)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_what_always_runs(machine, platform):
     machine(platform)
     for implementation in ("xla", "xla_chunked", "augmented"):
-        assert why_not(implementation) is None
+        assert unsupported_reason(implementation) is None
 
 
 def test_a_choice_says_what_keeps_the_kernel_away(machine):
     machine("gpu", capability="8.0")
-    assert "this one has 8.0" in choose(4096).reason
+    assert "this one has 8.0" in select_implementation(4096).reason

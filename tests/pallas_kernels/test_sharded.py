@@ -108,9 +108,15 @@ def test_what_does_not_divide_is_refused():
     case = make_case(3, 5, 5, 6, 2, 4, 1)
     mesh = AbstractMesh((2, 4), ("data", "tensor"))
     for partition, message in (
-        (Partition(mesh, rows=("data",)), "3 rows do not divide among the 2 devices .* axes data"),
-        (Partition(mesh, heads=("tensor",)), "6 query heads .* 4 devices of mesh axes tensor"),
-        (Partition(mesh, positions=("tensor",)), "6 query heads .* 4 devices of mesh axes tensor"),
+        (
+            Partition(mesh, batch_axes=("data",)),
+            "3 rows do not divide among the 2 devices .* axes data",
+        ),
+        (Partition(mesh, head_axes=("tensor",)), "6 query heads .* 4 devices of mesh axes tensor"),
+        (
+            Partition(mesh, sequence_axes=("tensor",)),
+            "6 query heads .* 4 devices of mesh axes tensor",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             causal_mass_attention(

@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import align_records
+from cat_jax.data.batches import stack_examples
 from cat_jax.data.packing import pack_examples
-from cat_jax.data.pipeline import stack_examples
-from cat_jax.data.stg import stg_records
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.evaluation import make_validation
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
-from cat_jax.sharding import AXES, MeshShape, make_mesh, put_rows
+from cat_jax.sharding import AXES, MeshShape, make_mesh, shard_batch
+from cat_jax.tasks.stg import stg_records
 from cat_jax.train.state import FrozenBase, new_state, state_shardings
 from cat_jax.train.step import make_train_step
 
@@ -56,7 +56,7 @@ def train(mesh, base=None, params=start, accumulate=1):
         accumulate=accumulate,
         loss_chunk=LOSS_CHUNK,
     )
-    state, rows = new_state(params, optimizer, mesh), put_rows(batch, mesh)
+    state, rows = new_state(params, optimizer, mesh), shard_batch(batch, mesh)
     program = step.lower(state, rows).compile()
     losses = []
     for _ in range(2):  # a program refuses a state that lies elsewhere than the one before
@@ -156,7 +156,7 @@ close(measured, expected)
 
 def working_memory(mesh):
     """Bytes besides the state that a step of one long row needs on a device."""
-    long = put_rows(jax.tree.map(lambda x: np.resize(x, (1, 1024, *x.shape[2:])), batch), mesh)
+    long = shard_batch(jax.tree.map(lambda x: np.resize(x, (1, 1024, *x.shape[2:])), batch), mesh)
     step = make_train_step(model, optimizer, mesh, guidance, lambda step: 1.0, loss_chunk=16)
     program = step.lower(new_state(start, optimizer, mesh), long).compile()
     return program.memory_analysis().temp_size_in_bytes

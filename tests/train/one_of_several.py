@@ -16,30 +16,38 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.alignment import Example
-from cat_jax.data.pipeline import training_batches
+from cat_jax.data.batches import training_batches
+from cat_jax.distributed import ends_with_the_others, is_primary, join_processes
 from cat_jax.evaluation import causal_mass
 from cat_jax.models import CausalLM, ModelConfig, save_pretrained
-from cat_jax.sharding import AXES, HEADS, MeshShape, make_mesh, own_rows, put_rows, whole
+from cat_jax.sharding import (
+    AXES,
+    HEAD_AXES,
+    MeshShape,
+    make_mesh,
+    process_indices,
+    shard_batch,
+    to_host,
+)
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import new_state
 from cat_jax.train.step import make_train_step
-from cat_jax.train.throughput import step_work
+from cat_jax.train.throughput import step_flops
 from experiments.command_line import exit_status
-from experiments.distributed import ends_with_the_others, is_first, join_processes
 from pallas_kernels import Partition
 
 MODEL = CausalLM(ModelConfig(16, 8, 12, 2, 2, 2, 4))
-ROWS, BATCH, SAVE_EVERY = 22, 8, 3
+BATCH_AXES, BATCH, SAVE_EVERY = 22, 8, 3
 
 
 def make_examples(length=6):
     """Rows that differ, whose last token repeats the first, on which it depends."""
     positions = np.arange(length, dtype=np.int32)
     examples = []
-    for row in range(ROWS):
+    for row in range(BATCH_AXES):
         tokens = np.array([1 + row % 11, 2 + row // 11, 4, 5, 6, 1 + row % 11], np.int32)
         examples.append(
             Example(
@@ -59,8 +67,8 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
     config = Training(steps=steps, batch_size=BATCH, log_every=1, eval_every=4, save_every=3)
     examples, mesh = make_examples(), make_mesh(MeshShape(*shape), BATCH)
     optimizer = make_optimizer(Optimizer(learning_rate=1e-2), 7)
-    own = own_rows(mesh, BATCH)
-    batches = training_batches(examples, batch_size=BATCH, seed=3, own_rows=own)
+    own = process_indices(mesh, BATCH)
+    batches = training_batches(examples, batch_size=BATCH, seed=3, process_indices=own)
     params = jax.jit(MODEL.init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
     state = new_state(params, optimizer, mesh)
     checkpoints = Checkpoints(folder / "checkpoints", {})
@@ -75,7 +83,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
             os.kill(os.getpid(), signal.SIGKILL)
         return step_function(state, batch)
 
-    model = MODEL.clone(partition=Partition(mesh, heads=HEADS))
+    model = MODEL.clone(partition=Partition(mesh, head_axes=HEAD_AXES))
     log = MetricsLog(folder, resume_step=start)
     try:
         with ends_with_the_others(checkpoints.last_good):
@@ -84,7 +92,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
                 step,
                 batches,
                 config=config,
-                work=step_work(MODEL.config),
+                work=step_flops(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda params: {"mass": causal_mass(model, params, examples)},
@@ -101,11 +109,11 @@ def deal_rows():
     """Rows that come back whole from a mesh whose neighbours are in different processes."""
     dealt = np.array(jax.devices()).reshape(jax.process_count(), -1).T.reshape(-1, 1, 1, 1)
     mesh, rows = Mesh(dealt, AXES), np.arange(2 * len(dealt) * 3).reshape(-1, 3)
-    own = own_rows(mesh, len(rows))
-    array = put_rows(rows[own], mesh)
+    own = process_indices(mesh, len(rows))
+    array = shard_batch(rows[own], mesh)
     for shard in array.addressable_shards:
         np.testing.assert_array_equal(shard.data, rows[shard.index])
-    np.testing.assert_array_equal(whole(array), rows)
+    np.testing.assert_array_equal(to_host(array), rows)
     return own.tolist()
 
 
@@ -114,7 +122,7 @@ def main():
     dealt = deal_rows()
     folder, shape, steps, kill = sys.argv[1], *map(json.loads, sys.argv[2:])
     found = run(Path(folder), shape, steps, kill and tuple(kill))
-    found |= {"first": is_first(), "dealt": dealt}
+    found |= {"first": is_primary(), "dealt": dealt}
     (Path(folder) / f"process-{jax.process_index()}.json").write_text(json.dumps(found))
 
 

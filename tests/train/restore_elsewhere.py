@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import align_records
-from cat_jax.data.pipeline import training_batches
-from cat_jax.data.stg import stg_records
+from cat_jax.data.batches import training_batches
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.sharding import AXES, MeshShape, make_mesh
+from cat_jax.tasks.stg import stg_records
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.state import new_state, state_shardings
 from cat_jax.train.step import make_train_step

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from toy import CONFIG, Toy, assert_same, make_rows
 
-from cat_jax.data.pipeline import training_batches
+from cat_jax.data.batches import training_batches
 from cat_jax.errors import InputError
 from cat_jax.train.checkpoint import Checkpoints, DamagedCheckpoint, SaveFailed
 from cat_jax.train.loop import Interrupted

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cat_jax.config import Guidance, Optimizer, Training
-from cat_jax.data.pipeline import training_batches
+from cat_jax.data.batches import training_batches
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
@@ -21,7 +21,7 @@ from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, new_state
 from cat_jax.train.step import make_train_step
-from cat_jax.train.throughput import step_work
+from cat_jax.train.throughput import step_flops
 
 MODEL = CausalLM(ModelConfig(13, 8, 12, 2, 2, 1, 4))
 CONFIG = Training(steps=12, batch_size=4, log_every=3, eval_every=5, save_every=4)
@@ -66,7 +66,7 @@ class Run:
                 step,
                 batches,
                 config=self.config,
-                work=step_work(MODEL.config),
+                work=step_flops(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda params: {"iid": 0.5},

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from cat_jax.config import Guidance
-from cat_jax.data.pipeline import stack_examples
+from cat_jax.data.batches import stack_examples
+from cat_jax.losses.objective import combined_loss, compute_metrics
 from cat_jax.models import CausalLM, ModelConfig
-from cat_jax.train.objective import combined_loss, metrics_of
 
 MODEL = CausalLM(ModelConfig(13, 8, 12, 1, 2, 1, 4))
 
@@ -42,7 +42,7 @@ def test_guidance_comes_from_annotated_rows_alone(params, make_examples, form, r
     @partial(jax.value_and_grad, has_aux=True)
     def gradient(params, batch):
         loss, terms = combined_loss(MODEL, params, batch, guidance, 0.7, loss_chunk=9)
-        return loss, metrics_of(terms, 0.7)
+        return loss, compute_metrics(terms, 0.7)
 
     (loss, metrics), mixed = gradient(params, stack_examples([others[0], *annotated, *others[1:]]))
     (_, expected), alone = gradient(params, stack_examples(annotated))

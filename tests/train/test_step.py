@@ -11,12 +11,12 @@ import optax
 import pytest
 
 from cat_jax.config import Guidance, Optimizer, Training
-from cat_jax.data.pipeline import stack_examples
+from cat_jax.data.batches import stack_examples
 from cat_jax.errors import InputError
 from cat_jax.losses import attention_guidance_loss, next_token_loss
+from cat_jax.losses.objective import combined_loss, compute_metrics
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
-from cat_jax.train.objective import combined_loss, metrics_of
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, new_state
 from cat_jax.train.step import make_train_step
@@ -53,7 +53,7 @@ def test_combined_loss_is_the_sum_of_its_parts(params, batch):
         layers=(1, 2),
     )
     np.testing.assert_allclose(total, plain + 0.3 * guided, rtol=1e-6)
-    np.testing.assert_allclose(metrics_of(terms, 0.3)["loss"], total, rtol=1e-6)
+    np.testing.assert_allclose(compute_metrics(terms, 0.3)["loss"], total, rtol=1e-6)
 
 
 def test_a_step_follows_the_gradient(params, batch):

@@ -6,13 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from cat_jax.data.pipeline import Batch
+from cat_jax.data.batches import Batch
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train import throughput
 from cat_jax.train.state import FrozenBase, new_state
 from cat_jax.train.step import make_train_step
-from cat_jax.train.throughput import Meter, Work, rates, step_work
+from cat_jax.train.throughput import StepFlops, StepTimer, rates, step_flops
 
 B, T = 3, 64
 LORA = LoraConfig(rank=40, dropout=0.0, targets=("q_proj", "up_proj"))
@@ -40,7 +40,7 @@ def test_work_is_what_xla_counts(tied, lora):
     step = make_train_step(model, optax.sgd(1.0), mesh, base=base, loss_chunk=T)
     state = new_state(trained, optax.sgd(1.0), mesh)
     counted = step.lower(state, batch()).compile().cost_analysis()["flops"]
-    work = step_work(config, lora)
+    work = step_flops(config, lora)
     ours = work.per_token * B * T + work.per_pair * B * T * T
     assert 0.9 * counted < ours < (1 if lora is None else 1.05) * counted
     metrics = step(state, batch())[1]
@@ -48,7 +48,7 @@ def test_work_is_what_xla_counts(tied, lora):
 
 
 def test_rates(monkeypatch):
-    work = Work(per_token=5.0, per_pair=2.0)
+    work = StepFlops(per_token=5.0, per_pair=2.0)
     assert rates(work, tokens=30, pairs=100, seconds=4) == {"tokens_per_second": 7.5}
     kind = jax.devices()[0].device_kind
     monkeypatch.setitem(throughput.PEAK_FLOPS, kind[:2], 1000.0)
@@ -68,7 +68,7 @@ def test_a_step_refuses_other_shapes():
 def test_the_meter_starts_anew_at_each_line(monkeypatch):
     now = iter([100, 109, 110, 150, 152, 200, 204])
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
-    meter = Meter(Work(5.0, 2.0))  # at 100
+    meter = StepTimer(StepFlops(5.0, 2.0))  # at 100
     meter.waited(3.0)
     meter.ended(tokens=90, pairs=7)  # 9 s
     meter.ended(tokens=10, pairs=7)  # 1 s

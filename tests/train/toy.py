@@ -9,13 +9,13 @@ import optax
 
 from cat_jax.config import Training
 from cat_jax.data.alignment import Example
-from cat_jax.data.pipeline import training_batches
+from cat_jax.data.batches import training_batches
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.state import TrainState
 from cat_jax.train.step import read_amounts
-from cat_jax.train.throughput import TIMINGS, Work
+from cat_jax.train.throughput import TIMINGS, StepFlops
 
 CONFIG = Training(steps=24, batch_size=4, log_every=1, eval_every=4, save_every=6)
 OPTIMIZER = optax.adam(0.05)
@@ -95,7 +95,7 @@ class Toy:
                 step,
                 batches,
                 config=self.config,
-                work=Work(1.0, 1.0),
+                work=StepFlops(1.0, 1.0),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=evaluate,

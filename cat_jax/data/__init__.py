@@ -1,0 +1,1 @@
+"""Records, their alignment to tokens, and batches of aligned examples."""

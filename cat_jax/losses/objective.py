@@ -1,0 +1,191 @@
+"""Both objectives on a batch, or on its share of a larger one."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
+
+from cat_jax.config import Guidance
+from cat_jax.data.batches import Batch
+from cat_jax.losses import (
+    GuidanceSums,
+    NextTokenSums,
+    chunked_next_token_sums,
+    guidance_metrics,
+    guidance_sums,
+    guided_rows,
+    guided_samples,
+    next_tokens,
+    sum_means,
+)
+from cat_jax.models import CausalLM
+from cat_jax.types import Array, Int
+from pallas_kernels import Partition
+
+Metrics = dict[str, Array]
+
+
+class LossSums(NamedTuple):
+    """What both losses and their metrics are made of; those of the parts of a batch add up."""
+
+    next_token: NextTokenSums
+    guidance: GuidanceSums | None
+
+
+class Denominators(NamedTuple):
+    """What the losses divide by: tokens to be predicted, and guided rows (or samples)."""
+
+    targets: Int[Array, ""]
+    guided: Int[Array, ""] | None
+
+
+def denominators(batch: Batch, guidance: Guidance | None) -> Denominators:
+    """The denominators of a batch, which no parameter changes."""
+    _, predicted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
+    guided = None
+    if guidance is not None:
+        guided = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
+        if guidance.reduce == "sample":
+            guided = guided_samples(guided, batch.segment_ids_BT)
+    return Denominators(predicted_BT.sum(), None if guided is None else guided.sum())
+
+
+def combined_loss(
+    model: CausalLM,
+    params: Any,
+    batch: Batch,
+    guidance: Guidance | None,
+    gamma: ArrayLike,
+    *,
+    loss_chunk: int,
+    counts: Denominators | None = None,
+) -> tuple[Array, LossSums]:
+    """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
+
+    Without guidance the statistic is not computed at all: plain fine-tuning pays nothing for it.
+
+    Args:
+        model: what to compute.
+        params: its parameters.
+        batch: rows; segments, where there are some, are separate samples.
+        guidance: the second objective.
+        gamma: its weight.
+        loss_chunk: positions of every row whose logits are in memory at a time.
+        counts: of the larger batch that this one is a part of; the losses of all its parts then
+            add up to its own.
+    """
+    counts = denominators(batch, guidance) if counts is None else counts
+    terms = _terms(model, params, _padded(batch, model.partition), guidance, loss_chunk)
+    loss = terms.next_token.loss.total / jnp.maximum(counts.targets, 1)
+    if terms.guidance is not None:
+        assert counts.guided is not None  # counted with the same guidance
+        loss += gamma * terms.guidance.loss.total / jnp.maximum(counts.guided, 1)
+    return loss, terms
+
+
+def compute_metrics(terms: LossSums, gamma: ArrayLike) -> Metrics:
+    """The losses and metrics of a whole batch."""
+    next_token, guidance = terms
+    metrics = {
+        "loss": next_token.loss.value,
+        "next_token_loss": next_token.loss.value,
+        "token_accuracy": next_token.accuracy.value,
+    }
+    if guidance is None:
+        return metrics
+    metrics |= {"guidance_loss": guidance.loss.value, "gamma": jnp.asarray(gamma)}
+    metrics["loss"] += gamma * guidance.loss.value
+    return metrics | guidance_metrics(guidance)
+
+
+def _terms(
+    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, loss_chunk: int
+) -> LossSums:
+    q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
+    with jax.named_scope("forward"):
+        hidden_BTD, aux = _apply(
+            model,
+            params,
+            batch.tokens_BT,
+            q_bits=q_bits,
+            k_bits=k_bits,
+            segment_ids=batch.segment_ids_BT,
+            positions=batch.positions_BT,
+            method="hidden_states",
+        )
+    with jax.named_scope("next_token_loss"):
+        next_token = _next_token_terms(model, params, hidden_BTD, batch, loss_chunk)
+    if guidance is None:
+        return LossSums(next_token, None)
+    with jax.named_scope("guidance_loss"):
+        guided = guidance_sums(
+            aux.mass,
+            batch.causal_count_BT,
+            batch.visible_count_BT,
+            form=guidance.form,
+            alpha=guidance.alpha,
+            scope=guidance.scope,
+            reduce=guidance.reduce,
+            layers=guidance.layers,
+            segment_ids=batch.segment_ids_BT,
+        )
+    return LossSums(next_token, guided)
+
+
+def _next_token_terms(
+    model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, loss_chunk: int
+) -> NextTokenSums:
+    """Each device computes the logits of its own rows and positions.
+
+    Left to the partitioner, the devices would add up the gradient of the output matrix after
+    every chunk. Mapped over copies of it, one on each device, they add it up once.
+    """
+    targets = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
+    name = "embed" if model.config.tie_embeddings else "unembed"
+    output = {name: params[name]}
+
+    def terms(output: Any, hidden_BTD: Array, *targets: Array) -> NextTokenSums:
+        unembed = partial(_apply, model, output, method="logits")
+        return chunked_next_token_sums(unembed, hidden_BTD, *targets, chunk=loss_chunk)
+
+    partition = model.partition
+    axes = () if partition is None else (*partition.batch_axes, *partition.sequence_axes)
+    if partition is None or not axes:
+        return terms(output, hidden_BTD, *targets)
+    rows, positions = (
+        partition.devices(a) for a in (partition.batch_axes, partition.sequence_axes)
+    )
+
+    def copies(x: Array) -> Array:
+        split = P(axes, *[P.UNCONSTRAINED] * x.ndim)
+        copied = jnp.broadcast_to(x, (rows * positions, *x.shape))
+        return jax.lax.with_sharding_constraint(copied, NamedSharding(partition.mesh, split))
+
+    def share(x_BT: Array) -> Array:
+        B, T, *rest = x_BT.shape
+        parts = x_BT.reshape(rows, B // rows, positions, T // positions, *rest).swapaxes(1, 2)
+        return parts.reshape(rows * positions, B // rows, T // positions, *rest)
+
+    on_each = jax.vmap(terms, spmd_axis_name=axes)
+    return sum_means(
+        on_each(jax.tree.map(copies, output), *(share(x) for x in (hidden_BTD, *targets)))
+    )
+
+
+def _padded(batch: Batch, partition: Partition | None) -> Batch:
+    """With positions that divide among the devices that share them; the new ones are padding."""
+    devices = 1 if partition is None else partition.devices(partition.sequence_axes)
+    missing = -batch.tokens_BT.shape[1] % devices
+
+    def pad(x_BT: Array) -> Array:
+        return jnp.pad(x_BT, [(0, 0), (0, missing)] + [(0, 0)] * (x_BT.ndim - 2))
+
+    return jax.tree.map(pad, batch) if missing else batch
+
+
+def _apply(model: CausalLM, params: Any, *args: Any, **kwargs: Any) -> Any:
+    return model.apply({"params": params}, *args, **kwargs)

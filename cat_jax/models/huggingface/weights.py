@@ -1,0 +1,207 @@
+"""Loads a Hugging Face folder or hub name as configuration and parameters of ``CausalLM``.
+
+Whatever is missing, left over or of another shape is reported at once, before anything is read.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh, Sharding
+
+from cat_jax.errors import InputError
+from cat_jax.models.config import ModelConfig, Remat
+from cat_jax.models.huggingface.config import config_from_hf, first_sentence, read_config
+from cat_jax.models.huggingface.safetensors import (
+    FLOAT_TYPES,
+    StoredTensor,
+    stored_tensors,
+)
+from cat_jax.models.huggingface.tensors import (
+    COMPUTED_TENSORS,
+    EMBED,
+    UNEMBED,
+    TensorRule,
+    axis_sizes,
+    tensor_rules,
+)
+from cat_jax.models.partitioning import param_shardings
+from cat_jax.types import Array
+from pallas_kernels import Implementation
+
+COMPANIONS = ("*.json", "tokenizer.model", "merges.txt", "chat_template.jinja")
+"""The files of a folder that are not weights."""
+BLOCK = 2**17
+"""Numbers copied at a time."""
+
+
+def load_pretrained(
+    name: str | Path,
+    *,
+    attention: Implementation = "xla",
+    remat: Remat = "none",
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    param_dtype: Literal["float32", "bfloat16", "stored"] = "float32",
+    sharding: Sharding | Mapping[str, Any] | Mesh | None = None,
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """Load a Llama, Qwen2 or Qwen3 model from a folder or the Hugging Face hub.
+
+    Every tensor goes from the file straight into the parameter it is part of, and of a sharded
+    parameter only the shards of this host are read. Besides the parameters themselves the host
+    holds one shard of one parameter (all layers stacked).
+
+    Args:
+        name: a folder with ``config.json`` and ``model.safetensors`` (or its shards and index),
+            or a hub name such as ``Qwen/Qwen2.5-0.5B``, downloaded unless cached.
+        attention: as in ``ModelConfig``, like the next two; not part of a checkpoint.
+        remat: what the backward pass recomputes.
+        dtype: of activations.
+        param_dtype: of the parameters; ``stored`` keeps what the files have.
+        sharding: of all parameters, or nested dicts of shardings like the parameters, or a mesh of
+            ``cat_jax.sharding`` over which they are split; the default device without it.
+
+    Returns:
+        The configuration, and the parameters of ``CausalLM`` as nested dicts of arrays.
+
+    Raises:
+        InputError: the folder cannot be had, or is not a model this package computes.
+    """
+    folder = local_folder(name)
+    config = dataclasses.replace(
+        config_from_hf(read_config(folder)), attention=attention, remat=remat, dtype=dtype
+    )
+    tensors = stored_tensors(folder)
+    problems = list(_problems(tensors, config, param_dtype))
+    if problems:
+        raise InputError(f"the tensors of {folder} do not fit: {'; '.join(problems)}")
+    rules = tensor_rules(config)
+    if isinstance(sharding, Mesh):
+        sharding = param_shardings(abstract_params(config), sharding)
+    if isinstance(sharding, Mapping):
+        shardings: dict[str, Any] = flatten_dict(sharding, sep="/")
+    else:
+        shardings = {rule.path: sharding for rule in rules}
+    params = {
+        rule.path: _load_parameter(
+            [tensors[name] for name in rule.hf_names(config.num_layers)],
+            rule,
+            axis_sizes(config),
+            None if param_dtype == "stored" else jnp.dtype(param_dtype),
+            shardings[rule.path],
+        )
+        for rule in rules
+    }
+    return config, unflatten_dict(params, sep="/")
+
+
+def abstract_params(config: ModelConfig) -> dict[str, Any]:
+    """Shapes of the parameters, float32, as nested dicts of ``jax.ShapeDtypeStruct``."""
+    sizes = axis_sizes(config)
+    shapes = {rule.path: rule.shape(sizes, config.num_layers) for rule in tensor_rules(config)}
+    flat = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
+    return unflatten_dict(flat, sep="/")
+
+
+def local_folder(name: str | Path) -> Path:
+    """Give the folder of a name, downloaded from the Hugging Face hub unless it is one.
+
+    Raises:
+        InputError: the hub does not give it.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    patterns = [*COMPANIONS, "model*.safetensors"]
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=patterns))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(
+            f"{str(name)!r} is not a folder, and the Hugging Face hub did not give it "
+            f"({first_sentence(error)}): check the name, the connection and your access"
+        ) from error
+
+
+def _problems(
+    tensors: Mapping[str, StoredTensor], config: ModelConfig, param_dtype: str
+) -> Iterator[str]:
+    sizes, rules = axis_sizes(config), tensor_rules(config)
+    expected = {
+        name: rule.hf_shape(sizes) for rule in rules for name in rule.hf_names(config.num_layers)
+    }
+    yield from (f"{name} is missing" for name in expected if name not in tensors)
+    # jax has no float64 unless asked.
+    known = [name for name in FLOAT_TYPES if (param_dtype, name) != ("stored", "F64")]
+    for name, tensor in sorted(tensors.items()):
+        if name not in expected:
+            if not _is_redundant(tensors, name, config):
+                yield f"{name} is unexpected"
+        elif tensor.shape != expected[name]:
+            yield f"{name} has shape {tensor.shape}, not {expected[name]}"
+        elif tensor.dtype not in known:
+            yield f"{name} has dtype {tensor.dtype}, not one of {', '.join(known)}"
+    if param_dtype == "stored":
+        for rule in rules:
+            found = {tensors[n].dtype for n in rule.hf_names(config.num_layers) if n in tensors}
+            if len(found) > 1:
+                yield f"{rule.hf_name} has several dtypes ({', '.join(sorted(found))})"
+
+
+def _is_redundant(tensors: Mapping[str, StoredTensor], name: str, config: ModelConfig) -> bool:
+    """Whether a tensor says nothing that the configuration and the others do not."""
+    if name == UNEMBED and config.tie_embeddings and EMBED in tensors:
+        one, other = tensors[name], tensors[EMBED]
+        same_kind = one.dtype == other.dtype and one.dtype in FLOAT_TYPES
+        return same_kind and np.array_equal(one.map(), other.map())
+    return fnmatchcase(name, COMPUTED_TENSORS)
+
+
+def _load_parameter(
+    stored: list[StoredTensor],
+    rule: TensorRule,
+    sizes: Mapping[str, int],
+    dtype: np.dtype | None,
+    sharding: Sharding | None,
+) -> Array:
+    """Read the tensors of one rule one by one into the parameter they make up."""
+    shape = rule.shape(sizes, len(stored))
+    everything = (slice(None),) * len(shape)
+    dtype = dtype or FLOAT_TYPES[stored[0].dtype]
+
+    def read(index: tuple[slice, ...] | None) -> np.ndarray:
+        """One shard: what ``index`` selects of the parameter."""
+        index = index or everything
+        layers, rest = (index[0], index[1:]) if rule.is_layered else (slice(None), index)
+        selected = stored[layers]
+        first = rule.from_hf(selected[0].map(), sizes)[rest]
+        stacked = np.empty((len(selected), *first.shape), dtype)
+        for tensor, target in zip(selected, stacked, strict=True):
+            copy_in_blocks(rule.from_hf(tensor.map(), sizes)[rest], target)
+        return stacked if rule.is_layered else stacked[0]
+
+    if sharding is None:
+        parameter = jax.device_put(read(everything))
+    else:
+        parameter = jax.make_array_from_callback(shape, sharding, read)
+    # The copy to the device is asynchronous, and until its end the host's copy stays.
+    return parameter.block_until_ready()
+
+
+def copy_in_blocks(source: np.ndarray, target: np.ndarray) -> None:
+    """Copy and cast, in pieces that lie together in the source and fit a cache.
+
+    Several times as fast as one assignment when the two lie transposed to each other.
+    """
+    axis = int(np.argmax(source.strides))
+    length = source.shape[axis]
+    step = max(1, BLOCK * length // source.size)
+    source, target = np.moveaxis(source, axis, 0), np.moveaxis(target, axis, 0)
+    for start in range(0, length, step):
+        target[start : start + step] = source[start : start + step].astype(target.dtype)

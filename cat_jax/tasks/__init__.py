@@ -1,0 +1,1 @@
+"""Benchmark tasks: records by split, answers, interventions and reference rules."""

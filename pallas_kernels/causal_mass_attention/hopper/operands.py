@@ -1,0 +1,191 @@
+"""What the Hopper kernels read: padded arrays, marks of positions, and of whole tiles.
+
+Nothing here needs Mosaic GPU. Positions are padded to whole tiles and head sizes to those of
+``SIZES``. A padded key is later than every query; a padded query and its dO and delta are zero, so
+it adds nothing to a gradient.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from pallas_kernels.causal_mass_attention.differentiable import Inputs
+from pallas_kernels.causal_mass_attention.hopper.tiles import (
+    BLOCK,
+    ROWS,
+    TileSizes,
+    padded_size,
+)
+
+LOG2_E = math.log2(math.e)
+
+
+class Problem(NamedTuple):
+    """Static facts; lengths are padded, query i is at position offset + i of the keys."""
+
+    batch: int
+    heads: int
+    groups: int
+    size: int
+    queries: int
+    keys: int
+    offset: int
+    dtype: Any
+    scale: float
+    segments: bool
+    words: int
+    interpret_friendly: bool
+
+    @property
+    def tags(self) -> int:
+        """Integers that mark one position: its segment, if there are any, and its bits."""
+        return self.segments + self.words
+
+
+class Operands(NamedTuple):
+    """What the kernels read, padded; None where there is nothing to say, refs inside a kernel.
+
+    Marks are int32 [B, tags, T]. A tile of positions has entries, int32 [B, N, entries]: its
+    least and greatest segment (if there are segments) and the union of each word of bits; tiles
+    are as long as this kernel cuts queries and keys. ``reach`` int32 [B, N] is, for every block
+    of rows, the first tile of keys that it meets, or the end of the tiles of queries.
+    ``statistics`` float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass.
+    """
+
+    query: Any
+    key: Any
+    value: Any
+    q_tags: Any
+    k_tags: Any
+    q_tiles: Any
+    k_tiles: Any
+    reach: Any
+    d_out: Any = None
+    statistics: Any = None
+
+
+def prepare(sizes: TileSizes, inputs: Inputs, scale: float) -> tuple[Problem, Operands]:
+    """The problem and its padded arrays and marks; tiles are left to the kernels."""
+    batch, queries, heads, size = inputs.query.shape
+    keys, groups = inputs.key.shape[1:3]
+    segments, bits = inputs.segment_ids, inputs.q_bits
+    problem = Problem(
+        batch=batch,
+        heads=heads,
+        groups=groups,
+        size=padded_size(size),
+        queries=_round_up(queries, math.lcm(BLOCK, sizes.key_gradient.columns)),
+        keys=_round_up(keys, math.lcm(BLOCK, sizes.forward.columns, sizes.query_gradient.columns)),
+        offset=keys - queries,
+        dtype=inputs.query.dtype,
+        scale=scale,
+        segments=segments is not None,
+        words=0 if bits is None else bits.shape[-1],
+        interpret_friendly=sizes.interpret_friendly,
+    )
+    q_segments = None if segments is None else segments[:, keys - queries :]
+    operands = Operands(
+        _pad(inputs.query, {1: problem.queries, 3: problem.size}),
+        _pad(inputs.key, {1: problem.keys, 3: problem.size}),
+        _pad(inputs.value, {1: problem.keys, 3: problem.size}),
+        q_tags=_marks(q_segments, bits, problem.queries),
+        k_tags=_marks(segments, inputs.k_bits, problem.keys),
+        q_tiles=None,
+        k_tiles=None,
+        reach=None,
+    )
+    return problem, operands
+
+
+def with_cotangents(
+    problem: Problem, operands: Operands, out, mass, lse, d_out, d_mass
+) -> Operands:
+    """Add d_out and the statistics that the gradient kernels read."""
+    return operands._replace(
+        d_out=_pad(d_out.astype(problem.dtype), {1: problem.queries, 3: problem.size}),
+        statistics=_statistics(problem, out, mass, lse, d_out, d_mass),
+    )
+
+
+def _statistics(problem: Problem, out, mass, lse, d_out, d_mass) -> Array:
+    """float32 [B, H, 2 or 3, Q]: base-2 log-sum-exp, delta and d_mass of each query."""
+    # Not a dot product: the GPU would round its operands to tensor-float-32.
+    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
+    rows = [lse * LOG2_E, delta]
+    if mass is not None:
+        rows = [lse * LOG2_E, delta + d_mass * mass, d_mass]
+    return _pad(jnp.stack(rows, axis=2), {3: problem.queries})
+
+
+def _round_up(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
+def _pad(x: Array, lengths: dict[int, int], **how) -> Array:
+    widths = [(0, lengths.get(axis, size) - size) for axis, size in enumerate(x.shape)]
+    return x if not any(after for _, after in widths) else jnp.pad(x, widths, **how)
+
+
+def _marks(segments: Array | None, bits: Array | None, length: int) -> Array | None:
+    """int32 [B, tags, T]: the segment, then the words of bits."""
+    tags = []
+    if segments is not None:  # the padding repeats the last segment, so its tile stays single
+        tags.append(_pad(segments[:, None], {2: length}, mode="edge"))
+    if bits is not None:
+        tags.append(_pad(lax.bitcast_convert_type(bits, jnp.int32).swapaxes(1, 2), {2: length}))
+    return jnp.concatenate(tags, axis=1) if tags else None
+
+
+def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
+    """int32 [B, N, entries]: least and greatest segment, union of each word, per tile."""
+    if tags is None:
+        return None
+    cut = tags.reshape(*tags.shape[:2], -1, step)
+    words = cut[:, problem.tags - problem.words :]
+    union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
+    entries = [union]
+    if problem.segments:
+        entries = [*(x[:, None] for x in _extremes(tags[:, 0], step)), union]
+    return jnp.concatenate(entries, axis=1).swapaxes(1, 2)
+
+
+def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
+    """Tiles for blocks of queries that walk key tiles of ``step``, from the first they meet."""
+    meet = _meeting(problem, operands.q_tags, operands.k_tags, step)
+    return operands._replace(
+        q_tiles=_tiles(problem, operands.q_tags, ROWS),
+        k_tiles=_tiles(problem, operands.k_tags, step),
+        reach=None if meet is None else jnp.argmax(meet, axis=-1).astype(jnp.int32),
+    )
+
+
+def cut_queries(problem: Problem, operands: Operands, step: int) -> Operands:
+    """Tiles for blocks of keys that walk query tiles of ``step``, to the last they meet."""
+    meet = _meeting(problem, operands.k_tags, operands.q_tags, step)
+    if meet is not None:
+        ends = jnp.arange(1, meet.shape[-1] + 1, dtype=jnp.int32)
+        meet = jnp.where(meet, ends[None, None], 0).max(axis=-1)
+    return operands._replace(
+        q_tiles=_tiles(problem, operands.q_tags, step),
+        k_tiles=_tiles(problem, operands.k_tags, ROWS),
+        reach=meet,
+    )
+
+
+def _meeting(problem: Problem, rows: Any, columns: Any, step: int) -> Array | None:
+    """Which blocks of rows may share a segment with which tiles of columns, [B, rows, columns]."""
+    if not problem.segments:
+        return None
+    row_least, row_most = _extremes(rows[:, 0], BLOCK)
+    column_least, column_most = _extremes(columns[:, 0], step)
+    return (row_least[:, :, None] <= column_most[:, None]) & (
+        column_least[:, None] <= row_most[:, :, None]
+    )
+
+
+def _extremes(segments: Array, step: int) -> tuple[Array, Array]:
+    """The least and greatest segment of each tile of ``step`` positions, [B, N]."""
+    cut = segments.reshape(len(segments), -1, step)
+    return cut.min(-1), cut.max(-1)

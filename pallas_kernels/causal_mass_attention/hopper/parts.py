@@ -1,0 +1,289 @@
+"""What the Hopper kernels share: rings of buffers, products and masks.
+
+Inside a kernel an array [64, n] is one tile: rows of this warpgroup against a tile of columns.
+``Layout.WGMMA.reduce(1)`` is the layout of one value per row, ``reduce(0)`` of one per column.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.experimental.pallas.mosaic_gpu import WGMMAAccumulatorRef as Accumulator
+
+from pallas_kernels.causal_mass_attention.hopper.operands import Operands, Problem
+from pallas_kernels.causal_mass_attention.hopper.tiles import (
+    COMPUTING,
+    COMPUTING_REGISTERS,
+    COPYING_REGISTERS,
+    ROWS,
+    Tile,
+)
+
+WGMMA: Any = plgpu.Layout.WGMMA
+TAGS_IN_REGISTERS = 3
+LOWEST = -1.5e38  # finite, and finite still when a score of the same size is subtracted
+
+
+class Ring(NamedTuple):
+    """Buffers in shared memory, [stages, ...] each, that are filled and emptied in turn."""
+
+    buffers: tuple[Any, ...]
+    full: Any
+    empty: Any
+
+
+def ring(stages: int, *buffers) -> Ring:
+    """Types for the scratch of a kernel; ``buffers`` are functions of the leading shape."""
+    return Ring(
+        tuple(buffer(stages) for buffer in buffers),
+        plgpu.Barrier(num_arrivals=len(buffers), num_barriers=stages),
+        plgpu.Barrier(num_arrivals=COMPUTING, num_barriers=stages),
+    )
+
+
+def matrix(rows: int, size: int, dtype, width: int) -> Callable[[int], Any]:
+    """[lead, rows, size] in the tiling that wgmma reads, the same for all of a kernel's."""
+    tiling: Any = plgpu.TilingTransform
+    swizzle: Any = plgpu.SwizzleTransform
+    transforms = (tiling((8, width)), swizzle(2 * width))
+    return lambda lead: plgpu.SMEM((lead, rows, size), dtype, transforms=transforms)
+
+
+def produce(count: Array, stages: int, *streams: tuple[Ring, Callable]) -> None:
+    """Fill every ring ``count`` times; ``source(step)`` names what its buffers take."""
+
+    def fill(step, _):
+        slot = lax.rem(step, jnp.int32(stages))
+        for target, source in streams:
+
+            @pl.when(step >= stages)
+            def _(target=target):
+                plgpu.barrier_wait(target.empty.at[slot])
+
+            for origin, buffer in zip(source(step), target.buffers, strict=True):
+                plgpu.copy_gmem_to_smem(origin, buffer.at[slot], target.full.at[slot])
+
+    def finish(step, _):
+        slot = lax.rem(step, jnp.int32(stages))
+        for target, _ in streams:
+            plgpu.barrier_wait(target.empty.at[slot])
+
+    lax.fori_loop(0, count, fill, None)
+    # Whoever waits on a barrier waits on every phase of it.
+    lax.fori_loop(jnp.maximum(count - stages, 0), count, finish, None)
+
+
+def marks_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
+    """A buffer for the marks of a tile of columns, if there are marks."""
+    if not problem.tags:
+        return ()
+    return (lambda lead: plgpu.SMEM((lead, problem.tags, columns), jnp.int32),)
+
+
+def drain(start: Array, stop: Array, stages: int, *rings: Ring, also=lambda: None) -> None:
+    """Pass over the steps that only the other warpgroup computes."""
+
+    def skip(step, _):
+        slot = lax.rem(step, jnp.int32(stages))
+        for source in rings:
+            plgpu.barrier_wait(source.full.at[slot])
+            plgpu.barrier_arrive(source.empty.at[slot])
+        also()
+
+    lax.fori_loop(start, stop, skip, None)
+
+
+def opaque(*values: Array) -> tuple[Array, ...]:
+    """The same values, opaque to the compiler: what it derives from them it does not keep.
+
+    Addresses and bounds that do not change over a loop would stay in registers across it; the
+    accumulators leave no room for that.
+    """
+    return lax.optimization_barrier(values)
+
+
+def full(shape: tuple[int, ...], value: float, layout: Any = WGMMA) -> Array:
+    """A float32 array in registers."""
+    return plgpu.layout_cast(jnp.full(shape, value, jnp.float32), layout)
+
+
+def load(ref, axis: int) -> Array:
+    """One value per row (axis 1) or per column (axis 0) of a tile."""
+    layout = WGMMA.reduce(axis)
+    return plgpu.load(ref, layout=layout, optimized=False)  # pyright: ignore[reportCallIssue]
+
+
+def over_columns(x: Array, shape) -> Array:
+    """One value per row, repeated in every column."""
+    return lax.broadcast_in_dim(x, shape, [0])
+
+
+def over_rows(x: Array, shape) -> Array:
+    """One value per column, repeated in every row."""
+    return lax.broadcast_in_dim(x, shape, [1])
+
+
+def product(left_ref, right_ref, meanwhile=lambda: None) -> Array:
+    """Left @ right.T in float32; ``meanwhile`` runs once the product is under way."""
+
+    def issue(accumulator):
+        plgpu.wgmma(accumulator, left_ref, right_ref.transpose((1, 0)))
+        meanwhile()
+        return accumulator[...]
+
+    shape = (left_ref.shape[0], right_ref.shape[0])
+    return pl.run_scoped(issue, Accumulator(shape, jnp.float32))
+
+
+class Term(NamedTuple):
+    """total + left @ right: float32 registers, 16-bit registers or shared memory, shared memory."""
+
+    total: Array
+    left: Any
+    right: Any
+    staging: Any = None  # shared memory for a left in registers; None on the hardware
+
+
+def add_products(interpret_friendly: bool, *terms: Term) -> Any:
+    """The totals of all terms, which the tensor cores compute in one go."""
+
+    def issue(accumulators):
+        for accumulator, term in zip(accumulators, terms, strict=True):
+            plgpu.wgmma(accumulator, term.left, term.right)
+
+    if not interpret_friendly:
+        return pl.run_state(issue)([Accumulator.init(term.total) for term in terms])
+    return [_add_product(term) for term in terms]
+
+
+def _add_product(term: Term) -> Array:
+    """One term the way that the interpreter can run it."""
+    left = term.left
+    if term.staging is not None:
+        term.staging[...] = left
+        plgpu.commit_smem()
+        left = term.staging
+
+    def issue(accumulator):
+        plgpu.wgmma(accumulator, left, term.right)
+        return accumulator[...]
+
+    shape = (term.total.shape[0], term.total.shape[1])
+    return term.total + pl.run_scoped(issue, Accumulator(shape, jnp.float32))
+
+
+def hide_later(x: Array, gap: Array, query_axis: int) -> Array:
+    """-inf where the key is later than the query: key > query + gap, counted inside the tile."""
+    rows = plgpu.broadcasted_iota(jnp.int32, x.shape[:1], 0, layout=WGMMA.reduce(1))
+    columns = plgpu.broadcasted_iota(jnp.int32, x.shape[1:], 0, layout=WGMMA.reduce(0))
+    [rows] = opaque(rows)
+    rows = over_columns(rows, x.shape)
+    columns = over_rows(columns, x.shape)
+    visible = rows + gap >= columns if query_axis == 0 else columns + gap >= rows
+    return jnp.where(visible, x, -jnp.inf)
+
+
+class Marks(NamedTuple):
+    """Compares the marks of this warpgroup's rows with those of a tile of columns (in SMEM)."""
+
+    problem: Problem
+    rows: Callable[[int], Array]
+    row_tile: Callable[[], tuple[Array, ...]]
+
+    def hide_other_segments(self, x: Array, columns_ref, column_tile) -> Array:
+        """-inf across segments; no compare where both sides are one and the same segment."""
+        if not self.problem.segments:
+            return x
+        (least, most), (row_least, row_most) = column_tile[:2], self.row_tile()[:2]
+        single = (row_least == most) & (row_most == least)
+
+        def compare(x):
+            columns = over_rows(load(columns_ref.at[0], 0), x.shape)
+            return jnp.where(over_columns(self.rows(0), x.shape) == columns, x, -jnp.inf)
+
+        return lax.cond(single, lambda x: x, compare, x)
+
+    def where_annotated(self, columns_ref, column_tile, then, otherwise, *operands):
+        """``then(annotated, *operands)`` if any pair of the tile may share a bit."""
+        first = 2 * self.problem.segments
+        unions = zip(self.row_tile()[first:], column_tile[first:], strict=True)
+        touched = functools.reduce(operator.or_, [row & column for row, column in unions]) != 0
+
+        def compare(*operands):
+            shape = (ROWS, columns_ref.shape[1])
+            common = None
+            for n in range(self.problem.segments, self.problem.tags):
+                columns = over_rows(load(columns_ref.at[n], 0), shape)
+                both = over_columns(self.rows(n), shape) & columns
+                common = both if common is None else common | both
+            return then(common != 0, *operands)
+
+        return lax.cond(touched, compare, otherwise, *operands)
+
+
+def marks_of_rows(problem: Problem, marks_ref, tiles_ref, row: Array, start: Array) -> Marks | None:
+    """Marks of the rows from ``start``: a few are kept in registers, many loaded when needed."""
+    if not problem.tags:
+        return None
+
+    def rows(n: int) -> Array:
+        return load(marks_ref.at[row, n, pl.ds(start, ROWS)], 1)
+
+    def row_tile() -> tuple[Array, ...]:
+        return tile_of(tiles_ref, row, lax.div(start, ROWS))
+
+    if problem.tags > TAGS_IN_REGISTERS:
+        return Marks(problem, rows, row_tile)
+    loaded, entries = [rows(n) for n in range(problem.tags)], row_tile()
+    return Marks(problem, loaded.__getitem__, lambda: entries)
+
+
+def tile_of(ref, *index) -> tuple[Array, ...]:
+    """The entries of one tile, as scalars."""
+    return tuple(ref[*index, entry] for entry in range(ref.shape[-1]))
+
+
+def kernel(
+    name: str, work, problem: Problem, tile: Tile, operands: Operands, out_type, scratch, blocks
+):
+    """Run ``work(...)``'s compute() on two warpgroups and its copy() on a third.
+
+    ``blocks`` names the axes of the grid, fastest first, with their lengths.
+    """
+    inputs, treedef = jax.tree.flatten(operands)
+    outputs, out_treedef = jax.tree.flatten(out_type)
+
+    def body(*refs, **scratch_refs):
+        operand_refs = treedef.unflatten(refs[: len(inputs)])
+        results = out_treedef.unflatten(refs[len(inputs) :])
+        block = work(problem, tile, operand_refs, results, scratch_refs)
+        warpgroup = lax.axis_index("warpgroup")
+
+        @pl.when(warpgroup < COMPUTING)
+        def _():
+            plgpu.set_max_registers(COMPUTING_REGISTERS, action="increase")
+            block.compute()
+
+        @pl.when(warpgroup == COMPUTING)
+        def _():
+            plgpu.set_max_registers(COPYING_REGISTERS, action="decrease")
+            block.copy()
+
+    body.__name__ = name
+    flat = plgpu.kernel(
+        body,
+        out_type=outputs,
+        scratch_types=scratch,
+        grid=tuple(blocks.values()),
+        grid_names=tuple(blocks),
+        num_threads=COMPUTING + 1,
+        thread_name="warpgroup",
+        compiler_params=plgpu.CompilerParams(approx_math=True),
+    )(*inputs)
+    return out_treedef.unflatten(flat)

@@ -1,0 +1,135 @@
+"""Gradient of the queries for Hopper: blocks of 128 queries walk the key tiles again.
+
+With g = d_mass and delta = sum(dO * O) + g mass, the gradient of a score is
+dS = P (dO . V + g [annotated] - delta), and dQ = scale dS K.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from pallas_kernels.causal_mass_attention.hopper.operands import LOG2_E, Operands, Problem
+from pallas_kernels.causal_mass_attention.hopper.parts import (
+    Term,
+    add_products,
+    drain,
+    full,
+    hide_later,
+    kernel,
+    load,
+    marks_buffer,
+    matrix,
+    opaque,
+    over_columns,
+    produce,
+    ring,
+    tile_of,
+)
+from pallas_kernels.causal_mass_attention.hopper.queries import QueryBlock
+from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, COMPUTING, ROWS, Tile
+
+
+def query_gradient(problem: Problem, tile: Tile, operands: Operands) -> Array:
+    """DQ [B, Q, H, C] in the dtype of the queries."""
+    rows = matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING)
+    keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
+    tags = marks_buffer(problem, tile.columns)
+    staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
+    scratch = {
+        "query": rows,
+        "d_out": rows,
+        "ready": plgpu.Barrier(num_arrivals=2, num_barriers=COMPUTING),
+        "ring": ring(tile.stages, keys, keys, *tags),
+        "staging": staging if problem.interpret_friendly else None,
+    }
+    shape = jax.ShapeDtypeStruct(operands.query.shape, problem.dtype)
+    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "row": problem.batch}
+    return kernel(
+        "causal_mass_query_gradient",
+        QueryGradientBlock,
+        problem,
+        tile,
+        operands,
+        shape,
+        scratch,
+        blocks,
+    )
+
+
+class QueryGradientBlock(QueryBlock):
+    """dQ of 128 queries of one head."""
+
+    def copy(self) -> None:
+        """Stream key tiles, value tiles and marks in one ring."""
+
+        def source(n):
+            keys, values = (self.keys_of(ref, n) for ref in (self.refs.key, self.refs.value))
+            return (keys, values, *([self.marks_of_keys(n)] if self.problem.tags else []))
+
+        produce(self.stop - self.first, self.tile.stages, (self.scratch["ring"], source))
+
+    def compute(self) -> None:
+        """Sum the gradient over the keys that these 64 queries see."""
+        self.locate_rows()
+        query, d_out = (self.scratch[name].at[self.warpgroup] for name in ("query", "d_out"))
+        ready = self.scratch["ready"].at[self.warpgroup]
+        plgpu.copy_gmem_to_smem(self.queries_of(self.refs.query), query, ready)
+        plgpu.copy_gmem_to_smem(self.queries_of(self.refs.d_out), d_out, ready)
+        self.load_marks()
+        statistics = self.refs.statistics
+        self.lse, self.delta, *rest = (
+            load(statistics.at[self.row, self.head, n, self.where], 1)
+            for n in range(statistics.shape[2])
+        )
+        self.d_mass: Any = rest[0] if rest else None
+        plgpu.barrier_wait(ready)
+        d_query = self.walk(self._add, full((ROWS, self.problem.size), 0.0), self._skip)
+        query[...] = (d_query * self.problem.scale).astype(self.problem.dtype)
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(query, self.queries_of(self.results))
+        plgpu.wait_smem_to_gmem(0)
+
+    def _skip(self, start: Array, stop: Array) -> None:
+        drain(start, stop, self.tile.stages, self.scratch["ring"])
+
+    def _add(self, n: Array, d_query: Array, *, diagonal: bool) -> Array:
+        """Add the share of one key tile."""
+        friendly, ring = self.problem.interpret_friendly, self.scratch["ring"]
+        slot = lax.rem(n - self.first, jnp.int32(self.tile.stages))
+        warpgroup, slot = opaque(self.warpgroup, slot)
+        query, d_out = (self.scratch[name].at[warpgroup] for name in ("query", "d_out"))
+        tile = tile_of(self.refs.k_tiles, self.row, n) if self.tags is not None else ()
+        plgpu.barrier_wait(ring.full.at[slot])
+        keys, values, *tags = (buffer.at[slot] for buffer in ring.buffers)
+        zeros = full((ROWS, self.tile.columns), 0.0)
+        scores, d_weights = add_products(
+            friendly,
+            Term(zeros, query, keys.transpose((1, 0))),
+            Term(self._mass_share(tags, tile), d_out, values.transpose((1, 0))),
+        )
+        scores = scores * (self.problem.scale * LOG2_E) - over_columns(self.lse, zeros.shape)
+        if self.tags is not None:
+            scores = self.tags.hide_other_segments(scores, tags[0], tile)
+        if diagonal:
+            scores = hide_later(scores, self.gap - n * self.tile.columns, query_axis=0)
+        d_scores = (jnp.exp2(scores) * d_weights).astype(self.problem.dtype)
+        staging = self.scratch["staging"]
+        staging = None if staging is None else staging.at[warpgroup]
+        [d_query] = add_products(friendly, Term(d_query, d_scores, keys, staging))
+        plgpu.barrier_arrive(ring.empty.at[slot])
+        return d_query
+
+    def _mass_share(self, tags, tile) -> Array:
+        """G [annotated] - delta: what the gradient of the weights has besides dO . V."""
+        shape = (ROWS, self.tile.columns)
+        share = over_columns(-self.delta, shape)
+        if not self.problem.words:
+            return share
+
+        def add_mass(annotated, share):
+            return share + jnp.where(annotated, over_columns(self.d_mass, shape), 0.0)
+
+        return self.tags.where_annotated(tags[0], tile, add_mass, lambda share: share, share)

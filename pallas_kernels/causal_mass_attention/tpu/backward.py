@@ -1,0 +1,186 @@
+"""The backward TPU kernels: one for queries, one for keys and values.
+
+With L the log-sum-exp, D_i = dO_i . O_i + g_i mass_i and M the annotated pairs, every tile is
+computed again: P = e**(S - L) and dS = P (dO V^T - where(M, D - g, D)). The mass costs a select:
+both D and D - g come as statistics of the row.
+
+The queries' kernel has tiles [queries, keys] and walks keys; the keys' has tiles [keys, queries]
+and walks the queries of its R heads, so that neither ever transposes a tile.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.causal_mass_attention.tpu.forward import query_specs
+from pallas_kernels.causal_mass_attention.tpu.tiling import (
+    LANES,
+    LOG2E,
+    SUBLANES,
+    Tiling,
+    annotated,
+    compiler_params,
+    cost,
+    dot,
+    for_this_tile,
+    repeat,
+    scores,
+    set_columns,
+    visible,
+)
+
+
+def _softmax_gradient(t: Tiling, products, d_probs, stats, hits, seen):
+    """Return P and dS of one tile; stats are L / |scale|, D and D - g, products lack the scale."""
+    lse, delta, less = stats
+    if seen is not None:
+        products = jnp.where(seen, products, -jnp.inf)
+    probs = jnp.exp2((products - lse) * (t.strength * LOG2E))
+    return probs, probs * (d_probs - (delta if hits is None else jnp.where(hits, less, delta)))
+
+
+def _queries_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_tags, k_tags, *refs):
+    d_q, acc, columns, q_columns = refs
+    b, i, j = pl.program_id(0), pl.program_id(2), pl.program_id(3)
+
+    @pl.when(j == 0)
+    def start():
+        acc[...] = jnp.zeros_like(acc)
+        set_columns(columns, stats)
+        if q_columns is not None:
+            set_columns(q_columns, q_tags)
+
+    def absorb(masked: bool, with_mass: bool):
+        _, d_scores = _softmax_gradient(
+            t,
+            scores(t, q[...], k[...]),
+            dot(d_out[...], v[...], (1, 1)),
+            [repeat(columns[n], t.k_block) for n in range(3)],
+            annotated(t, q_columns, k_tags, 0) if with_mass else None,
+            visible(t, i, j, q_columns, k_tags, 0) if masked else None,
+        )
+        acc[...] += dot(d_scores.astype(k.dtype), k[...], (1, 0))
+
+    for_this_tile(t, b, i, j, q_summary, k_summary, absorb)
+
+    @pl.when(j == t.k_count - 1)
+    def finish():
+        d_q[...] = (t.scale * acc[...]).astype(d_q.dtype)
+
+
+def _keys_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_tags, k_tags, *refs):
+    d_k, d_v, k_acc, v_acc, k_columns = refs
+    b, j, r, i = pl.program_id(0), pl.program_id(2), pl.program_id(3), pl.program_id(4)
+
+    @pl.when((r == 0) & (i == 0))
+    def start():
+        k_acc[...] = jnp.zeros_like(k_acc)
+        v_acc[...] = jnp.zeros_like(v_acc)
+        if k_columns is not None:
+            set_columns(k_columns, k_tags)
+
+    def absorb(masked: bool, with_mass: bool):
+        probs, d_scores = _softmax_gradient(
+            t,
+            scores(t, k[...], q[...]),
+            dot(v[...], d_out[...], (1, 1)),
+            [stats[n : n + 1, :] for n in range(3)],
+            annotated(t, q_tags, k_columns, 1) if with_mass else None,
+            visible(t, i, j, q_tags, k_columns, 1) if masked else None,
+        )
+        v_acc[...] += dot(probs.astype(v.dtype), d_out[...], (1, 0))
+        k_acc[...] += dot(d_scores.astype(q.dtype), q[...], (1, 0))
+
+    for_this_tile(t, b, i, j, q_summary, k_summary, absorb)
+
+    @pl.when((r == t.per_group - 1) & (i == t.q_count - 1))
+    def finish():
+        d_k[...] = (t.scale * k_acc[...]).astype(d_k.dtype)
+        d_v[...] = v_acc[...].astype(d_v.dtype)
+
+
+def queries_gradient(t: Tiling, query, key, value, d_out, stats, tags, summaries) -> Array:
+    """Return d_query [B, H, Q, C]; stats [B, H, 8, Q] hold L / |scale|, D and D - g."""
+    size = query.shape[-1]
+    q_spec, k_spec, marks_specs = query_specs(t, size)
+    stats_spec = pl.BlockSpec(
+        (None, None, SUBLANES, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i)
+    )
+    operands = (query, key, value, d_out, stats, *tags)
+    out_shape = jax.ShapeDtypeStruct(query.shape, query.dtype)
+    return pl.pallas_call(
+        functools.partial(_queries_kernel, t),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(t.batch, t.heads, t.q_count, t.k_count),
+            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *marks_specs],
+            out_specs=q_spec,
+            scratch_shapes=[
+                pltpu.VMEM((t.q_block, size), jnp.float32),
+                pltpu.VMEM((3, t.q_block, LANES), jnp.float32),
+                pltpu.VMEM((t.fields, t.q_block, LANES), jnp.int32) if t.fields else None,
+            ],
+        ),
+        out_shape=out_shape,
+        compiler_params=compiler_params(sequential=1),
+        cost_estimate=cost(t, 3, operands, [out_shape]),
+        name="causal_mass_query_gradient",
+    )(*summaries, *operands)
+
+
+def _key_specs(t: Tiling, size: int):
+    """Queries, their statistics, keys and both marks: grid [B, G, blocks K, R, blocks Q]."""
+
+    def head(g, r):
+        return g * t.per_group + r
+
+    def q_row(i, j):
+        # The first block that counts is waiting when its turn comes: nothing else is copied.
+        return jnp.maximum(i, t.first_q_block(j))
+
+    q_spec = pl.BlockSpec(
+        (None, None, t.q_block, size), lambda b, g, j, r, i, *_: (b, head(g, r), q_row(i, j), 0)
+    )
+    stats_spec = pl.BlockSpec(
+        (None, None, SUBLANES, t.q_block),
+        lambda b, g, j, r, i, *_: (b, head(g, r), 0, q_row(i, j)),
+    )
+    k_spec = pl.BlockSpec((None, None, t.k_block, size), lambda b, g, j, r, i, *_: (b, g, j, 0))
+    if not t.fields:
+        return q_spec, stats_spec, k_spec, (None, None)
+    fields = t.padded_fields
+    q_tags = pl.BlockSpec((None, fields, t.q_block), lambda b, g, j, r, i, *_: (b, 0, q_row(i, j)))
+    k_tags = pl.BlockSpec((None, fields, t.k_block), lambda b, g, j, r, i, *_: (b, 0, j))
+    return q_spec, stats_spec, k_spec, (q_tags, k_tags)
+
+
+def keys_gradient(
+    t: Tiling, query, key, value, d_out, stats, tags, summaries
+) -> tuple[Array, Array]:
+    """Return d_key and d_value [B, G, K, C]; stats as for ``queries_gradient``."""
+    size = query.shape[-1]
+    q_spec, stats_spec, k_spec, marks_specs = _key_specs(t, size)
+    operands = (query, key, value, d_out, stats, *tags)
+    out_shape = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)]
+    return pl.pallas_call(
+        functools.partial(_keys_kernel, t),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(t.batch, t.groups, t.k_count, t.per_group, t.q_count),
+            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *marks_specs],
+            out_specs=[k_spec, k_spec],
+            scratch_shapes=[
+                pltpu.VMEM((t.k_block, size), jnp.float32),
+                pltpu.VMEM((t.k_block, size), jnp.float32),
+                pltpu.VMEM((t.fields, t.k_block, LANES), jnp.int32) if t.fields else None,
+            ],
+        ),
+        out_shape=out_shape,
+        compiler_params=compiler_params(sequential=2),
+        cost_estimate=cost(t, 4, operands, out_shape),
+        name="causal_mass_key_gradient",
+    )(*summaries, *operands)

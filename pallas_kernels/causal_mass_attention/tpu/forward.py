@@ -1,0 +1,136 @@
+"""The forward TPU kernel: online softmax, output, log-sum-exp and mass in one pass.
+
+Tiles are [queries, keys]. Sums over keys stay spread over 128 lanes until the last tile: only
+the maximum needs a reduction across lanes, and the mass costs no more than the selected adds.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from pallas_kernels.causal_mass_attention.reference import LOWEST
+from pallas_kernels.causal_mass_attention.tpu.tiling import (
+    LANES,
+    LOG2E,
+    Tiling,
+    annotated,
+    compiler_params,
+    cost,
+    dot,
+    for_this_tile,
+    repeat,
+    scores,
+    set_columns,
+    visible,
+)
+
+
+def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs):
+    out, stats, acc, top, total, mass, q_columns = refs
+    b, i, j = pl.program_id(0), pl.program_id(2), pl.program_id(3)
+
+    @pl.when(j == 0)
+    def start():
+        acc[...] = jnp.zeros_like(acc)
+        top[...] = jnp.full_like(top, LOWEST)
+        total[...] = jnp.zeros_like(total)
+        if mass is not None:
+            mass[...] = jnp.zeros_like(mass)
+        if q_columns is not None:
+            set_columns(q_columns, q_tags)
+
+    def absorb(masked: bool, with_mass: bool):
+        s = scores(tiling, q[...], k[...])
+        if masked:
+            s = jnp.where(visible(tiling, i, j, q_columns, k_tags, 0), s, -jnp.inf)
+        previous = top[...]
+        # Never -inf, so that a row with nothing to see yet gets weights of zero.
+        largest = jnp.maximum(previous, s.max(-1, keepdims=True))
+        top[...] = largest
+        exponent = tiling.strength * LOG2E
+        decay = jnp.exp2((previous - largest) * exponent)
+        weights = jnp.exp2((s - repeat(largest, s.shape[1])) * exponent)
+        total[...] = decay * total[...] + _lane_sums(weights)
+        if with_mass:
+            hits = annotated(tiling, q_columns, k_tags, 0)
+            mass[...] = decay * mass[...] + _lane_sums(jnp.where(hits, weights, 0.0))
+        elif mass is not None:
+            mass[...] = decay * mass[...]
+        values = dot(weights.astype(v.dtype), v[...], (1, 0))
+        acc[...] = repeat(decay, acc.shape[1]) * acc[...] + values
+
+    for_this_tile(tiling, b, i, j, q_summary, k_summary, absorb)
+
+    @pl.when(j == tiling.k_count - 1)
+    def finish():
+        sums = total[...].sum(-1, keepdims=True)
+        seen = sums > 0
+        sums = jnp.where(seen, sums, 1.0)
+        out[...] = (acc[...] / sums).astype(out.dtype)
+        lse = tiling.strength * top[...] + jnp.log(sums)
+        columns = jnp.where(seen, lse, 0.0)
+        if mass is not None:
+            lane = lax.broadcasted_iota(jnp.int32, columns.shape, 1)
+            columns = jnp.where(lane == 0, columns, mass[...].sum(-1, keepdims=True) / sums)
+        stats[...] = columns.T[: stats.shape[0]]
+
+
+def _lane_sums(x: Array) -> Array:
+    """[Q, K] -> [Q, 128], partial sums over the keys."""
+    return functools.reduce(jnp.add, (x[:, at : at + LANES] for at in range(0, x.shape[1], LANES)))
+
+
+def query_specs(t: Tiling, size: int):
+    """Blocks of queries, of keys and of both marks, for a grid of [B, H, blocks Q, blocks K]."""
+
+    def k_row(i, j):
+        # Above the diagonal the block of the last step stays: nothing is copied.
+        return jnp.minimum(j, t.last_k_block(i))
+
+    q_spec = pl.BlockSpec((None, None, t.q_block, size), lambda b, h, i, j, *_: (b, h, i, 0))
+    k_spec = pl.BlockSpec(
+        (None, None, t.k_block, size),
+        lambda b, h, i, j, *_: (b, lax.div(h, t.per_group), k_row(i, j), 0),
+    )
+    if not t.fields:
+        return q_spec, k_spec, (None, None)
+    fields = t.padded_fields
+    q_tags = pl.BlockSpec((None, fields, t.q_block), lambda b, h, i, j, *_: (b, 0, i))
+    k_tags = pl.BlockSpec((None, fields, t.k_block), lambda b, h, i, j, *_: (b, 0, k_row(i, j)))
+    return q_spec, k_spec, (q_tags, k_tags)
+
+
+def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array]:
+    """Return out [B, H, Q, C] and stats float32 [B, H, S, Q]: log-sum-exp, then mass."""
+    size = query.shape[-1]
+    q_spec, k_spec, marks_specs = query_specs(t, size)
+    rows = 2 if t.words else 1
+    stats_spec = pl.BlockSpec((None, None, rows, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i))
+    column = pltpu.VMEM((t.q_block, LANES), jnp.float32)
+    out_shape = [
+        jax.ShapeDtypeStruct(query.shape, query.dtype),
+        jax.ShapeDtypeStruct((t.batch, t.heads, rows, query.shape[2]), jnp.float32),
+    ]
+    operands = (query, key, value, *tags)
+    return pl.pallas_call(
+        functools.partial(_kernel, t),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(t.batch, t.heads, t.q_count, t.k_count),
+            in_specs=[q_spec, k_spec, k_spec, *marks_specs],
+            out_specs=[q_spec, stats_spec],
+            scratch_shapes=[
+                pltpu.VMEM((t.q_block, size), jnp.float32),
+                *(column, column, column if t.words else None),
+                pltpu.VMEM((t.fields, t.q_block, LANES), jnp.int32) if t.fields else None,
+            ],
+        ),
+        out_shape=out_shape,
+        compiler_params=compiler_params(sequential=1),
+        cost_estimate=cost(t, 2, operands, out_shape),
+        name="causal_mass_forward",
+    )(*summaries, *operands)
