@@ -1,23 +1,39 @@
-"""What an experiment is: frozen dataclasses, one screen, no field that nothing reads."""
+"""What a training run is: frozen dataclasses, no field that nothing reads.
 
-from dataclasses import dataclass, field
-from typing import Literal
+Importing this module imports no JAX, so that command lines answer at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cat_jax.data.alignment import Match
 from cat_jax.errors import InputError
-from cat_jax.losses.guidance import Form, Reduce, Scope
-from cat_jax.losses.schedules import Schedule
-from cat_jax.models import LoraConfig, Remat
-from cat_jax.sharding import MeshShape
-from cat_jax.tasks.factors import Effect, Granularity
-from pallas_kernels import Implementation
+from cat_jax.tasks.base import Task
 
-Attention = Literal["auto"] | Implementation
-"""``auto`` takes what is meant for the machine and the length of the rows, and says what."""
+Attention = Literal["auto", "xla", "xla_chunked", "augmented", "mosaic_gpu", "mosaic_tpu"]
+"""Attention implementation; ``auto`` selects one for this machine and sequence length."""
+Remat = Literal["none", "full", "attention"]
+"""What the backward pass recomputes of each layer: nothing, everything, or all but the output,
+mass and log-sum-exp of its attention, which a kernel's backward starts from."""
+Dtype = Literal["float32", "bfloat16"]
+Form = Literal["hinge", "div", "div2", "nll", "mass_nll"]
+Scope = Literal["mean", "layer", "head"]
+Reduce = Literal["row", "sample"]
+Schedule = Literal["exponential", "linear", "cosine", "constant"]
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+GuidanceForm = Callable[[Any, Any, Any], Any]
+"""``form(mass, causal_count, visible_count)`` -> penalty of each row; see
+``cat_jax.losses.attention_guidance_loss``."""
+if TYPE_CHECKING:
+    AnyForm = Form | GuidanceForm
+else:  # a command line takes the names only
+    AnyForm = Form
 
 
 def check_positive(section: str, values: object, *names: str) -> None:
-    """Raises InputError for the first of the fields that is not greater than 0."""
+    """Raise InputError for the first of the fields that is not greater than 0."""
     for name in names:
         if not getattr(values, name) > 0:
             raise InputError(
@@ -26,85 +42,91 @@ def check_positive(section: str, values: object, *names: str) -> None:
 
 
 @dataclass(frozen=True)
-class GeneratedData:
-    """Records drawn from the Spurious Token Game.
+class LoraConfig:
+    """Low-rank adapters (LoRA, Hu et al. 2021); the defaults are those of CAT's code.
 
     Attributes:
-        game: ``stg`` (risk of cancer) or ``stg_h`` (air quality index).
-        train_rows: size of the training set.
-        test_rows: size of each of the two generated test sets, IID and OOD.
-        test_files: JSONL files to evaluate besides; each is reported under its file name.
-        granularity: annotate a cause as "Smoking: 8" (``span``) or "8" (``value``).
-        effect: annotate the answer (``target``) or "Answer: ..." (``answer``).
-        trace: annotate the text after each cause too, as depending on that cause alone.
+        rank: Inner size R of every adapter.
+        alpha: Scales the adapter's output by alpha / rank.
+        dropout: Dropout probability of the adapter's inputs in training.
+        targets: Adapted projections, by PEFT's names.
     """
 
-    game: Literal["stg", "stg_h"] = "stg"
-    train_rows: int = 1_600
-    test_rows: int = 400
-    test_files: tuple[str, ...] = ()
-    granularity: Granularity = "value"
-    effect: Effect = "target"
-    trace: bool = False
+    rank: int = 64
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: tuple[LoraTarget, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
 
     def __post_init__(self):
-        check_positive("data", self, "train_rows", "test_rows")
+        if self.rank < 1:
+            raise InputError(f"lora.rank must be at least 1, got {self.rank}")
+        if not self.alpha > 0:
+            raise InputError(f"lora.alpha must be greater than 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout is a share from 0 to below 1, got {self.dropout}")
+        known = get_args(LoraTarget)
+        unknown = [name for name in self.targets if name not in known]
+        if unknown or len(set(self.targets)) != len(self.targets) or not self.targets:
+            raise InputError(
+                f"lora.targets must be different names among {', '.join(known)}, at least one, "
+                f"got {', '.join(self.targets) or 'none'}"
+            )
+
+    @property
+    def scale(self) -> float:
+        """Return alpha / rank, the factor of the adapter's output."""
+        return self.alpha / self.rank
 
 
 @dataclass(frozen=True)
-class JsonlData:
-    """Your own annotated records.
+class MeshShape:
+    """Number of devices along each axis of the mesh (``cat_jax.sharding``).
 
     Attributes:
-        train: JSONL file with ``input``, ``target`` and ``important``.
-        iid: JSONL test file drawn like the training data.
-        ood: JSONL test file in which the spurious correlations are broken.
-        test_files: more JSONL files to evaluate; each is reported under its file name.
+        data: Data-parallel replicas; None takes all devices that the other axes leave.
+        fsdp: Devices that share the parameters; must divide the model's width.
+        tensor: Devices that share heads, hidden units and vocabulary; must divide them.
+        context: Devices that share the positions of a sequence; tensor x context must divide the
+            query heads.
     """
 
-    train: str
-    iid: str
-    ood: str
-    test_files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class OwnData:
-    """Your own rows: prompts and answers, conversations, or texts (docs/finetuning.md).
-
-    Attributes:
-        train: JSONL file of the training rows.
-        validation: JSONL file of rows to measure the loss on.
-        validation_share: share of the training rows that is set aside for this instead.
-    """
-
-    train: str
-    validation: str | None = None
-    validation_share: float = 0.0
+    data: int | None = None
+    fsdp: int = 1
+    tensor: int = 1
+    context: int = 1
 
     def __post_init__(self):
-        if not 0 <= self.validation_share < 1:
-            raise InputError(
-                f"data.validation_share is a share from 0 to below 1, got {self.validation_share}"
-            )
-        if self.validation is not None and self.validation_share:
-            raise InputError(
-                "data.validation names a file and data.validation_share asks for training rows; "
-                "give one of them"
-            )
+        for name in MESH_AXES:
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
+
+    def __str__(self) -> str:
+        sizes = (self.data or "any", self.fsdp, self.tensor, self.context)
+        return f"{' x '.join(map(str, sizes))} ({', '.join(MESH_AXES)})"
+
+
+MESH_AXES = tuple(axis.name for axis in fields(MeshShape))
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """A Llama with random weights and a tokenizer made from the training text.
+    """A Llama with random weights and a tokenizer trained on the training text.
 
     Attributes:
-        width: of the residual stream.
-        mlp_width: hidden width of the feed-forward blocks.
-        num_layers: transformer blocks.
-        num_heads: query heads; they share the width.
-        num_kv_heads: key/value heads.
-        attention: implementation of the attention.
+        width: Width of the residual stream.
+        mlp_width: Hidden width of the feed-forward blocks.
+        num_layers: Transformer layers.
+        num_heads: Query heads; must divide the width.
+        num_kv_heads: Key/value heads.
+        attention: Attention implementation.
     """
 
     width: int = 64
@@ -123,34 +145,35 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model and its tokenizer in Hugging Face format.
+    """A pretrained model and its tokenizer in Hugging Face format; all parameters are trained.
 
     Attributes:
-        name: local folder or hub name.
-        attention: implementation of the attention.
-        remat: what the backward pass recomputes to save memory: ``none``, each layer in
-            ``full``, or all but the ``attention``, which costs less time and little memory (not
-            with the attention ``xla`` or ``augmented``).
-        dtype: dtype of activations; trained parameters are float32.
+        name: Local folder or hub name.
+        attention: Attention implementation.
+        remat: Rematerialisation in the backward pass: ``none``, each layer in ``full``, or all but
+            the ``attention``, which costs less time and little memory (not with the attention
+            ``xla`` or ``augmented``).
+        dtype: Dtype of activations; trained parameters are float32.
     """
 
     name: str
     attention: Attention = "auto"
     remat: Remat = "full"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Dtype = "bfloat16"
 
 
 @dataclass(frozen=True)
 class PretrainedLora(Pretrained):
-    """A pretrained model that stays as it is, but for low-rank adapters that are trained.
-
-    The frozen parameters are held in ``dtype``; the adapters in float32.
+    """A frozen pretrained model with low-rank adapters that are trained.
 
     Attributes:
-        lora: form of the adapters.
+        lora: Form of the adapters, which are float32; frozen parameters are kept in ``dtype``.
     """
 
     lora: LoraConfig = field(default_factory=LoraConfig)
+
+
+ModelSource = Scratch | Pretrained | PretrainedLora
 
 
 @dataclass(frozen=True)
@@ -158,25 +181,26 @@ class Guidance:
     """The second objective: loss = next-token loss + gamma(t) * guidance loss.
 
     Attributes:
-        weight: gamma at the start.
-        schedule: how gamma falls: ``exponential`` per epoch (CAT), ``linear`` or ``cosine`` to 0
-            at the last step, or ``constant``.
-        rate: of the exponential schedule, per epoch.
-        form: of the loss; see ``cat_jax.losses.attention_guidance_loss``, as for the rest.
-        alpha: ratio of causal to other attention from which a row is left alone.
-        scope: what must meet the constraint.
-        reduce: average over rows, or over samples.
-        layers: constrain only these layers.
+        weight: Initial weight gamma.
+        form: Form of the loss; see ``cat_jax.losses.attention_guidance_loss``, as for the next
+            four. In Python also a function ``(mass, causal_count, visible_count) -> penalty``.
+        scope: What must meet the constraint: the ``mean`` map, each ``layer`` or each ``head``.
+        alpha: Ratio of causal to other attention from which a row costs nothing.
+        reduce: Average over each ``row``, or over the rows of a ``sample`` first.
+        layers: Constrained layers; None constrains all.
+        schedule: Decay of gamma: ``exponential`` by epoch (CAT), ``linear`` or ``cosine`` to 0 at
+            the last step, or ``constant``.
+        rate: Decay rate of the exponential schedule, per epoch.
     """
 
     weight: float = 1.0
-    schedule: Schedule = "constant"
-    rate: float = 1.0
-    form: Form = "mass_nll"
-    alpha: float = 2.0
+    form: AnyForm = "mass_nll"
     scope: Scope = "mean"
+    alpha: float = 2.0
     reduce: Reduce = "row"
     layers: tuple[int, ...] | None = None
+    schedule: Schedule = "constant"
+    rate: float = 1.0
 
     def __post_init__(self):
         if not self.weight >= 0:  # NaN, too, is not
@@ -189,14 +213,14 @@ PUBLISHED = Guidance(weight=1.0, schedule="exponential", rate=1.0, form="hinge",
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW with a warm-up, a cosine to zero, and clipping.
+    """AdamW with linear warm-up, cosine decay to zero, and gradient clipping.
 
     Attributes:
-        learning_rate: peak.
-        warmup: share of the steps before the peak.
-        weight_decay: decoupled.
-        clip: largest global norm of the gradient.
-        b2: decay of the second moment.
+        learning_rate: Peak learning rate.
+        warmup: Warm-up, as a share of the steps.
+        weight_decay: AdamW weight decay.
+        clip: Largest global gradient norm.
+        b2: Adam's beta2, the decay of the second moment.
     """
 
     learning_rate: float = 1e-3
@@ -213,49 +237,50 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Training:
-    """The loop.
+    """The training loop.
 
     Attributes:
-        steps: optimizer steps of each run.
-        batch_size: rows of a step.
-        accumulate: equal parts that the rows of a step are computed in, one after the other, to
-            save memory; the step is the same.
-        loss_chunk: positions of every row whose logits are in memory at a time.
-        max_length: longest record in tokens; longer ones are left out and counted.
-        pack: fill rows of ``max_length`` tokens with several records each.
-        match: find annotated words by character ``offsets``, or as the published code
+        steps: Optimizer steps.
+        batch_size: Sequences per step, over all devices.
+        max_length: Longest sequence in tokens; longer records are left out and counted.
+        pack: Pack several records into each sequence of ``max_length`` tokens.
+        accumulate: Gradient accumulation: micro-batches per step, which save memory; the step is
+            the same.
+        eval_every: Steps between evaluations.
+        log_every: Steps between log lines.
+        save_every: Steps between checkpoints.
+        keep: Newest checkpoints kept, besides the best one.
+        best: Evaluation metric that selects the returned parameters (lower is better for names
+            that end in ``loss`` or ``perplexity``); None returns the last ones.
+        patience: Evaluations without a better ``best`` after which training stops early; None
+            never does.
+        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        match: Find annotated words by character ``offsets``, or as the published code
             (``reference``) does.
-        log_every: steps between lines of ``metrics.jsonl``.
-        eval_every: steps between evaluations on IID and OOD rows (for the curves).
-        save_every: steps between checkpoints.
-        keep: newest checkpoints that are kept, besides the best one.
-        best: value of the evaluations by which the handed over parameters are chosen (lower is
-            better for names that end in ``loss`` or ``perplexity``); None takes the last ones.
-        patience: evaluations without a better ``best`` that end the run; None never does.
-        mesh: how the devices share the work.
-        deterministic: compute on GPUs without operations that give other bits each time, at some
-            cost; CPUs and TPUs have none.
-        profile: folder for a trace of three steps; None traces nothing.
-        wandb_project: send metrics to this project of Weights & Biases as well.
+        deterministic: Compile for GPUs without operations whose bits differ from run to run, at
+            some cost; CPUs and TPUs have none.
+        profile: Folder for a profiler trace of three steps; None traces nothing.
+        wandb_project: Weights & Biases project that receives the metrics too.
+        mesh: How the devices share the work.
     """
 
     steps: int = 1_000
     batch_size: int = 64
-    accumulate: int = 1
-    loss_chunk: int = 128
     max_length: int = 256
     pack: bool = False
-    match: Match = "offsets"
-    log_every: int = 20
+    accumulate: int = 1
     eval_every: int = 100
+    log_every: int = 20
     save_every: int = 500
     keep: int = 2
     best: str | None = None
     patience: int | None = None
-    mesh: MeshShape = field(default_factory=MeshShape)
+    loss_chunk: int = 128
+    match: Match = "offsets"
     deterministic: bool = False
     profile: str | None = None
     wandb_project: str | None = None
+    mesh: MeshShape = field(default_factory=MeshShape)
 
     def __post_init__(self):
         sizes = ("steps", "batch_size", "accumulate", "loss_chunk", "max_length")
@@ -277,64 +302,33 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """One comparison of plain fine-tuning with causal attention tuning.
+class RunConfig:
+    """One training run.
 
     Attributes:
-        name: of the output folder ``runs/NAME``.
-        data: what to train and test on.
-        model: what to train.
-        guidance: the second objective of the ``cat`` run.
-        optimizer: the same for every run.
-        train: the same for every run.
-        seeds: each gives its own initialisation and order of rows.
-        published: compare with CAT under its published loss and annotation as well.
-        distributed: this is one of several processes that train together; see docs/distributed.md.
-        resume: continue the runs in the output folder from their last checkpoints.
-        out: parent of the output folder.
+        name: Output folder name: OUT/NAME.
+        seed: Seed of initialisation, data order and generated records.
+        resume: Continue the run in the output folder from its last checkpoint.
+        out: Parent of the output folder; a path or gs://BUCKET/FOLDER.
+        distributed: This is one of several processes that train together (docs/distributed.md).
+        model: Model to train.
+        data: Task, or your own files, to train and evaluate on.
+        guidance: Second objective; None trains on next tokens alone.
+        optimizer: Optimizer.
+        train: Training loop.
     """
 
     name: str
-    data: GeneratedData | JsonlData
-    model: Scratch | Pretrained | PretrainedLora
-    guidance: Guidance = Guidance()
-    optimizer: Optimizer = Optimizer()
-    train: Training = Training()
-    seeds: tuple[int, ...] = (0,)
-    published: bool = False
-    distributed: bool = False
-    resume: bool = False
-    out: str = "runs"
-
-    def __post_init__(self):
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"seeds must be different numbers, at least one, got {self.seeds}")
-
-
-@dataclass(frozen=True)
-class Finetune:
-    """One training run on your own data.
-
-    Attributes:
-        name: of the output folder ``runs/NAME``.
-        data: what to train and validate on.
-        model: what to train.
-        guidance: the second objective; None trains on next tokens alone.
-        optimizer: its settings.
-        train: the loop.
-        seed: of the initialisation, the order of rows and the rows set aside.
-        distributed: this is one of several processes that train together; see docs/distributed.md.
-        resume: continue the run in the output folder from its last checkpoint.
-        out: parent of the output folder.
-    """
-
-    name: str
-    data: OwnData
-    model: Scratch | Pretrained | PretrainedLora
+    model: ModelSource
+    data: Task
     guidance: Guidance | None = None
     optimizer: Optimizer = Optimizer()
     train: Training = Training()
     seed: int = 0
-    distributed: bool = False
     resume: bool = False
     out: str = "runs"
+    distributed: bool = False
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or greater, got {self.seed}")

@@ -10,7 +10,6 @@ the attention heads instead (DeepSpeed-Ulysses, Jacobs et al. 2023); it shares t
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -19,12 +18,12 @@ import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cat_jax.config import MESH_AXES, MeshShape
 from cat_jax.errors import InputError
 from pallas_kernels import Partition
 
 T = TypeVar("T")
 
-AXES = ("data", "fsdp", "tensor", "context")
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes that split the rows of a batch."""
 HEAD_AXES = ("tensor",)
@@ -39,34 +38,6 @@ RULES = {
     "V": ("tensor",),
 }
 """Mesh axes that split an axis of a parameter (letters of ``cat_jax.types``); others are whole."""
-
-
-@dataclass(frozen=True)
-class MeshShape:
-    """Devices along each axis of the mesh.
-
-    Attributes:
-        data: copies of the model; None takes all devices that the others leave.
-        fsdp: devices that share the parameters; must divide the width of the model.
-        tensor: devices that share heads, hidden units and vocabulary; must divide them.
-        context: devices that share the positions of a row; tensor x context must divide the query
-            heads.
-    """
-
-    data: int | None = None
-    fsdp: int = 1
-    tensor: int = 1
-    context: int = 1
-
-    def __post_init__(self):
-        for name in AXES:
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
-
-    def __str__(self) -> str:
-        sizes = (self.data or "any", self.fsdp, self.tensor, self.context)
-        return f"{' x '.join(map(str, sizes))} ({', '.join(AXES)})"
 
 
 def make_mesh(
@@ -95,7 +66,7 @@ def make_mesh(
     grid = mesh_utils.create_device_mesh(
         (data, shape.fsdp, shape.tensor, shape.context), chosen, allow_split_physical_axes=True
     )
-    return Mesh(grid, AXES)
+    return Mesh(grid, MESH_AXES)
 
 
 def spec(axes: str) -> PartitionSpec:

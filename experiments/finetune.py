@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cat_jax.config import Finetune, OwnData
 from cat_jax.data.alignment import AlignmentStats
-from cat_jax.data.conversations import Row, read_rows
+from cat_jax.data.conversations import TrainingRecord, read_rows
 from cat_jax.data.packing import pack_examples
 from cat_jax.distributed import is_primary, sync_errors
 from cat_jax.errors import InputError
@@ -100,7 +100,7 @@ def finetune(config: Finetune, console: Console) -> None:
         say(line)
 
 
-def batch_sharding(data: OwnData, seed: int) -> tuple[list[Row], list[Row]]:
+def batch_sharding(data: OwnData, seed: int) -> tuple[list[TrainingRecord], list[TrainingRecord]]:
     """Training and validation rows; the latter from their own file, or drawn, or none.
 
     Raises:
@@ -123,7 +123,7 @@ def batch_sharding(data: OwnData, seed: int) -> tuple[list[Row], list[Row]]:
 
 
 def make_validate(
-    config: Finetune, start: Start, rows: Sequence[Row], say: Say
+    config: Finetune, start: Start, rows: Sequence[TrainingRecord], say: Say
 ) -> Callable[[Any], dict[str, float]]:
     """What to measure on the validation rows; nothing if there are none.
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from cat_jax.config import Experiment, Finetune, Guidance, PretrainedLora, Training
 from cat_jax.data.alignment import AlignmentStats, Example, align_records
 from cat_jax.data.batches import training_batches
-from cat_jax.data.conversations import Row
+from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.packing import filled, pack_examples
 from cat_jax.data.records import Record
 from cat_jax.distributed import check_shared, ends_with_the_others, is_primary
@@ -54,7 +54,7 @@ class Start:
         return trained if self.base is None else self.base.attach(trained)
 
 
-def make_start(config: Experiment | Finetune, rows: Sequence[Row], seed: int) -> Start:
+def make_start(config: Experiment | Finetune, rows: Sequence[TrainingRecord], seed: int) -> Start:
     """Reads the model, or makes one for the words of the rows; nothing is written.
 
     Raises:
@@ -115,14 +115,14 @@ def check_best(best: str | None, measured: Sequence[str]) -> None:
 
 
 def align(
-    rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase, config: Training
+    rows: Sequence[TrainingRecord], tokenizer: PreTrainedTokenizerBase, config: Training
 ) -> tuple[list[Example], AlignmentStats]:
     """``align_records`` as the configuration asks."""
     return align_records(rows, tokenizer, max_length=config.max_length, match=config.match)
 
 
 def align_training(
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRecord],
     tokenizer: PreTrainedTokenizerBase,
     config: Training,
     seed: int,

@@ -14,7 +14,7 @@ from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.models.lora import KERNELS
 from cat_jax.models.partitioning import AXES_OF
-from cat_jax.sharding import AXES, RULES, MeshShape, make_mesh, process_indices, spec
+from cat_jax.sharding import MESH_AXES, RULES, MeshShape, make_mesh, process_indices, spec
 
 CONFIG = ModelConfig(24, 16, 32, 3, 8, 4, 6, qkv_bias=True, qk_norm=True)
 
@@ -33,7 +33,7 @@ def test_two_axes_on_one_are_a_mistake():
 def test_no_parameter_collides():
     for path, axes in AXES_OF.items():
         for axis in axes.split():
-            assert set(RULES.get(axis, ())) <= set(AXES), path
+            assert set(RULES.get(axis, ())) <= set(MESH_AXES), path
         assert len(spec(axes)) == len(axes.split())
 
 
@@ -41,7 +41,7 @@ def test_every_parameter_and_adapter_has_its_axes():
     params = jax.eval_shape(CausalLM(CONFIG).init, jax.random.key(0), np.zeros((1, 1), int))
     lora = LoraConfig(rank=5, targets=tuple(KERNELS))
     adapters = jax.eval_shape(lambda: init_lora(jax.random.key(0), CONFIG, lora))
-    mesh = AbstractMesh((1, 2, 2, 2), AXES)
+    mesh = AbstractMesh((1, 2, 2, 2), MESH_AXES)
     for tree in (params["params"], adapters):
         shardings = param_shardings(tree, mesh)
         assert jax.tree.structure(shardings) == jax.tree.structure(tree)
@@ -59,7 +59,7 @@ def test_what_does_not_divide_is_refused():
         ((1, 3, 1, 4), r"fsdp x train\.mesh\.context is 12, which does not divide the 16 of "),
     ):
         with pytest.raises(InputError, match=message):
-            param_shardings(params["params"], AbstractMesh(shape, AXES))
+            param_shardings(params["params"], AbstractMesh(shape, MESH_AXES))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_processes_share_all_rows_however_devices_lie_in_the_mesh(shape, owners,
     count = math.prod(shape)
     processes = owners.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
     devices = np.array([Device(n, p) for n, p in enumerate(processes)], object).reshape(shape)
-    mesh, shares = Mesh(devices, AXES), shape[0] * shape[1]
+    mesh, shares = Mesh(devices, MESH_AXES), shape[0] * shape[1]
     held = {p: process_indices(mesh, shares * rows_each, p).tolist() for p in set(processes)}
     # Share n of the rows is needed wherever the mesh has a device at its place.
     for process, rows in held.items():
@@ -115,16 +115,16 @@ def test_processes_share_all_rows_however_devices_lie_in_the_mesh(shape, owners,
 
 def test_processes_in_order_split_rows_without_overlap():
     devices = np.array([Device(n, n // 2) for n in range(8)], object)
-    by_rows = Mesh(devices.reshape(4, 2, 1, 1), AXES)
+    by_rows = Mesh(devices.reshape(4, 2, 1, 1), MESH_AXES)
     assert [process_indices(by_rows, 16, p).tolist() for p in range(4)] == [
         [*range(first, first + 4)] for first in (0, 4, 8, 12)
     ]
-    across = Mesh(devices.reshape(2, 1, 2, 2), AXES)
+    across = Mesh(devices.reshape(2, 1, 2, 2), MESH_AXES)
     assert [process_indices(across, 4, p).tolist() for p in range(4)] == [
         [0, 1],
         [0, 1],
         [2, 3],
         [2, 3],
     ]
-    dealt = Mesh(devices.reshape(4, 2).T.reshape(8, 1, 1, 1), AXES)
+    dealt = Mesh(devices.reshape(4, 2).T.reshape(8, 1, 1, 1), MESH_AXES)
     assert process_indices(dealt, 16, 1).tolist() == [2, 3, 10, 11]

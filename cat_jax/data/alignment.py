@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cat_jax.data.bitset import Rectangle, encode_rectangles, mask_counts
-from cat_jax.data.conversations import Row
+from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Record
 from cat_jax.data.reference_alignment import reference_rectangles
 from cat_jax.data.rendering import RenderedText, passage
@@ -91,7 +91,7 @@ class Encoding:
 
 
 def align_records(
-    records: Sequence[Row],
+    records: Sequence[TrainingRecord],
     tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
@@ -170,8 +170,8 @@ def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
 
 
 def _token_rows(
-    records: Sequence[Row], tokenizer: "PreTrainedTokenizerBase", end_id: int
-) -> Iterator[tuple[Row, RenderedText, Encoding]]:
+    records: Sequence[TrainingRecord], tokenizer: "PreTrainedTokenizerBase", end_id: int
+) -> Iterator[tuple[TrainingRecord, RenderedText, Encoding]]:
     """Tokenises rows, in chunks; a record's ends with the end token, once."""
     for first in range(0, len(records), CHUNK):
         chunk = records[first : first + CHUNK]

@@ -15,7 +15,6 @@ template writes are never searched.
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cat_jax.data.records import (
@@ -25,7 +24,6 @@ from cat_jax.data.records import (
     parse_annotations,
     parse_record,
     parse_text,
-    read_lines,
 )
 from cat_jax.errors import InputError
 
@@ -93,29 +91,17 @@ class Conversation:
                 check_span(span, self.messages[of].content, f"the content of message {of}")
 
 
-Row = Record | Conversation
-
-
-def read_rows(path: str | Path) -> list[Row]:
-    """Reads training rows; which of three kinds a line is, its fields tell.
-
-    ``{"input", "target"}`` trains the target, ``{"messages"}`` all that the assistant says, and
-    ``{"text"}`` every token. ``important`` may be missing; fields of other names are ignored,
-    unless they look like one of these misspelt.
-
-    Raises:
-        InputError: as ``read_jsonl``; no rows; fields of no kind, or of two; nothing to train.
-    """
-    rows = [_parse_row(row, where) for where, row in read_lines(path)]
-    if not rows:
-        raise InputError(f"{path} holds no records; each line is one JSON object")
-    return rows
-
+TrainingRecord = Record | Conversation
 
 KINDS = (("messages",), ("text",), ("input", "target"))
 
 
-def _parse_row(row: dict[str, Any], where: str) -> Row:
+def parse_training_record(row: dict[str, Any], where: str) -> TrainingRecord:
+    """Parse one item of a data set; which of three kinds it is, its fields tell.
+
+    Raises:
+        InputError: Fields of no kind, or of two; nothing to train.
+    """
     kinds = [names for names in KINDS if row.keys() & set(names)]
     _check_spelling(row, where)
     if len(kinds) != 1:

@@ -84,25 +84,12 @@ class _Number(str):
     """A JSON number as the file spells it: a target of 84.0 is the text "84.0"."""
 
 
-def read_jsonl(path: str | Path) -> list[Record]:
-    """Reads records; ``important`` may be missing, and fields of other names are ignored.
-
-    The published files parse: numbers where text is meant, one dict instead of a list of
-    one-key dicts, one cause outside a list, and causes that are effects with causes in turn.
-
-    Raises:
-        InputError: a missing or unreadable file, a line that is no JSON object, a missing field,
-            a field that stands twice, or one of another kind; the message names file, line and
-            field.
-    """
-    return [parse_record(row, where) for where, row in read_lines(path)]
-
-
 def read_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON objects of a file's lines that are not blank, each with its place for messages.
 
     Raises:
-        InputError: as ``read_jsonl``, but for what the fields hold.
+        InputError: a missing or unreadable file, a line that is no JSON object, or a field that
+            stands twice; the message names file, line and field.
     """
     path = Path(path)
     try:
@@ -117,8 +104,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, _parse_line(line, where)
 
 
-def write_jsonl(path: str | Path, records: Iterable[Record]) -> None:
-    """Writes records as ``read_jsonl`` reads them: the whole file appears at once, or none of it.
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
+    """Writes records as ``read_records`` reads them: the whole file appears at once, or none of it.
 
     Raises:
         InputError: the file cannot be written.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cat_jax.data.chat_template import render
-from cat_jax.data.conversations import Conversation, Row
+from cat_jax.data.conversations import Conversation, TrainingRecord
 from cat_jax.data.records import Annotation, Span
 from cat_jax.errors import InputError
 
@@ -40,7 +40,7 @@ class RenderedText:
     complete: bool
 
 
-def passage(row: Row, tokenizer: "PreTrainedTokenizerBase") -> RenderedText:
+def passage(row: TrainingRecord, tokenizer: "PreTrainedTokenizerBase") -> RenderedText:
     """The text of a row as a model reads it.
 
     Raises:

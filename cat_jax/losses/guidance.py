@@ -6,17 +6,14 @@ mean attention is a1 = m / |C| on causes and a0 = (1 - m) / |N| elsewhere, and r
 """
 
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
+from cat_jax.config import Form, Reduce, Scope
 from cat_jax.losses.mean import Mean, mean_where
 from cat_jax.types import Array, Bool, Float, Int
-
-Form = Literal["hinge", "div", "div2", "nll", "mass_nll"]
-Scope = Literal["mean", "layer", "head"]
-Reduce = Literal["row", "sample"]
 
 _SMALLEST = 1e-9  # keeps quotients and logarithms finite, with finite gradients
 

@@ -1,11 +1,9 @@
 """How the weight of the guidance loss falls during training."""
 
-from typing import Literal
-
 import jax.numpy as jnp
 import optax
 
-Schedule = Literal["exponential", "linear", "cosine", "constant"]
+from cat_jax.config import Schedule
 
 
 def guidance_weight(

@@ -1,12 +1,13 @@
 """Llama, Qwen2 and Qwen3 in Flax, with the causal mass of every attention map beside the logits."""
 
+from cat_jax.config import LoraConfig
 from cat_jax.models.attention import KVCache
-from cat_jax.models.config import ModelConfig, Remat, RopeScaling
+from cat_jax.models.config import ModelConfig, RopeScaling
 from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
 from cat_jax.models.huggingface.export import save_pretrained
 from cat_jax.models.huggingface.peft import load_adapter, save_adapter
 from cat_jax.models.huggingface.weights import load_pretrained
-from cat_jax.models.lora import LoraConfig, attach_lora, init_lora, merge_lora
+from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
 
@@ -16,7 +17,6 @@ __all__ = [
     "KVCache",
     "LoraConfig",
     "ModelConfig",
-    "Remat",
     "RopeScaling",
     "attach_lora",
     "config_from_hf",

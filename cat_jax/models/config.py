@@ -1,14 +1,10 @@
 """The shape of a decoder-only language model: Llama, Qwen2 and Qwen3 in one dataclass."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from cat_jax.config import Dtype, Remat
 from cat_jax.errors import InputError
 from pallas_kernels import KERNELS, Implementation
-
-Remat = Literal["none", "full", "attention"]
-"""What the backward pass recomputes of each layer: nothing, everything, or all but the output,
-mass and log-sum-exp of its attention, which a kernel's backward starts from."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class ModelConfig:
     attention: Implementation = "xla"
     scan: bool = True
     remat: Remat = "none"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
 
     def __post_init__(self):
         sizes = ("vocab_size", "width", "mlp_width", "num_layers", "num_heads", "num_kv_heads")

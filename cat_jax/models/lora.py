@@ -7,13 +7,13 @@ and PEFT drops inputs of ``a`` alone, which no merged weight expresses.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from cat_jax.config import LoraConfig
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.huggingface.tensors import (
@@ -32,43 +32,6 @@ KERNELS = {
     if rule.hf_name.endswith("_proj.weight")
 }
 """The projections that can be adapted, by PEFT's names."""
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """Which projections have an adapter, and its form; the defaults are those of CAT's code.
-
-    Attributes:
-        rank: inner size R of every adapter.
-        alpha: the adapter's output is scaled by alpha / rank.
-        dropout: share of the adapter's inputs that is dropped in training.
-        targets: projections by PEFT's names: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj,
-            down_proj.
-    """
-
-    rank: int = 64
-    alpha: float = 32.0
-    dropout: float = 0.1
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
-
-    def __post_init__(self):
-        if self.rank < 1:
-            raise InputError(f"lora.rank must be at least 1, got {self.rank}")
-        if not self.alpha > 0:
-            raise InputError(f"lora.alpha must be greater than 0, got {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"lora.dropout is a share from 0 to below 1, got {self.dropout}")
-        unknown = [name for name in self.targets if name not in KERNELS]
-        if unknown or len(set(self.targets)) != len(self.targets) or not self.targets:
-            raise InputError(
-                f"lora.targets must be different names among {', '.join(KERNELS)}, at least one, "
-                f"got {', '.join(self.targets) or 'none'}"
-            )
-
-    @property
-    def scale(self) -> float:
-        """What the adapter's output is multiplied by."""
-        return self.alpha / self.rank
 
 
 def adapter_rules(lora: LoraConfig) -> list[TensorRule]:

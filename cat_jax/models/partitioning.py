@@ -1,13 +1,14 @@
 """How parameters and adapters are split over a mesh: by the axes that their tables name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding
 
+from cat_jax.config import LoraConfig, LoraTarget
 from cat_jax.models.huggingface.tensors import TENSOR_RULES, TensorRule
-from cat_jax.models.lora import KERNELS, LoraConfig, adapter_rules
+from cat_jax.models.lora import adapter_rules
 from cat_jax.sharding import check_divides, spec
 
 
@@ -17,7 +18,7 @@ def _axes(rule: TensorRule) -> str:
 
 AXES_OF = {
     rule.path: _axes(rule)
-    for rule in (*TENSOR_RULES, *adapter_rules(LoraConfig(targets=tuple(KERNELS))))
+    for rule in (*TENSOR_RULES, *adapter_rules(LoraConfig(targets=get_args(LoraTarget))))
 }
 """Axes of every parameter and adapter by its path, layers in front."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cat_jax.sharding import AXES
+from cat_jax.sharding import MESH_AXES
 from experiments.planning.search import Plan, Side
 from experiments.planning.slices import GIB
 
@@ -72,7 +72,7 @@ def fit_table(plans: Sequence[dict[str, Any]]) -> str:
         )
         for plan in plans
     ]
-    head = ("model", "trained", "topology", "rows x positions", "fits", " x ".join(AXES))
+    head = ("model", "trained", "topology", "rows x positions", "fits", " x ".join(MESH_AXES))
     memory = ("arguments", "plain, peak", "CAT, peak", "HBM")
     return "\n".join([_head(*head, *(f"{name}, GiB" for name in memory)), *lines])
 

@@ -18,7 +18,7 @@ from cat_jax.data.packing import pack_examples
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.evaluation import make_validation
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
-from cat_jax.sharding import AXES, MeshShape, make_mesh, shard_batch
+from cat_jax.sharding import MESH_AXES, MeshShape, make_mesh, shard_batch
 from cat_jax.tasks.stg import stg_records
 from cat_jax.train.state import FrozenBase, new_state, state_shardings
 from cat_jax.train.step import make_train_step
@@ -117,7 +117,7 @@ def close(ours, expected):
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-5)
 
 
-one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES)
+one = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES)
 expected, expected_losses, _ = train(one)
 assert expected_losses[1] < expected_losses[0]
 whole = ((8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (2, 2, 2, 1))

@@ -21,7 +21,7 @@ from cat_jax.distributed import ends_with_the_others, is_primary, join_processes
 from cat_jax.evaluation import causal_mass
 from cat_jax.models import CausalLM, ModelConfig, save_pretrained
 from cat_jax.sharding import (
-    AXES,
+    MESH_AXES,
     HEAD_AXES,
     MeshShape,
     make_mesh,
@@ -108,7 +108,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
 def deal_rows():
     """Rows that come back whole from a mesh whose neighbours are in different processes."""
     dealt = np.array(jax.devices()).reshape(jax.process_count(), -1).T.reshape(-1, 1, 1, 1)
-    mesh, rows = Mesh(dealt, AXES), np.arange(2 * len(dealt) * 3).reshape(-1, 3)
+    mesh, rows = Mesh(dealt, MESH_AXES), np.arange(2 * len(dealt) * 3).reshape(-1, 3)
     own = process_indices(mesh, len(rows))
     array = shard_batch(rows[own], mesh)
     for shard in array.addressable_shards:

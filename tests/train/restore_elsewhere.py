@@ -15,7 +15,7 @@ from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import training_batches
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.models import CausalLM, ModelConfig
-from cat_jax.sharding import AXES, MeshShape, make_mesh
+from cat_jax.sharding import MESH_AXES, MeshShape, make_mesh
 from cat_jax.tasks.stg import stg_records
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.state import new_state, state_shardings
@@ -40,7 +40,7 @@ def go_on(state, batches, mesh, steps):
 
 def main(folder):
     meshes = [make_mesh(MeshShape(*s), 16) for s in ((2, 2, 2), (1, 8, 1), (8, 1, 1))]
-    meshes.append(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), AXES))
+    meshes.append(Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1, 1), MESH_AXES))
     batches = training_batches(examples, batch_size=16, seed=3)
     state, _ = go_on(new_state(start, optimizer, meshes[0]), batches, meshes[0], 2)
     checkpoints = Checkpoints(folder, {})

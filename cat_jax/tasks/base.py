@@ -1,0 +1,104 @@
+"""The Task protocol: what a benchmark, or a user's own files, give to training and evaluation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.records import Record, Span
+from cat_jax.data.sources import read_records
+from cat_jax.errors import InputError
+
+Intervention = Callable[[Record, np.random.Generator], Record]
+"""Edits a record's text; the target of the new record is the right answer after the edit."""
+Rule = Callable[[Record], str]
+"""Answers a record without a model."""
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """A benchmark: its records by split, how answers are judged, and what is known about them.
+
+    A subclass is one file. It must give ``name``, ``splits`` and ``make_records``; the rest has
+    defaults that claim nothing. Fields of the subclass are its settings, on the command line too.
+
+    Attributes:
+        test_files: JSONL files to evaluate besides; each is reported under its file name.
+    """
+
+    test_files: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Name in reports."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Splits that ``make_records`` knows: "train", perhaps "validation", and test sets."""
+
+    @abstractmethod
+    def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
+        """Return the records of one of ``splits``; the same seed gives the same records."""
+
+    def records(self, split: str, seed: int = 0) -> list[TrainingRecord]:
+        """Return the records of a split or, by its file name, of a test file.
+
+        Raises:
+            InputError: no such split, or its file cannot be read.
+        """
+        files = self._files()
+        if split in files:
+            return read_records(files[split])
+        if split not in self.splits:
+            known = ", ".join((*self.splits, *files))
+            raise InputError(f"task {self.name} has no split {split!r}; there are {known}")
+        return self.make_records(split, seed)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """Splits to evaluate: all but "train" and "validation", then the test files."""
+        own = (split for split in self.splits if split not in (TRAIN, VALIDATION))
+        return (*own, *self._files())
+
+    def parse_answer(self, text: str) -> str:
+        """Return the answer within what a model wrote."""
+        return text.strip()
+
+    def is_right(self, answer: str, target: str) -> bool:
+        """Tell whether a parsed answer is as good as the target."""
+        return answer == self.parse_answer(target)
+
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Edits of a record by name; "spurious" redraws what must not matter."""
+        return {}
+
+    def spurious_spans(self, record: TrainingRecord) -> list[Span]:
+        """Return where a record names its spurious factors, as far as known."""
+        return []
+
+    def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
+        """Return rules to compare a model with: "oracle", "shortcut", "majority"."""
+        return {}
+
+    def as_published(self) -> "Task":
+        """Return the same records with the annotations that the paper's data has."""
+        return self
+
+    def _files(self) -> dict[str, str]:
+        files: dict[str, str] = {}
+        for file in self.test_files:
+            name = Path(file).stem
+            if name in files or name in self.splits:
+                raise InputError(
+                    f"data.test_files: two test sets are named {name!r}; rename {file}"
+                )
+            files[name] = file
+        return files
