@@ -1,4 +1,4 @@
-"""Fine-tunes a pretrained Llama or Qwen on your own rows, attention guided where annotated.
+"""Fine-tune a pretrained Llama or Qwen on your own records, attention guided where annotated.
 
 python -m experiments.finetune cat --model.name Qwen/Qwen2.5-1.5B --data.train train.jsonl
 

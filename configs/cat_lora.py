@@ -1,4 +1,4 @@
-"""Trains low-rank adapters on your own rows, attention guided where annotated.
+"""Train low-rank adapters on your own records, attention guided where annotated.
 
 python -m experiments.finetune cat_lora --model.name Qwen/Qwen2.5-7B --data.train train.jsonl
 """

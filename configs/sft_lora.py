@@ -1,4 +1,4 @@
-"""Trains low-rank adapters on your own rows, on next tokens alone.
+"""Train low-rank adapters on your own records, on next tokens alone.
 
 python -m experiments.finetune sft_lora --model.name Qwen/Qwen2.5-7B --data.train train.jsonl
 """

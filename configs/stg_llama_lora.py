@@ -1,4 +1,4 @@
-"""Trains low-rank adapters of Llama-3.1-8B on the Spurious Token Game, size L.
+"""Train low-rank adapters of Llama-3.1-8B on the Spurious Token Game, size L.
 
 python -m experiments.train_stg stg_llama_lora --model.name meta-llama/Llama-3.1-8B
 
@@ -8,20 +8,14 @@ Each method leaves its adapter in seed-S/METHOD/adapter, a folder that PEFT load
 starting point; nothing was tuned at this size.
 """
 
-from cat_jax.config import (
-    Experiment,
-    GeneratedData,
-    Guidance,
-    Optimizer,
-    PretrainedLora,
-    Training,
-)
+import dataclasses
 
-CONFIG = Experiment(
+from cat_jax.config import Optimizer, PretrainedLora
+from configs import stg_qwen
+
+CONFIG = dataclasses.replace(
+    stg_qwen.CONFIG,
     name="stg_llama_lora",
-    data=GeneratedData(game="stg", train_rows=1_600, test_rows=400, trace=True),
     model=PretrainedLora(name="meta-llama/Llama-3.1-8B"),
-    guidance=Guidance(weight=1.0, form="mass_nll", scope="head"),
     optimizer=Optimizer(learning_rate=1e-3),
-    train=Training(steps=250, batch_size=64, log_every=5, eval_every=50, save_every=50),
 )

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,10 +34,8 @@ class Task(ABC):
 
     test_files: tuple[str, ...] = ()
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Name in reports."""
+    name: ClassVar[str]
+    """Name in reports."""
 
     @property
     @abstractmethod

@@ -1,14 +1,21 @@
-"""What both Spurious Token Games share: "NAME: VALUE" texts, their annotation and their edits."""
+"""What both Spurious Token Games share: "NAME: VALUE" texts, annotation, edits, the task."""
 
+import dataclasses
 import functools
+import itertools
 import re
-from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 
+from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
+from cat_jax.tasks.base import TRAIN, Rule, Task
 
 Split = Literal["train", "iid", "ood"]
 Granularity = Literal["span", "value"]
@@ -26,10 +33,24 @@ def stream(game: str, split: Split, seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def check_annotation(granularity: str, effect: str) -> None:
-    """Raise InputError for an unknown granularity or effect."""
-    check_choice("granularity", granularity, get_args(Granularity))
-    check_choice("effect", effect, get_args(Effect))
+def generate(
+    game: str,
+    split: Split,
+    seed: int,
+    draw: Callable[..., Mapping[str, Any]],
+    write: Callable[..., Record],
+    style: Mapping[str, Any],
+) -> Iterator[Record]:
+    """Generate a game's records without end: ``draw`` the factors, ``write`` them in a style.
+
+    Raises:
+        InputError: A negative seed, or an unknown split, granularity or effect.
+    """
+    rng = stream(game, split, seed)
+    for option, choices in (("granularity", Granularity), ("effect", Effect)):
+        if option in style:
+            check_choice(option, style[option], get_args(choices))
+    return (write(draw(rng, ood=split == "ood"), **style) for _ in itertools.count())
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
@@ -125,3 +146,70 @@ def _moved(span: Span, edits: list[tuple[int, int, str]]) -> Span:
         raise InputError(f"the annotation {span.text!r} covers a value to be replaced")
     shift = sum(len(new) - (stop - start) for start, stop, new in edits if stop <= span.start)
     return Span(span.text, span.start + shift)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpuriousTokenGame(Task):
+    """A game of generated records, with IID and OOD test sets.
+
+    Attributes:
+        train_records: Records in the training set.
+        test_records: Records in each of the two test sets, IID and OOD.
+        granularity: Annotated cause: "Smoking: 8" (``span``) or "8" (``value``).
+        effect: Annotated effect: the answer (``target``) or "Answer: ..." (``answer``).
+        trace: Annotate the text after each cause too, as depending on that cause alone.
+    """
+
+    train_records: int = 1_600
+    test_records: int = 400
+    granularity: Granularity = "value"
+    effect: Effect = "target"
+    trace: bool = False
+
+    published_style: ClassVar[Mapping[str, Any]]
+    """Annotation of the paper's data."""
+    spurious_names: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self):
+        for name in ("train_records", "test_records"):
+            if getattr(self, name) < 1:
+                raise InputError(f"data.{name} must be greater than 0, got {getattr(self, name)}")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the splits."""
+        return get_args(Split)
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Return how records are annotated."""
+        return {"granularity": self.granularity, "effect": self.effect, "trace": self.trace}
+
+    @abstractmethod
+    def stream(self, split: Split, seed: int = 0) -> Iterator[Record]:
+        """Generate the endless records of a split."""
+
+    def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
+        """Return the first records of the split's stream."""
+        count = self.train_records if split == TRAIN else self.test_records
+        return list(itertools.islice(self.stream(cast("Split", split), seed), count))
+
+    def as_published(self) -> "SpuriousTokenGame":
+        """Return the same records with the annotations that the paper's data has."""
+        return dataclasses.replace(self, **self.published_style)
+
+    def spurious_spans(self, record: TrainingRecord) -> list[Span]:
+        """Return where the record names its spurious factors."""
+        assert isinstance(record, Record)  # games have no conversations
+        found = find_factors(record.input, self.spurious_names)
+        return [Span(match[0], match.start()) for match in found.values()]
+
+    def majority_rule(self, seed: int) -> Rule:
+        """Return the rule that always gives the most frequent training answer."""
+        answers = Counter(record.target for record in self.stream_of_training(seed))
+        majority = answers.most_common(1)[0][0]
+        return lambda record: majority
+
+    def stream_of_training(self, seed: int) -> Iterator[Record]:
+        """Generate the training records."""
+        return itertools.islice(self.stream(TRAIN, seed), self.train_records)

@@ -4,22 +4,24 @@ Source: CAT (Han et al., EMNLP 2025). Three causal factors decide the label. Thr
 them in training and are independent of them out of distribution (OOD).
 """
 
-import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cat_jax.data.records import Record
+from cat_jax.tasks.base import Intervention, Rule
 from cat_jax.tasks.factors import (
     ANSWER,
     Effect,
     Granularity,
     Split,
+    SpuriousTokenGame,
     annotated_record,
-    check_annotation,
     find_factors,
+    generate,
     replace_values,
-    stream,
 )
 
 SIZES: dict[str, dict[Split, int]] = {
@@ -41,8 +43,15 @@ def stg_label(smoking: int, weight: int, exercise: int) -> str:
     Seven published rows say "Middle Risk" instead, a bug of their generator that fires where
     this score is exactly 2.7 in floating point; here those are Low Risk.
     """
-    # In tenths: the comparison is exact, and 7.2 itself is Low Risk as published.
-    return "High Risk" if 12 * smoking + 7 * weight - 10 * exercise > 72 else "Low Risk"
+    return risk(12 * smoking + 7 * weight - 10 * exercise, scale=10)
+
+
+def risk(score: int, scale: int) -> str:
+    """Compare a score, given in units of 1 / scale so that it is exact, with 7.2.
+
+    7.2 itself is Low Risk, as published.
+    """
+    return "High Risk" if 10 * score > 72 * scale else "Low Risk"
 
 
 def stg_twins(smoking: int, weight: int, exercise: int) -> dict[str, int]:
@@ -50,41 +59,19 @@ def stg_twins(smoking: int, weight: int, exercise: int) -> dict[str, int]:
     return dict(zip(SPURIOUS, (3 * smoking // 2, weight, exercise // 2), strict=True))
 
 
-def stg_records(
-    *,
-    split: Split = "train",
-    seed: int,
-    granularity: Granularity = "span",
-    effect: Effect = "target",
-    trace: bool = False,
-    prefix: bool = True,
-) -> Iterator[Record]:
+def stg_records(*, split: Split = "train", seed: int, **style: Any) -> Iterator[Record]:
     """Generate records without end; take n with ``itertools.islice``.
 
     Args:
         split: "train" and "iid" share a distribution but never a random stream; in "ood" the
             twins are independent of the causal factors.
-        seed: same seed, same text.
-        granularity: causes are "Smoking: 8" (``span``, as published) or "8" (``value``).
-        effect: "High Risk" (``target``, as published) or "Answer: High Risk" (``answer``).
-        trace: the text after each cause is annotated as well, as depending on that cause alone.
-        prefix: start with the published two sentences of introduction.
+        seed: Seed of the draws.
+        **style: Annotation and prefix, as in ``stg_record``.
 
     Raises:
-        InputError: a negative seed, or an unknown split, granularity or effect.
+        InputError: A negative seed, or an unknown split, granularity or effect.
     """
-    rng = stream("stg", split, seed)
-    check_annotation(granularity, effect)
-    return (
-        stg_record(
-            draw_factors(rng, ood=split == "ood"),
-            granularity=granularity,
-            effect=effect,
-            trace=trace,
-            prefix=prefix,
-        )
-        for _ in itertools.count()
-    )
+    return generate("stg", split, seed, draw_factors, stg_record, style)
 
 
 def draw_factors(rng: np.random.Generator, *, ood: bool) -> dict[str, int]:
@@ -105,7 +92,16 @@ def stg_record(
     trace: bool = False,
     prefix: bool = True,
 ) -> Record:
-    """Write the record of these factors, in their order."""
+    """Write the record of these factors, in their order.
+
+    Args:
+        factors: Values by name, in the order of the text.
+        granularity: Causes are "Smoking: 8" (``span``, as published) or "8" (``value``).
+        effect: Annotated effect: "High Risk" (``target``, as published) or "Answer: High Risk"
+            (``answer``).
+        trace: Annotate the text after each cause too, as depending on that cause alone.
+        prefix: Start with the published two sentences of introduction.
+    """
     listed = ", ".join(f"{name}: {value}" for name, value in factors.items())
     text = f"{PREFIX if prefix else ''}{listed} {ANSWER}"
     label = stg_label(*(factors[name] for name in CAUSAL))
@@ -128,3 +124,43 @@ def intervene(record: Record, rng: np.random.Generator) -> Record:
     """Redraw only the twins, independently: all that causes the label stays as it is."""
     drawn = rng.integers(1, 11, size=3).tolist()
     return replace_values(record, {n: str(v) for n, v in zip(SPURIOUS, drawn, strict=True)})
+
+
+def shortcut(record: Record) -> str:
+    """Judge by the twins alone, as if each still copied its causal factor."""
+    values = parse_factors(record.input)
+    yellow, clothing, hormones = (values[name] for name in SPURIOUS)
+    # Smoking is known exactly from its twin; Exercise is 2 or 2 + 1 times its own, on average 0.5.
+    return risk(24 * -(-2 * yellow // 3) + 14 * clothing - 10 * (4 * hormones + 1), scale=20)
+
+
+def oracle(record: Record) -> str:
+    """Judge by the causal factors alone."""
+    values = parse_factors(record.input)
+    return stg_label(*(values[name] for name in CAUSAL))
+
+
+@dataclass(frozen=True, kw_only=True)
+class STG(SpuriousTokenGame):
+    """The Spurious Token Game: risk of cancer from three causal factors."""
+
+    name: ClassVar[str] = "stg"
+    published_style: ClassVar[Mapping[str, Any]] = {
+        "granularity": "span",
+        "effect": "target",
+        "trace": False,
+    }
+    spurious_names: ClassVar[tuple[str, ...]] = SPURIOUS
+
+    def stream(self, split: Split, seed: int = 0) -> Iterator[Record]:
+        """Generate the endless records of a split."""
+        return stg_records(split=split, seed=seed, **self.style)
+
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Return "spurious", which redraws the twins."""
+        return {"spurious": intervene}
+
+    def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
+        """Return the oracle, the shortcut through the twins, and the majority class."""
+        return {"oracle": oracle, "shortcut": shortcut, "majority": self.majority_rule(seed)}

@@ -4,23 +4,24 @@ Source: CAT (Han et al., EMNLP 2025); ranges, noise and weights are estimated fr
 published rows, and the round numbers below reproduce every one of their answers.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from cat_jax.data.records import Record
+from cat_jax.tasks.base import Intervention, Rule
 from cat_jax.tasks.factors import (
     ANSWER,
     Effect,
     Granularity,
     Split,
+    SpuriousTokenGame,
     annotated_record,
-    check_annotation,
     find_factors,
+    generate,
     replace_values,
-    stream,
 )
 
 
@@ -83,39 +84,19 @@ def aqi(factors: Mapping[str, float]) -> int:
     return min(max(round(aqi_score(factors)), 0), 100)
 
 
-def stg_h_records(
-    *,
-    split: Split = "train",
-    seed: int,
-    granularity: Granularity = "value",
-    effect: Effect = "answer",
-    trace: bool = False,
-) -> Iterator[Record]:
+def stg_h_records(*, split: Split = "train", seed: int, **style: Any) -> Iterator[Record]:
     """Generate records without end; take n with ``itertools.islice``.
 
     Args:
         split: "train" and "iid" share a distribution but never a random stream; in "ood" the
             spurious factors are independent of the causal ones, and in another range.
-        seed: same seed, same text.
-        granularity: causes are "Coal Dependency: 41.9%" (``span``) or "41.9%" (``value``, as
-            published).
-        effect: "8" (``target``) or "Answer: 8" (``answer``, as published).
-        trace: the text after each cause is annotated as well, as depending on that cause alone.
+        seed: Seed of the draws.
+        **style: Annotation, as in ``stg_h_record``.
 
     Raises:
-        InputError: a negative seed, or an unknown split, granularity or effect.
+        InputError: A negative seed, or an unknown split, granularity or effect.
     """
-    rng = stream("stg_h", split, seed)
-    check_annotation(granularity, effect)
-    return (
-        stg_h_record(
-            draw_factors(rng, ood=split == "ood"),
-            granularity=granularity,
-            effect=effect,
-            trace=trace,
-        )
-        for _ in itertools.count()
-    )
+    return generate("stg_h", split, seed, draw_factors, stg_h_record, style)
 
 
 def draw_factors(rng: np.random.Generator, *, ood: bool) -> dict[str, float]:
@@ -150,7 +131,15 @@ def stg_h_record(
     effect: Effect = "answer",
     trace: bool = False,
 ) -> Record:
-    """Write the record of these factors; its answer is the AQI of the unrounded values."""
+    """Write the record of these factors; its answer is the AQI of the unrounded values.
+
+    Args:
+        factors: Values by name, unrounded.
+        granularity: Causes are "Coal Dependency: 41.9%" (``span``) or "41.9%" (``value``, as
+            published).
+        effect: Annotated effect: "8" (``target``) or "Answer: 8" (``answer``, as published).
+        trace: Annotate the text after each cause too, as depending on that cause alone.
+    """
     groups = (CAUSAL, SPURIOUS, IRRELEVANT)
     listed = [
         "; ".join(f"{name}: {printed(name, factors[name])}" for name in group) + ". "
@@ -183,3 +172,42 @@ def intervene(record: Record, rng: np.random.Generator) -> Record:
     """Redraw only the spurious values, as in OOD: all that causes the answer stays as it is."""
     new = {name: printed(name, value) for name, value in draw_spurious(rng).items()}
     return replace_values(record, new)
+
+
+def oracle(record: Record) -> str:
+    """Compute the AQI from the causal values as they are printed."""
+    return str(aqi(parse_factors(record.input)))
+
+
+def shortcut(record: Record) -> str:
+    """Compute the AQI from the spurious values alone, as if each still copied its source."""
+    values = parse_factors(record.input)
+    guessed = {name: (causal.low + causal.high) / 2 for name, causal in CAUSAL.items()}
+    guessed |= {twin.source: values[name] / twin.slope for name, twin in SPURIOUS.items()}
+    return str(aqi(guessed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class STGH(SpuriousTokenGame):
+    """STG_H, the harder Spurious Token Game: an air quality index from six causal factors."""
+
+    name: ClassVar[str] = "stg_h"
+    published_style: ClassVar[Mapping[str, Any]] = {
+        "granularity": "value",
+        "effect": "answer",
+        "trace": False,
+    }
+    spurious_names: ClassVar[tuple[str, ...]] = tuple(SPURIOUS)
+
+    def stream(self, split: Split, seed: int = 0) -> Iterator[Record]:
+        """Generate the endless records of a split."""
+        return stg_h_records(split=split, seed=seed, **self.style)
+
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Return "spurious", which redraws the spurious values as in OOD."""
+        return {"spurious": intervene}
+
+    def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
+        """Return the oracle, the shortcut through the spurious values, and the majority answer."""
+        return {"oracle": oracle, "shortcut": shortcut, "majority": self.majority_rule(seed)}

@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from scipy.stats import chi2_contingency
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.data.rendering import find_span
 from cat_jax.errors import InputError
-from cat_jax.tasks import stg
+
+stg = import_module("cat_jax.tasks.stg")
 
 FILES = {
     "stg_l": "spurious_token_game_train3.jsonl",

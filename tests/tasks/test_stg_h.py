@@ -2,6 +2,7 @@ import functools
 import hashlib
 import itertools
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from scipy.stats import ks_2samp, norm
 from cat_jax.data.records import Span
 from cat_jax.data.rendering import find_span
 from cat_jax.errors import InputError
-from cat_jax.tasks import stg, stg_h
+
+stg = import_module("cat_jax.tasks.stg")
+stg_h = import_module("cat_jax.tasks.stg_h")
 
 FILES = {
     "train": "STG_H_train.jsonl",

@@ -1,6 +1,7 @@
 """The trace annotation, from generated text to token masks."""
 
 import re
+from importlib import import_module
 from itertools import islice
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from cat_jax.data.alignment import align_records
 from cat_jax.data.bitset import decode
 from cat_jax.data.tokenizer import train_tokenizer
-from cat_jax.tasks import stg, stg_h
+
+stg = import_module("cat_jax.tasks.stg")
+stg_h = import_module("cat_jax.tasks.stg_h")
 
 GAMES = {"stg": (stg.stg_records, stg.CAUSAL), "stg_h": (stg_h.stg_h_records, tuple(stg_h.CAUSAL))}
 
