@@ -1,4 +1,4 @@
-"""Several processes as one run: how they meet, agree on errors, and end when one is lost.
+"""Several processes as one run: start-up, collective errors, and the end when one is lost.
 
 Training itself knows nothing of this: JAX runs the same program in every process, and the mesh
 spans the devices of all of them.
@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -19,36 +18,35 @@ from jax.experimental import multihost_utils
 from cat_jax.errors import InputError
 
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
-"""Environment variables that say who meets where, without a cluster that JAX knows."""
+"""Environment variables of the coordinator, for clusters that JAX does not detect."""
 
 PATIENCE_SECONDS = 300
-"""How long a process waits for the others at the start."""
+"""Time limit for all processes to connect."""
 HEARTBEAT_SECONDS = 60
-"""How long a process may be silent before JAX ends all others."""
+"""Silence of a process after which JAX ends all others."""
 MESSAGE_BYTES = 4096
 BROKEN = ("Gloo", "NCCL", "nccl", "coordination service")
-"""Words of the errors that collectives raise when a process at the other end is gone."""
-
+"""Words in the errors of collectives whose peer is gone."""
 
 LOST = "another process is lost, or the network to it"
 RESTART = "start all processes again with --resume"
 
 
 class CollectiveInputError(InputError):
-    """Bad input that stops every process; the first tells."""
+    """Bad input that stops every process; the primary one prints it."""
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Tell whether this process is the one that writes and prints."""
     return jax.process_index() == 0
 
 
 def join_processes() -> None:
-    """Meets the other processes of the run; before anything else that uses devices.
+    """Connect to the other processes of the run, before anything else uses a device.
 
     TPU pods, Slurm, Open MPI and Kubernetes are detected by JAX. Elsewhere the environment says
-    where to meet: ``JAX_COORDINATOR_ADDRESS`` (host:port of process 0), ``JAX_NUM_PROCESSES`` and
-    ``JAX_PROCESS_ID`` (from 0). If the others do not come, this process ends with status 2.
+    so: ``JAX_COORDINATOR_ADDRESS`` (host:port of process 0), ``JAX_NUM_PROCESSES`` and
+    ``JAX_PROCESS_ID`` (from 0). If the others do not connect, this process ends with status 2.
 
     Raises:
         InputError: nothing says where to meet, or the address cannot be used.
@@ -71,7 +69,7 @@ def join_processes() -> None:
         ) from error
     except jax.errors.JaxRuntimeError as error:
         raise InputError(
-            f"the processes cannot meet{at(where)} ({first_line(error)}): choose a free port of a "
+            f"the processes cannot meet{_at(where)} ({first_line(error)}): choose a free port of a "
             "host that all of them reach"
         ) from error
     finally:
@@ -79,7 +77,7 @@ def join_processes() -> None:
 
 
 def coordinator_args(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Arguments of ``jax.distributed.initialize``; none where a cluster knows them.
+    """Return the arguments of ``jax.distributed.initialize``; none where JAX detects a cluster.
 
     Raises:
         InputError: variables are missing or malformed.
@@ -109,16 +107,16 @@ def coordinator_args(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def give_up(where: dict[str, Any]) -> NoReturn:
-    """Ends a process whose companions did not come."""
+    """End a process whose peers did not connect in time."""
     end(
-        f"error: not all processes came together{at(where)} within {PATIENCE_SECONDS} s: start "
+        f"error: not all processes came together{_at(where)} within {PATIENCE_SECONDS} s: start "
         "all of them, with an address of process 0 that all of them reach",
         2,
     )
 
 
-def at(where: dict[str, Any]) -> str:
-    """The place in a sentence."""
+def _at(where: dict[str, Any]) -> str:
+    """Describe the coordinator in a sentence."""
     if not where:
         return ""
     return f" at {where['coordinator_address']} as {where['num_processes']} processes"
@@ -126,13 +124,16 @@ def at(where: dict[str, Any]) -> str:
 
 @contextmanager
 def sync_errors() -> Iterator[None]:
-    """A block that all processes pass, or that raises in all of them.
+    """Run a block that all processes pass, or that raises in all of them.
 
-    Nothing in it may wait for another process.
+    Nothing in it may wait for another process. A single process raises what was raised.
 
     Raises:
-        Agreed: an InputError was raised inside the block, in this process or another.
+        CollectiveInputError: An InputError was raised inside the block, in this process or another.
     """
+    if jax.process_count() == 1:
+        yield
+        return
     found = ""
     try:
         yield
@@ -140,18 +141,18 @@ def sync_errors() -> Iterator[None]:
         found = str(error)
     sentences = gather_texts(found)
     if any(sentences):
-        raise CollectiveInputError(joined(sentences))
+        raise CollectiveInputError(join_sentences(sentences))
 
 
-def joined(sentences: list[str]) -> str:
-    """One sentence for all processes; it names those that found it, unless all did."""
+def join_sentences(sentences: list[str]) -> str:
+    """Join the sentences of all processes; names those that found an error, unless all did."""
     if len(set(sentences)) == 1:
         return sentences[0]
     return "; ".join(f"process {n}: {text}" for n, text in enumerate(sentences) if text)
 
 
 def gather_texts(text: str) -> list[str]:
-    """The text of every process, in order; long ones are cut."""
+    """Return the text of every process, in order; long ones are cut."""
     encoded = text.encode()[:MESSAGE_BYTES].ljust(MESSAGE_BYTES, b"\0")
     all_bytes = multihost_utils.process_allgather(np.frombuffer(encoded, np.uint8), tiled=True)
     rows = np.asarray(all_bytes).reshape(-1, MESSAGE_BYTES)
@@ -159,28 +160,28 @@ def gather_texts(text: str) -> list[str]:
 
 
 def broadcast_from_primary(answer: bool) -> bool:
-    """The first process's answer, in every process: what it sees may change meanwhile."""
+    """Return the primary process's answer in every process."""
     return bool(multihost_utils.broadcast_one_to_all(np.bool_(answer)))
 
 
-def check_shared(file: Path) -> None:
-    """Refuses an output folder that not all processes see; ``file`` was written by the first.
+def check_shared(file: Any) -> None:
+    """Refuse a workdir that not all processes see; ``file`` was written by the first.
 
     Raises:
-        Agreed: the folders of the processes are not one.
+        CollectiveInputError: The processes see different folders.
     """
     multihost_utils.sync_global_devices("output folder")
     with sync_errors():
         if not file.is_file():
             raise InputError(
                 f"{file}, which the first process wrote, is not there: put --out on a file system "
-                "that all hosts share"
+                "that all hosts share, or give a gs:// path"
             )
 
 
 @contextmanager
-def ends_with_the_others(last_good: Callable[[], str]) -> Iterator[None]:
-    """A block in which the loss of another process ends this one, with a sentence.
+def end_if_peer_lost(last_good: Callable[[], str]) -> Iterator[None]:
+    """Run a block in which the loss of another process ends this one, with a sentence.
 
     It ends at once: whatever would be closed or finished in order waits for the lost process.
     Where JAX notices the loss by itself it aborts instead (SIGABRT), and its log says so.
@@ -188,28 +189,28 @@ def ends_with_the_others(last_good: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if lost_another(error):
+        if is_peer_loss(error):
             end_alone(f"{LOST} ({first_line(error)}); {last_good()}; {RESTART}", 1)
         raise
 
 
-def lost_another(error: Exception) -> bool:
-    """Whether an exception says that a process at the other end is gone."""
+def is_peer_loss(error: Exception) -> bool:
+    """Tell whether an exception means that a peer process is gone."""
     return jax.distributed.is_initialized() and any(word in str(error) for word in BROKEN)
 
 
 def end_alone(sentence: str, status: int) -> NoReturn:
-    """Ends this process now, for a reason that the others have not got."""
+    """End this process now, for an error that the other processes do not have."""
     end(f"process {jax.process_index()}: error: {sentence}", status)
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, without its details."""
+    """Return the first line of an exception's message."""
     return str(error).partition("\n")[0].rstrip(".")
 
 
 def end(sentence: str, status: int) -> NoReturn:
-    """Prints a sentence and ends the process now, without waiting for any other."""
+    """Print a sentence and end the process now, without waiting for any other."""
     print(sentence, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(status)

@@ -1,11 +1,11 @@
-"""Where arrays live: a mesh of four axes, and one table from the axes of arrays to those.
+"""Sharding: a mesh of four axes, and one table from array axes to mesh axes.
 
-``data`` splits the rows of a batch among copies of the model. ``fsdp`` splits them too, and the
-parameters, gradients and optimizer state as well: each layer is gathered when it is computed
+``data`` splits the sequences of a batch among replicas of the model. ``fsdp`` splits them too, and
+the parameters, gradients and optimizer state as well: each layer is gathered when it is computed
 (ZeRO, Rajbhandari et al. 2020). ``tensor`` splits heads, hidden units and vocabulary inside every
-layer (Megatron-LM, Shoeybi et al. 2019). ``context`` splits the positions of long rows, and inside
-the attention heads instead (DeepSpeed-Ulysses, Jacobs et al. 2023); it shares the parameters as
-``fsdp`` does. One device is a mesh of 1 x 1 x 1 x 1, and the same code.
+layer (Megatron-LM, Shoeybi et al. 2019). ``context`` splits the positions of long sequences, and
+heads instead inside the attention (DeepSpeed-Ulysses, Jacobs et al. 2023); it shares the parameters
+as ``fsdp`` does. One device is a mesh of 1 x 1 x 1 x 1, and the same code.
 """
 
 from collections import Counter
@@ -25,11 +25,11 @@ from pallas_kernels import Partition
 T = TypeVar("T")
 
 BATCH_AXES = ("data", "fsdp")
-"""Mesh axes that split the rows of a batch."""
+"""Mesh axes that split the sequences of a batch."""
 HEAD_AXES = ("tensor",)
 """Mesh axes that split heads."""
 SEQUENCE_AXES = ("context",)
-"""Mesh axes that split the positions of a row."""
+"""Mesh axes that split the positions of a sequence."""
 RULES = {
     "D": ("fsdp", "context"),
     "F": ("tensor",),
@@ -37,13 +37,13 @@ RULES = {
     "H": ("tensor",),
     "V": ("tensor",),
 }
-"""Mesh axes that split an axis of a parameter (letters of ``cat_jax.types``); others are whole."""
+"""Mesh axes that split each parameter axis (letters of ``cat_jax.types``); others are whole."""
 
 
 def make_mesh(
     shape: MeshShape, batch_size: int, accumulate: int = 1, devices: Sequence[Any] | None = None
 ) -> Mesh:
-    """A mesh of all devices, or of all those given.
+    """Return a mesh of all devices, or of those given.
 
     Raises:
         InputError: the shape does not take all devices, or the batch, or each of its
@@ -70,7 +70,7 @@ def make_mesh(
 
 
 def spec(axes: str) -> PartitionSpec:
-    """How a parameter with these axes is split: ``"N D H C"`` by ``RULES``.
+    """Return how ``RULES`` split a parameter with these axes, such as ``"N D H C"``.
 
     Raises:
         ValueError: two axes would be split by the same axis of the mesh.
@@ -96,20 +96,20 @@ def check_divides(mesh: Mesh, name: str, shape: tuple[int, ...], axes: str) -> N
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return the sharding in which every device holds the whole array."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Every device holds its share of the leading (batch) axis."""
+    """Return the sharding in which every device holds its share of the leading (batch) axis."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def process_indices(mesh: Mesh, batch_size: int, process: int | None = None) -> np.ndarray:
-    """Which rows of a batch lie on the devices of a process (this one by default), ascending.
+    """Return which sequences of a batch lie on the devices of a process, ascending.
 
-    Processes that share the rest of the mesh (``tensor``, ``context``) hold the same rows; how
-    devices are ordered in the mesh decides which.
+    Processes that share the rest of the mesh (``tensor``, ``context``) hold the same sequences; the
+    order of devices in the mesh decides which. The process is this one by default.
     """
     process = jax.process_index() if process is None else process
     indices = batch_sharding(mesh).devices_indices_map((batch_size,))
@@ -121,27 +121,27 @@ def process_indices(mesh: Mesh, batch_size: int, process: int | None = None) -> 
 
 
 def shard_batch(batch: T, mesh: Mesh) -> T:
-    """Puts a batch on the mesh, split by rows; each process gives its ``process_indices``."""
-    rows = batch_sharding(mesh)
+    """Put a batch on the mesh, split by sequences; each process gives its ``process_indices``."""
+    sharding = batch_sharding(mesh)
     shares = Partition(mesh).devices(BATCH_AXES)
     own = len(process_indices(mesh, shares))
 
     def put(x: np.ndarray) -> jax.Array:
         shape = (len(x) // own * shares, *x.shape[1:])
-        return jax.make_array_from_process_local_data(rows, x, shape)
+        return jax.make_array_from_process_local_data(sharding, x, shape)
 
     return jax.tree.map(put, batch)
 
 
 def replicate(array: jax.Array, partition: Partition | None) -> jax.Array:
-    """Inside a compiled function: a result that every process can read."""
+    """Replicate a result inside a compiled function, so that every process can read it."""
     if partition is None:
         return array
     return jax.lax.with_sharding_constraint(array, replicated(partition.mesh))
 
 
 def to_host(array: jax.Array | np.ndarray) -> np.ndarray:
-    """The values of an array, wherever they lie; all processes call it, or none."""
+    """Return an array's values, gathered from all processes, which must all call it."""
     if isinstance(array, jax.Array) and not (
         array.is_fully_addressable or array.is_fully_replicated
     ):

@@ -23,7 +23,7 @@ from cat_jax.distributed import (
     first_line,
     is_primary,
     join_processes,
-    lost_another,
+    is_peer_loss,
 )
 from cat_jax.errors import InputError
 from cat_jax.train.checkpoint import SaveFailed
@@ -120,7 +120,7 @@ def exit_status(main: Callable[[], None]) -> int:
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
-        if lost_another(error):
+        if is_peer_loss(error):
             end_alone(f"{LOST} ({first_line(error)}); {RESTART}", 1)
         end_alone(traceback.format_exc(), 1)
     return 0

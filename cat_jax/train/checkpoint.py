@@ -1,4 +1,4 @@
-"""Checkpoints: state, data position and settings, written whole or not at all, read as written."""
+"""Checkpoints: state, data position and settings, written atomically and verified when read."""
 
 import json
 import warnings
@@ -7,19 +7,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 
 from cat_jax.errors import InputError
+from cat_jax.files import write_text
 from cat_jax.train.checksums import checksums
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.state import TrainState
+
+EVALUATIONS_FILE = "evaluations.json"
 
 
 class SaveFailed(RuntimeError):
@@ -33,21 +36,22 @@ class DamagedCheckpoint(UserWarning):
 class Checkpoints:
     """The checkpoints of one run: the ``keep`` newest, and that of the best evaluation.
 
-    ``save`` returns when the state is copied to the host; the rest is written while training goes
-    on, and counts from when ``wait`` (or the next ``save``) returns.
+    ``save`` returns when the state is copied to the host; it is written while training goes on,
+    and counts from when ``wait`` (or the next ``save``) returns.
 
     Attributes:
-        folder: one folder for each step, named by it.
-        evaluations: saved with the state; ``restore`` reads them.
+        folder: One folder for each step, named by it.
+        evaluations: Saved with the state; ``restore`` reads them.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], *, keep: int = 2):
-        """Opens (or makes) ``folder``; ``config`` (JSON values) is stored in every checkpoint.
+    def __init__(self, folder: epath.PathLike, config: dict[str, Any], *, keep: int = 2):
+        """Open (or make) ``folder``; ``config`` (JSON values) is stored in every checkpoint.
 
         Warns:
-            DamagedCheckpoint: a run ended in the middle of writing; what it wrote is removed.
+            DamagedCheckpoint: A run was killed while it wrote a checkpoint, which is removed.
         """
-        self.folder = folder.absolute()
+        folder = epath.Path(folder)
+        self.folder = folder if "://" in str(folder) else folder.absolute()
         self.evaluations = Evaluations()
         self._config = config
         partial = sorted(self.folder.glob("*.orbax-checkpoint-tmp*"))
@@ -60,25 +64,33 @@ class Checkpoints:
             _warn(f"{path} was not written to its end and is removed; {self.last_good()}")
 
     def latest_step(self) -> int | None:
-        """The newest step that is written to its end, None before the first."""
+        """Return the newest step that is completely written, None before the first."""
         steps = self._manager.all_steps()  # also the one that is being written, under another name
         return max((step for step in steps if (self.folder / str(step)).exists()), default=None)
 
     def last_good(self) -> str:
-        """Which checkpoint a run would continue from, as a clause."""
+        """Name the checkpoint that a run would continue from, as a clause."""
         step = self.latest_step()
         if step is None:
             return "no checkpoint was saved yet"
         return f"the last good checkpoint is {self.folder / str(step)}"
 
+    def saved(self, step: int) -> str:
+        """Say that a step is saved, as a clause."""
+        return f"step {step} is saved"
+
     def save(self, state: TrainState, batches: grain.DatasetIterator) -> None:
-        """Writes the state after ``state.step`` steps and the position in the data.
+        """Write the state after ``state.step`` steps and the position in the data.
+
+        A step that is there already is not written again; only its evaluations are, which may be
+        newer (a signal saves before the evaluation).
 
         Raises:
-            SaveFailed: this or the write before it failed.
+            SaveFailed: This or the write before it failed.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
+            self._save_evaluations(step)
             return
         run = {
             "config": self._config,
@@ -95,17 +107,17 @@ class Checkpoints:
             self._manager.save(step, args=items)
 
     def wait(self) -> None:
-        """Returns when everything is on the disk.
+        """Return when everything is written.
 
         Raises:
-            SaveFailed: a write failed.
+            SaveFailed: A write failed.
         """
         with self.writing():
             self._manager.wait_until_finished()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turns whatever goes wrong in the block into SaveFailed."""
+        """Turn any exception in the block into SaveFailed."""
         try:
             yield
         except Exception as error:
@@ -114,17 +126,17 @@ class Checkpoints:
             ) from error
 
     def restore(self, state: TrainState, batches: grain.DatasetIterator) -> TrainState:
-        """The newest good state, laid out like ``state``; moves ``batches`` to its position.
+        """Return the newest intact state, sharded like ``state``; set ``batches`` to its position.
 
         Args:
-            state: arrays, which are released first, or shapes with shardings.
-            batches: of the same data; the number of processes may be another.
+            state: Arrays, which are deleted first, or shapes with shardings.
+            batches: Batches of the same data; the number of processes may be another.
 
         Raises:
-            InputError: no checkpoint is good.
+            InputError: No checkpoint is intact.
 
         Warns:
-            DamagedCheckpoint: newer ones are not; they are renamed.
+            DamagedCheckpoint: Newer checkpoints are damaged; they are renamed.
         """
         like = _released(state)
         damaged: dict[int, str] = {}
@@ -134,7 +146,7 @@ class Checkpoints:
                 self._set_aside(damaged, step)
                 restored, run = found
                 batches.set_state(run["position"])
-                self.evaluations = Evaluations(**run["evaluations"])
+                self.evaluations = self._later_evaluations(step, run["evaluations"])
                 return restored
         reasons = "; ".join(f"{step}: {reason}" for step, reason in damaged.items())
         raise InputError(
@@ -143,10 +155,10 @@ class Checkpoints:
         )
 
     def restore_best(self, state: TrainState) -> TrainState:
-        """The state of the best evaluation, laid out like ``state``, which is released.
+        """Return the state of the best evaluation, sharded like ``state``, which is deleted.
 
         Raises:
-            InputError: its checkpoint is missing or damaged.
+            InputError: Its checkpoint is missing or damaged.
         """
         best = self.evaluations.best
         assert best is not None
@@ -163,10 +175,10 @@ class Checkpoints:
         return found[0]
 
     def close(self) -> None:
-        """Waits for what is being written and releases the folder.
+        """Wait for what is being written and release the folder.
 
         Raises:
-            SaveFailed: a write failed.
+            SaveFailed: A write failed.
         """
         with self.writing():
             self._manager.close()
@@ -174,7 +186,7 @@ class Checkpoints:
     def _read(
         self, step: int, like: TrainState, damaged: dict[int, str]
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """State and run of a step if it is as it was written; else notes in ``damaged`` why not."""
+        """Read a step if its checksums are as saved; else note in ``damaged`` why not."""
         items = ocp.args.Composite(state=ocp.args.StandardRestore(like), run=ocp.args.JsonRestore())
         found = None
         try:
@@ -190,10 +202,26 @@ class Checkpoints:
             return None
         return found
 
+    def _save_evaluations(self, step: int) -> None:
+        if jax.process_index() == 0:
+            values = {"step": step, "evaluations": asdict(self.evaluations)}
+            with self.writing():
+                write_text(self.folder.parent / EVALUATIONS_FILE, json.dumps(values) + "\n")
+
+    def _later_evaluations(self, step: int, saved: dict[str, Any]) -> Evaluations:
+        """Return the evaluations of a step, which may have been made after it was saved."""
+        file = self.folder.parent / EVALUATIONS_FILE
+        if file.exists():
+            later = json.loads(file.read_text())
+            if later["step"] == step and later["evaluations"]["last"] >= saved["last"]:
+                return Evaluations(**later["evaluations"])
+        return Evaluations(**saved)
+
     def _set_aside(self, damaged: dict[int, str], good: int) -> None:
         for step, reason in damaged.items():
             path = self.folder / str(step)
-            new = next(p for n in count(1) if not (p := Path(f"{path}.damaged-{n}")).exists())
+            numbered = (epath.Path(f"{path}.damaged-{n}") for n in count(1))
+            new = next(name for name in numbered if not name.exists())
             if jax.process_index() == 0:
                 path.rename(new)
             _warn(
@@ -222,7 +250,7 @@ def _seal(run: dict[str, Any]) -> int:
 
 
 def _released(state: TrainState) -> TrainState:
-    """Shapes and shardings of a state whose memory is given back: there may be none for two."""
+    """Return shapes and shardings of a state whose memory is freed: two may not fit."""
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     for leaf in jax.tree.leaves(state):
         if isinstance(leaf, jax.Array):

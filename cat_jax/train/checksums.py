@@ -1,4 +1,4 @@
-"""Checksums of arrays where they lie: the same on every mesh, and nothing is read back."""
+"""Checksums of arrays on their devices: the same on every mesh, without a copy to the host."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from cat_jax.types import Array
 
 @jax.jit
 def checksums(tree: Any) -> Array:
-    """One uint32 for each leaf, [leaves].
+    """Return one uint32 for each leaf, [leaves].
 
     The bits of every element times an odd number that depends on its index, summed modulo 2**32:
-    a change within one element always shows, any other with probability 1 - 2**-32. Integer sums
-    have no order, so shards may be added up in any.
+    a change within one element is always detected, any other with probability 1 - 2**-32. Integer
+    sums have no order, so shards may be added up in any.
     """
     return jnp.stack([_checksum(leaf) for leaf in jax.tree.leaves(tree)])
 
@@ -31,7 +31,7 @@ def _checksum(x: Array) -> Array:
 
 
 def _mixed(index: Array) -> Array:
-    """The finalizer of MurmurHash3: neighbours get unrelated numbers."""
+    """Mix bits with the finalizer of MurmurHash3: neighbours get unrelated numbers."""
     index = (index ^ (index >> 16)) * jnp.uint32(0x85EBCA6B)
     index = (index ^ (index >> 13)) * jnp.uint32(0xC2B2AE35)
     return index ^ (index >> 16)

@@ -1,4 +1,4 @@
-"""The same bits from the same run."""
+"""Bitwise reproducible runs on GPUs."""
 
 import os
 
@@ -6,11 +6,11 @@ FLAG = "--xla_gpu_deterministic_ops=true"
 
 
 def make_deterministic() -> None:
-    """Has XLA compile for GPUs without operations whose bits change from run to run.
+    """Have XLA compile for GPUs without operations whose bits change from run to run.
 
-    Sums by atomic additions, and autotuning, which may choose another program each time, are off.
-    Call it before the first use of a device: XLA reads its flags once. CPU and TPU programs give
-    the same bits anyway.
+    Atomic additions, and autotuning, which may select another program each time, are off. Call it
+    before the first use of a device: XLA reads its flags once. CPU and TPU programs give the same
+    bits anyway.
     """
     flags = os.environ.get("XLA_FLAGS", "").split()
     if FLAG not in flags:

@@ -1,4 +1,4 @@
-"""What the evaluations of a run have said so far: which was the best, and how long ago."""
+"""The evaluations of a run so far: which was the best, and how many came after it."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,13 @@ from cat_jax.errors import InputError
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Stored in every checkpoint, so that a resumed run judges as one that was never stopped.
+    """Stored in every checkpoint, so that a resumed run stops early as an uninterrupted one would.
 
     Attributes:
-        last: step of the newest evaluation.
-        best: step of the best one; None before the first and where no metric is chosen.
-        value: of the metric there.
-        since_best: evaluations after the best one.
+        last: Step of the newest evaluation.
+        best: Step of the best one; None before the first and where no metric is chosen.
+        value: Metric of the best one.
+        since_best: Evaluations after the best one.
     """
 
     last: int = 0
@@ -26,10 +26,10 @@ class Evaluations:
     since_best: int = 0
 
     def add(self, step: int, values: Mapping[str, float], metric: str | None) -> "Evaluations":
-        """With one more evaluation, judged by ``metric`` if it is not None.
+        """Return these and one more evaluation, compared by ``metric`` if it is not None.
 
         Raises:
-            InputError: the evaluation has no such value, or it is NaN.
+            InputError: The evaluation has no such value, or it is NaN.
         """
         if metric is None:
             return replace(self, last=step)
@@ -45,10 +45,13 @@ class Evaluations:
 
 
 def verdict(lines: Iterable[Mapping[str, Any]], config: Training) -> str | None:
-    """Which step of a finished run was chosen and why, from its log; None if it is the last."""
+    """Say which step of a finished run was selected, from its history; None if it is the last.
+
+    The evaluation before the first step is there to compare with, and never selected.
+    """
     seen = Evaluations()
     for line in lines:
-        if line["kind"] == "eval":
+        if line["kind"] == "eval" and line["step"] > 0:
             seen = seen.add(line["step"], line, config.best)
     if seen.best is None:
         return None
@@ -57,5 +60,5 @@ def verdict(lines: Iterable[Mapping[str, Any]], config: Training) -> str | None:
 
 
 def is_better(metric: str, value: float, than: float) -> bool:
-    """Lower is better for a loss or perplexity, higher for anything else."""
+    """Compare two values: lower is better for a loss or perplexity, else higher."""
     return value < than if metric.endswith(("loss", "perplexity")) else value > than

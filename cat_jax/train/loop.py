@@ -1,4 +1,4 @@
-"""The loop around the pure step: logs, evaluates, saves, and stops when it must."""
+"""The loop around the pure step: it logs, evaluates, saves, and stops when it must."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ from cat_jax.config import Training
 from cat_jax.data.batches import Batch
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.evaluations import Evaluations
+from cat_jax.train.in_memory import BestInMemory
 from cat_jax.train.metrics import MetricsLog
 from cat_jax.train.profiling import StepTrace
 from cat_jax.train.signals import StopRequest, stop_requests
@@ -25,7 +26,7 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A signal asked to stop; the state is saved."""
+    """A signal asked to stop; the message says what is saved."""
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)
@@ -38,61 +39,58 @@ def train(
     batches: grain.DatasetIterator,
     *,
     config: Training,
-    work: StepFlops,
-    checkpoints: Checkpoints,
+    flops: StepFlops,
+    checkpoints: Checkpoints | BestInMemory,
     log: MetricsLog,
     evaluate: Callable[[Any], Mapping[str, float]],
-    report: Callable[[int, Mapping[str, float]], None],
 ) -> TrainState:
-    """Runs ``train_step`` from ``state.step`` to ``config.steps``, or to an early stop.
+    """Run ``train_step`` from ``state.step`` to ``config.steps``, or to an early stop.
 
     Metrics are read one step late, so that the device never waits for the host. A state is saved
     only after the step that made it is known to be finite, and after its evaluation: only a
     signal saves without, and the resumed run evaluates first.
 
     Args:
-        state: where to start; its buffers are consumed.
-        train_step: from ``make_train_step``.
-        batches: positioned where ``state`` left off.
-        config: how long, how often to log, evaluate and save, what is best and when to give up.
-        work: of a step, for the log.
-        checkpoints: where to save; if there are any, ``state`` is restored from them.
-        log: receives "train" and "eval" values.
-        evaluate: parameters to values for the log, run every ``config.eval_every`` steps.
-        report: called with the step and its metrics at every log line (a progress display).
+        state: Where to start; its buffers are consumed.
+        train_step: From ``make_train_step``.
+        batches: Positioned where ``state`` left off.
+        config: How long, how often to log, evaluate and save, what is best and when to stop early.
+        flops: Floating-point operations of a step, for the log.
+        checkpoints: Where to save; if there are any, ``state`` is restored from them.
+        log: Receives "train" and "eval" values.
+        evaluate: Maps parameters to metrics, every ``config.eval_every`` steps.
 
     Returns:
         The state after the last step, which is also saved; with ``config.best`` that of the best
         evaluation.
 
     Raises:
-        Diverged: the loss or gradient became NaN or infinite.
+        Diverged: The loss or gradient became NaN or infinite.
         Interrupted: SIGINT or SIGTERM came; the state was saved first.
-        SaveFailed: a checkpoint or the log could not be written.
-        InputError: no evaluation gives ``config.best``.
+        SaveFailed: A checkpoint or the log could not be written.
+        InputError: No evaluation gives ``config.best``.
     """
     pending: tuple[int, Metrics] | None = None
     step = int(state.step)
-    meter, trace = StepTimer(work), StepTrace(config.profile, step)
+    timer, trace = StepTimer(flops), StepTrace(config.profile, step)
 
     def flush_metrics() -> None:
-        """Reads the newest metrics and refuses to go on from numbers that are not finite."""
+        """Read the newest metrics and refuse to go on from numbers that are not finite."""
         nonlocal pending
         if pending is None:
             return
         (step, metrics), pending = pending, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        meter.ended(values.pop("tokens"), values.pop("pairs"))
+        timer.end_step(values.pop("tokens"), values.pop("pairs"))
         if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
             raise Diverged(_divergence_message(step, values, checkpoints))
         if step % config.log_every == 0 or step == config.steps:
-            values |= meter.take()
+            values |= timer.take()
             with checkpoints.writing():
                 log.write("train", step, values)
-            report(step, values)
 
     def evaluate_and_log(step: int, stop: StopRequest) -> None:
-        """Evaluates, unless a signal comes: then the resumed run does."""
+        """Evaluate, unless a signal comes: then the resumed run does."""
         values = stop.unless_stopped(lambda: evaluate(state.params))
         if values is None:
             return
@@ -100,12 +98,17 @@ def train(
         with checkpoints.writing():
             log.write("eval", step, values)
 
+    def save() -> None:
+        with checkpoints.writing():
+            log.flush()
+        checkpoints.save(state, batches)
+
     def next_batch() -> Batch:
         started = time.perf_counter()
         batch = next(batches)
         loss = None if pending is None else pending[1]["loss"]
         if loss is None or loss.is_ready():  # pyright: ignore[reportAttributeAccessIssue]
-            meter.waited(time.perf_counter() - started)
+            timer.wait_for_input(time.perf_counter() - started)
         return batch
 
     with stop_requests() as stop:
@@ -113,13 +116,13 @@ def train(
             if _is_due(step, config.eval_every, config) and checkpoints.evaluations.last < step:
                 flush_metrics()
                 evaluate_and_log(step, stop)
-                meter.start()
+                timer.start()
             seen = checkpoints.evaluations
             last, asked = _is_last(step, seen, config), stop.at(step)
             if last or asked or seen.best == step or _is_due(step, config.save_every, config):
                 flush_metrics()
-                checkpoints.save(state, batches)
-                meter.start()
+                save()
+                timer.start()
             if last or asked:
                 break
             trace.before(step, state)
@@ -130,7 +133,7 @@ def train(
         trace.end(state)
         checkpoints.wait()
         if not last and stop.signum is not None:
-            raise Interrupted(f"stopped; step {step} is saved", stop.signum)
+            raise Interrupted(f"stopped; {checkpoints.saved(step)}", stop.signum)
     return state if config.best is None else checkpoints.restore_best(state)
 
 
@@ -143,7 +146,9 @@ def _is_last(step: int, seen: Evaluations, config: Training) -> bool:
     return patience_exhausted or (step == config.steps and seen.last == step)
 
 
-def _divergence_message(step: int, values: Mapping[str, float], checkpoints: Checkpoints) -> str:
+def _divergence_message(
+    step: int, values: Mapping[str, float], checkpoints: Checkpoints | BestInMemory
+) -> str:
     checkpoints.wait()  # a newer one may be on its way
     return (
         f"training diverged at step {step}: loss {values['loss']}, gradient norm "

@@ -1,4 +1,4 @@
-"""The optimizer every run shares."""
+"""The optimizer of all runs."""
 
 import optax
 
@@ -6,7 +6,7 @@ from cat_jax.config import Optimizer
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """AdamW under a linear warm-up and a cosine to zero at ``steps``, gradients clipped first."""
+    """Return AdamW with linear warm-up and cosine decay to zero at ``steps``, after clipping."""
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=config.learning_rate,

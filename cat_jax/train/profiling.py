@@ -1,24 +1,24 @@
-"""A trace of a few steps, to see where their time goes."""
+"""A profiler trace of a few steps."""
 
 from typing import Any
 
 import jax
 
 SKIPPED, TRACED = 2, 3
-"""Steps of this process before the trace (they compile and warm up), and in it."""
+"""Steps before the trace, which compile and warm up, and steps in it."""
 
 
 class StepTrace:
-    """Traces steps into a folder that xprof and TensorBoard read; without one it does nothing."""
+    """Trace steps into a folder that xprof and TensorBoard read; without one do nothing."""
 
     def __init__(self, folder: str | None, first_step: int):
-        """Takes the step that this process starts from."""
+        """Take the step that this process starts from."""
         self._folder = folder
         self._first = first_step + SKIPPED
         self._running = False
 
     def before(self, step: int, state: Any) -> None:
-        """To be called before the step after ``step``, which made ``state``."""
+        """Start or end the trace before the step after ``step``, which made ``state``."""
         if self._folder is not None and step == self._first:
             jax.block_until_ready(state)
             jax.profiler.start_trace(self._folder)
@@ -27,7 +27,7 @@ class StepTrace:
             self.end(state)
 
     def end(self, state: Any) -> None:
-        """Writes the trace, of fewer steps if no more were taken."""
+        """Write the trace, of fewer steps if no more were taken."""
         if self._running:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM as a request that the loop honours between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop, honoured between two steps."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,28 +14,28 @@ Result = TypeVar("Result")
 
 
 class _GivenUp(BaseException):
-    """No Exception, or what is given up might catch it."""
+    """No Exception, or the abandoned work might catch it."""
 
 
 @dataclass
 class StopRequest:
-    """Which signal asked to stop, if any has."""
+    """The signal that asked to stop, if any."""
 
     signum: int | None = None
     _raises: bool = False
 
     def at(self, step: int) -> bool:
-        """Whether to stop after ``step``: ask at every step, in every process.
+        """Tell whether to stop after ``step``; to be asked at every step, in every process.
 
-        Several processes agree: SIGTERM to one of them stops all after the same step, which is
-        the next that none of them has begun.
+        Several processes agree: SIGTERM to one of them stops all after the same step, the next
+        that none of them has begun.
         """
         if jax.process_count() > 1 and reached_preemption_sync_point(step):
             self.signum = signal.SIGTERM
         return self.signum is not None
 
     def unless_stopped(self, work: Callable[[], Result]) -> Result | None:
-        """The result of ``work``, or None as soon as a signal has come."""
+        """Return the result of ``work``, or None as soon as a signal comes."""
         self._raises = True
         try:
             return None if self.signum else work()
@@ -44,7 +45,7 @@ class StopRequest:
             self._raises = False
 
     def note(self, signum: int) -> None:
-        """Takes a request down."""
+        """Note a request to stop."""
         self.signum = signum
         if self._raises:
             raise _GivenUp
@@ -52,10 +53,11 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catches SIGINT and SIGTERM inside the block; the second one acts at once.
+    """Catch SIGINT and SIGTERM inside the block; the second one acts at once.
 
     Of several processes none may act alone: SIGTERM is left to ``jax.distributed``, which tells
-    the others, and SIGINT ends the process at once.
+    the others, and SIGINT ends the process at once. Threads other than the main one get no
+    signals.
     """
     request = StopRequest()
     previous = {}
@@ -68,7 +70,8 @@ def stop_requests() -> Iterator[StopRequest]:
         restore()
         request.note(signum)
 
-    if jax.process_count() == 1:
+    is_main = threading.current_thread() is threading.main_thread()
+    if jax.process_count() == 1 and is_main:
         for signum in (signal.SIGINT, signal.SIGTERM):
             previous[signum] = signal.signal(signum, handle)
     try:

@@ -1,4 +1,4 @@
-"""What a train step reads and writes."""
+"""The train state: parameters, optimizer state and step, and their shardings."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,12 @@ from cat_jax.types import Array
 
 @struct.dataclass
 class TrainState:
-    """What is trained, optimizer state and the number of steps taken (int32 scalar).
+    """What a train step reads and writes.
 
-    ``params`` are those of the model, or adapters where a ``FrozenBase`` is trained on.
+    Attributes:
+        step: Steps taken, int32 scalar.
+        params: Trained parameters: those of the model, or adapters on a ``FrozenBase``.
+        opt_state: Optimizer state.
     """
 
     step: Array
@@ -26,21 +29,40 @@ class TrainState:
     opt_state: Any
 
 
-def new_state(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """A state at step 0 on the mesh; it owns copies, so a step may donate its buffers."""
-    params = jax.device_put(jax.tree.map(jnp.copy, params), param_shardings(params, mesh))
+def new_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    donate_params: bool = False,
+) -> TrainState:
+    """Return a state at step 0 on the mesh; a step may donate its buffers.
+
+    Args:
+        params: Initial parameters.
+        optimizer: Its state is made for them.
+        mesh: Mesh of ``make_mesh``.
+        donate_params: Delete ``params``, so that they exist once; they are copied otherwise.
+    """
+    given = params if donate_params else jax.tree.map(jnp.copy, params)
+    params = jax.device_put(given, param_shardings(given, mesh))
 
     def start(params):
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     shardings = state_shardings(jax.eval_shape(start, params), optimizer, mesh)
-    return jax.jit(start, out_shardings=shardings, donate_argnums=0)(params)
+    state = jax.jit(start, out_shardings=shardings, donate_argnums=0)(params)
+    jax.block_until_ready(state)
+    for leaf in jax.tree.leaves(given):  # what was moved to the mesh; the rest is donated
+        if isinstance(leaf, jax.Array) and not leaf.is_deleted():
+            leaf.delete()
+    return state
 
 
 def state_shardings(
     state: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Where a state lies: what the optimizer keeps of a parameter lies where the parameter does."""
+    """Return the shardings of a state: optimizer state lies where its parameter does."""
     params = param_shardings(state.params, mesh)
     whole: Any = replicated(mesh)
     opt_state = optax.tree.map_params(
@@ -55,12 +77,12 @@ def state_shardings(
 
 @dataclass(frozen=True, eq=False)
 class FrozenBase:
-    """The model that adapters are trained on: no gradient, no optimizer state, no checkpoint.
+    """Frozen parameters under adapters: no gradient, no optimizer state, no checkpoint.
 
     Attributes:
-        params: of the model.
-        lora: form of the adapters.
-        seed: of their dropout.
+        params: Parameters of the model.
+        lora: Form of the adapters.
+        seed: Seed of the adapters' dropout.
     """
 
     params: Any
@@ -68,5 +90,5 @@ class FrozenBase:
     seed: int = 0
 
     def attach(self, adapters: Any) -> Any:
-        """The parameters that compute with the adapters."""
+        """Return the parameters that compute with the adapters."""
         return attach_lora(self.params, adapters, self.lora)

@@ -19,32 +19,32 @@ from cat_jax.types import Array
 from pallas_kernels import Partition
 
 Loss = Callable[[Any, Batch, Array], tuple[Array, LossSums]]
-"""(params, batch, number of the micro-batch) -> its share of the loss, and its terms."""
+"""(params, batch, index of the micro-batch) -> its share of the loss, and its sums."""
 
 
 class TrainStep:
-    """``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
+    """``(state, batch) -> (state, metrics)``; the old state is donated.
 
-    It is compiled at the first call and never again: a state or batch of other shapes, or that
-    lies elsewhere, is refused.
+    It is compiled at the first call and never again: a state or batch of other shapes or
+    shardings is refused.
     """
 
     def __init__(self, step: Callable[..., Any], frozen: Any, mesh: Mesh):
-        """Takes ``step(state, frozen, batch)``; ``frozen`` are parameters under adapters."""
+        """Take ``step(state, frozen, batch)``; ``frozen`` are parameters under adapters."""
         self._jitted = jax.jit(step, donate_argnums=0)
         self._frozen = frozen
         self._mesh = mesh
         self._program: jax.stages.Compiled | None = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """One step; of the batch, each process gives its share of the rows."""
-        rows = shard_batch(batch, self._mesh)
+        """Take one step; each process gives its share of the batch's sequences."""
+        sharded = shard_batch(batch, self._mesh)
         if self._program is None:
-            self._program = self.lower(state, rows).compile()
-        return self._program(state, self._frozen, rows)
+            self._program = self.lower(state, sharded).compile()
+        return self._program(state, self._frozen, sharded)
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
-        """The program of arrays, or of shapes with shardings, before it is compiled."""
+        """Lower the step for arrays, or for shapes with shardings."""
         return self._jitted.lower(state, self._frozen, batch)
 
 
@@ -59,19 +59,18 @@ def make_train_step(
     accumulate: int = 1,
     loss_chunk: int = Training.loss_chunk,
 ) -> TrainStep:
-    """The step of both objectives, compiled when it is first taken.
+    """Return the step of both objectives, compiled at its first call.
 
     Args:
-        model: whose parameters are trained.
-        optimizer: applied to the gradient of the combined loss.
-        mesh: of ``make_mesh``; the batch is split by its rows, the state as ``new_state`` puts it.
-        guidance: the second objective; None trains on next tokens alone.
-        gamma: weight of the second objective as a function of the step; needed with guidance.
-        base: train adapters on these parameters; None trains all parameters.
-        accumulate: micro-batches that the rows are computed in, one after the other. The step is
-            that of the whole batch: losses and metrics are averaged over all of its rows. Only
-            the inputs that adapters drop are others.
-        loss_chunk: positions of every row whose logits are in memory at a time.
+        model: Model whose parameters are trained.
+        optimizer: Optimizer of the combined loss.
+        mesh: Mesh of ``make_mesh``; the batch is split by sequences, the state as by ``new_state``.
+        guidance: Second objective; None trains on next tokens alone.
+        gamma: Weight of the second objective as a function of the step; needed with guidance.
+        base: Parameters to train adapters on; None trains all parameters.
+        accumulate: Micro-batches per step. The step is that of the whole batch: losses and metrics
+            are averaged over all of its sequences. Only adapter dropout draws other masks.
+        loss_chunk: Positions of each sequence whose logits are in memory at a time.
     """
     model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
 
@@ -93,10 +92,10 @@ def make_train_step(
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        metrics = compute_metrics(terms, weight) | read_amounts(batch)
+        metrics = compute_metrics(terms, weight) | count_tokens(batch)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         state = TrainState(state.step + 1, params, opt_state)
-        # Where it was, or the next step would be another program.
+        # The same shardings as before, or the next step would be another program.
         shardings = state_shardings(state, optimizer, mesh)
         return jax.lax.with_sharding_constraint(state, shardings), metrics
 
@@ -105,10 +104,10 @@ def make_train_step(
     return TrainStep(step, frozen, mesh)
 
 
-def read_amounts(batch: Batch) -> Metrics:
-    """How many ``tokens`` are not padding, and how many ``pairs`` of query and key are visible.
+def count_tokens(batch: Batch) -> Metrics:
+    """Count ``tokens`` that are not padding, and visible ``pairs`` of query and key.
 
-    float32: the pairs of long rows are too many for 32-bit integers.
+    They are float32: the pairs of long sequences are too many for 32-bit integers.
     """
     visible_BT = batch.visible_count_BT
     return {
@@ -120,7 +119,7 @@ def read_amounts(batch: Batch) -> Metrics:
 def accumulated_gradient(
     loss: Loss, params: Any, batch: Batch, accumulate: int
 ) -> tuple[Any, LossSums]:
-    """Gradient and terms of the sum of ``loss`` over ``accumulate`` equal parts of the batch."""
+    """Return gradient and sums of ``loss``, added up over ``accumulate`` micro-batches."""
     gradient_of = jax.grad(loss, has_aux=True)
     if accumulate == 1:
         return gradient_of(params, batch, jnp.int32(0))
@@ -136,8 +135,8 @@ def accumulated_gradient(
 
 
 def _strided(x_B: Array, parts: int) -> Array:
-    """[B, ...] to [parts, B / parts, ...], part n taking every row n modulo ``parts``.
+    """Reshape [B, ...] to [parts, B / parts, ...]; part n takes every sequence n modulo ``parts``.
 
-    So each device finds its share of every part among the rows that it holds.
+    So each device finds its share of every part among the sequences that it holds.
     """
     return x_B.reshape(-1, parts, *x_B.shape[1:]).swapaxes(0, 1)

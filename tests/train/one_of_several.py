@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import training_batches
-from cat_jax.distributed import ends_with_the_others, is_primary, join_processes
+from cat_jax.distributed import end_if_peer_lost, is_primary, join_processes
 from cat_jax.evaluation import causal_mass
 from cat_jax.models import CausalLM, ModelConfig, save_pretrained
 from cat_jax.sharding import (
@@ -86,7 +86,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
     model = MODEL.clone(partition=Partition(mesh, head_axes=HEAD_AXES))
     log = MetricsLog(folder, resume_step=start)
     try:
-        with ends_with_the_others(checkpoints.last_good):
+        with end_if_peer_lost(checkpoints.last_good):
             state = train(
                 state,
                 step,

@@ -14,7 +14,7 @@ from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.state import TrainState
-from cat_jax.train.step import read_amounts
+from cat_jax.train.step import count_tokens
 from cat_jax.train.throughput import TIMINGS, StepFlops
 
 CONFIG = Training(steps=24, batch_size=4, log_every=1, eval_every=4, save_every=6)
@@ -40,7 +40,7 @@ def toy_step(state, batch):
     value, gradient = jax.value_and_grad(loss)(state.params)
     updates, opt_state = OPTIMIZER.update(gradient, state.opt_state)
     params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient), **read_amounts(batch)}
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient), **count_tokens(batch)}
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
