@@ -28,7 +28,9 @@ def read_records(source: str | Path | Iterable[Mapping[str, Any]]) -> list[Train
         name = str(source)
     else:
         found = [
-            parse_training_record(dict(row), f"record {number}")
+            row
+            if isinstance(row, TrainingRecord)
+            else parse_training_record(dict(row), f"record {number}")
             for number, row in enumerate(source, 1)
         ]
         name = "the source"

@@ -1,20 +1,28 @@
-"""Decoding and what is measured on it."""
+"""Decoding, answers to test sets, and what is measured on them."""
 
+from cat_jax.evaluation.answers import answer_matches, answers, changed_answers, exact_match
+from cat_jax.evaluation.causal_mass import CausalMass, causal_mass, measure_causal_mass
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.decode import generate, warm_up
-from cat_jax.evaluation.evaluator import answers, causal_mass, changed_answers, exact_match
 from cat_jax.evaluation.sampling import GREEDY, Sampling
+from cat_jax.evaluation.suite import Evaluation, TestAnswers, evaluate
 from cat_jax.evaluation.validation import make_validation
 
 __all__ = [
     "GREEDY",
+    "CausalMass",
+    "Evaluation",
     "Sampling",
+    "TestAnswers",
+    "answer_matches",
     "answers",
     "causal_mass",
     "changed_answers",
     "chat_prompt",
+    "evaluate",
     "exact_match",
     "generate",
     "make_validation",
+    "measure_causal_mass",
     "warm_up",
 ]

@@ -1,0 +1,212 @@
+"""One training run from a set-up: state, step, checkpoints, log, evaluation, export."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from cat_jax.config import Guidance, Optimizer, Pretrained, Training
+from cat_jax.data.batches import training_batches
+from cat_jax.distributed import broadcast_from_primary, end_if_peer_lost, is_primary, sync_errors
+from cat_jax.losses.schedules import guidance_weight
+from cat_jax.sharding import process_indices
+from cat_jax.train.checkpoint import Checkpoints
+from cat_jax.train.evaluations import Evaluations
+from cat_jax.train.export import ADAPTER, MODEL
+from cat_jax.train.in_memory import BestInMemory
+from cat_jax.train.loop import train as run_loop
+from cat_jax.train.metrics import Callback, Line, MetricsLog
+from cat_jax.train.optimizer import make_optimizer
+from cat_jax.train.result import RunResult
+from cat_jax.train.setup import TrainSetup
+from cat_jax.train.state import new_state
+from cat_jax.train.step import TrainStep, make_train_step
+from cat_jax.train.throughput import step_flops
+from cat_jax.train.tracker import open_tracker
+from cat_jax.train.training_data import TrainingData, fingerprint
+from cat_jax.train.workdir import check_workdir, init_workdir
+
+CHECKPOINTS = "checkpoints"
+
+Evaluator = Callable[[RunResult], Mapping[str, float]]
+"""Maps the run so far (its parameters at this step) to metrics for the history."""
+
+
+def run_training(
+    setup: TrainSetup,
+    data: TrainingData,
+    *,
+    guidance: Guidance | None,
+    train: Training,
+    optimizer: Optimizer,
+    seed: int = 0,
+    evaluators: Sequence[Evaluator] = (),
+    callbacks: Sequence[Callback] = (),
+    workdir: epath.Path | None = None,
+    resume: bool = True,
+    settings: dict[str, Any] | None = None,
+    started: float | None = None,
+) -> RunResult:
+    """Train from a set-up, whose parameters are deleted; see ``fit``.
+
+    Args:
+        setup: Where to start.
+        data: Training examples.
+        guidance: Second objective.
+        train: Training loop.
+        optimizer: Optimizer.
+        seed: Seed of the data order.
+        evaluators: Metrics to evaluate.
+        callbacks: Called with every new line of the history.
+        workdir: Where to write.
+        resume: Continue the run that the workdir holds.
+        settings: JSON values that decide the numbers; the data is added.
+        started: ``time.perf_counter()`` when the set-up began.
+    """
+    settings = (settings or {}) | {"examples": fingerprint(data.examples)}
+    with sync_errors():
+        if workdir is not None:
+            check_workdir(workdir, settings, resume=resume)
+        batches = training_batches(
+            data.examples,
+            batch_size=train.batch_size,
+            seed=seed,
+            process_indices=process_indices(setup.mesh, train.batch_size),
+        )
+        step = _make_step(setup, data, guidance, train, optimizer)
+        run = _Run(setup, data, train, evaluators)
+        first = _initial_metrics(run, workdir)
+    if workdir is not None:
+        init_workdir(workdir, settings)
+    state = new_state(
+        setup.params,
+        make_optimizer(optimizer, train.steps),
+        setup.mesh,
+        donate_params=True,
+    )
+    checkpoints = _open_checkpoints(workdir, settings, train)
+    resumed = isinstance(checkpoints, Checkpoints) and checkpoints.latest_step() is not None
+    if isinstance(checkpoints, Checkpoints) and resumed:
+        state = checkpoints.restore(state, batches)
+    log = MetricsLog(
+        workdir,
+        int(state.step) if resumed else None,
+        tracker=open_tracker(train.wandb_project if is_primary() else None, workdir, settings),
+        callbacks=callbacks,
+        started=time.perf_counter() if started is None else started,
+    )
+    run.history = log.history
+    try:
+        if not resumed:
+            log.write("eval", 0, first)
+        with end_if_peer_lost(checkpoints.last_good):
+            state = run_loop(
+                state,
+                step,
+                batches,
+                config=train,
+                flops=step_flops(setup.model.config, setup.base and setup.base.lora),
+                checkpoints=checkpoints,
+                log=log,
+                evaluate=run.evaluate,
+            )
+    finally:
+        log.close()
+        checkpoints.close()
+    result = run.result(state.params)
+    if workdir is not None:
+        _export(result, workdir)
+    return result
+
+
+class _Run:
+    """A run in progress: what evaluators see of it."""
+
+    def __init__(
+        self,
+        setup: TrainSetup,
+        data: TrainingData,
+        train: Training,
+        evaluators: Sequence[Evaluator],
+    ):
+        # Not the set-up itself: its initial parameters are gone once training begins.
+        self._complete = setup.complete_params
+        self._setup, self._data, self._train = setup, data, train
+        self._evaluators = evaluators
+        self.history: list[Line] = []
+
+    def result(self, trained: Any) -> RunResult:
+        base, source = self._setup.base, self._setup.source
+        return RunResult(
+            self._setup.model,
+            self._complete(trained),
+            self._setup.tokenizer,
+            history=self.history,
+            train=self._train,
+            attention=self._setup.attention,
+            stats=self._data.stats,
+            adapters=None if base is None else trained,
+            lora=None if base is None else base.lora,
+            base_name=source.name if isinstance(source, Pretrained) else None,
+        )
+
+    def evaluate(self, trained: Any) -> dict[str, float]:
+        result = self.result(trained)
+        return {k: float(v) for evaluate in self._evaluators for k, v in evaluate(result).items()}
+
+
+def _make_step(
+    setup: TrainSetup,
+    data: TrainingData,
+    guidance: Guidance | None,
+    train: Training,
+    optimizer: Optimizer,
+) -> TrainStep:
+    gamma = None
+    if guidance is not None:
+        gamma = guidance_weight(
+            guidance.schedule,
+            guidance.weight,
+            rate=guidance.rate,
+            steps=train.steps,
+            steps_per_epoch=len(data.examples) // train.batch_size,
+        )
+    return make_train_step(
+        setup.model,
+        make_optimizer(optimizer, train.steps),
+        setup.mesh,
+        guidance,
+        gamma,
+        setup.base,
+        accumulate=train.accumulate,
+        loss_chunk=train.loss_chunk,
+    )
+
+
+def _initial_metrics(run: _Run, workdir: epath.Path | None) -> dict[str, float]:
+    """Evaluate before the first step, unless there is a checkpoint to continue from.
+
+    Raises:
+        InputError: No evaluation gives ``train.best``.
+    """
+    if workdir is not None and any((workdir / CHECKPOINTS).glob("[0-9]*")):
+        return {}
+    values = run.evaluate(run._setup.params)
+    Evaluations().add(0, values, run._train.best)
+    return values
+
+
+def _open_checkpoints(
+    workdir: epath.Path | None, settings: dict[str, Any], train: Training
+) -> Checkpoints | BestInMemory:
+    if workdir is None:
+        return BestInMemory()
+    return Checkpoints(workdir / CHECKPOINTS, settings, keep=train.keep)
+
+
+def _export(result: RunResult, workdir: epath.Path) -> None:
+    """Leave the trained model in the workdir, unless it is there."""
+    folder = workdir / (MODEL if result.adapters is None else ADAPTER)
+    if not broadcast_from_primary(folder.exists()):
+        result.save_pretrained(folder)

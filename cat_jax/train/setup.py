@@ -1,0 +1,231 @@
+"""What a run starts from: tokenizer, aligned examples, mesh, model, parameters, adapters."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from cat_jax.config import (
+    Guidance,
+    LoraConfig,
+    ModelSource,
+    Pretrained,
+    PretrainedLora,
+    Scratch,
+    Training,
+)
+from cat_jax.data.records import Record
+from cat_jax.data.tokenizer import train_tokenizer
+from cat_jax.errors import InputError
+from cat_jax.models import CausalLM, ModelConfig, config_from_hf, init_lora, load_pretrained
+from cat_jax.models.huggingface.config import read_config
+from cat_jax.models.huggingface.weights import local_folder
+from cat_jax.models.language_model import LanguageModel
+from cat_jax.models.tokenizer import load_tokenizer
+from cat_jax.sharding import HEAD_AXES, SEQUENCE_AXES, make_mesh
+from cat_jax.train.state import FrozenBase
+from pallas_kernels import Partition, Selection, select_implementation, unsupported_reason
+
+Start = ModelSource | LanguageModel
+"""What ``fit`` takes for a model, once a name is resolved."""
+
+
+@dataclass(frozen=True)
+class TrainSetup:
+    """What a run starts from.
+
+    Attributes:
+        tokenizer: The model's tokenizer.
+        model: The model, partitioned for evaluation.
+        attention: Selected attention implementation, and why.
+        mesh: Devices.
+        params: Initial trained parameters: of the model, or adapters if there is a ``base``. A
+            run deletes them: parameters exist once.
+        base: Frozen parameters under adapters.
+        source: Where the model is from; None for a model in memory.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    model: CausalLM
+    attention: Selection
+    mesh: Mesh
+    params: Any
+    base: FrozenBase | None
+    source: ModelSource | None
+
+    def complete_params(self, trained: Any) -> Any:
+        """Return the parameters of the model, from what is trained of them."""
+        return trained if self.base is None else self.base.attach(trained)
+
+
+def resolve_start(model: Start | str | PathLike[str], lora: LoraConfig | None = None) -> Start:
+    """Return what to train from: a name is a pretrained model, with ``lora`` under adapters.
+
+    Raises:
+        InputError: Adapters for a model from scratch.
+    """
+    if isinstance(model, str | PathLike):
+        model = Pretrained(str(model))
+    if lora is None or isinstance(model, LanguageModel):
+        return model
+    if isinstance(model, Scratch):
+        raise InputError("adapters need a pretrained model; leave out lora")
+    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(Pretrained)}
+    return PretrainedLora(**fields, lora=lora)
+
+
+def make_tokenizer(start: Start, records: Sequence[Any]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, or train one on the texts of the records for a model from scratch.
+
+    Raises:
+        InputError: The tokenizer or the model's configuration cannot be read, or there is no text
+            to train a tokenizer on.
+    """
+    if isinstance(start, LanguageModel):
+        return start.tokenizer
+    if isinstance(start, Scratch):
+        texts = [record.text for record in records if isinstance(record, Record)]
+        if not texts:
+            raise InputError("a model from scratch makes its tokenizer from records; give some")
+        return train_tokenizer(texts)
+    config = config_from_hf(read_config(local_folder(start.name)))
+    return load_tokenizer(start.name, config.vocab_size)
+
+
+def setup_training(
+    start: Start,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Training,
+    *,
+    guidance: Guidance | None = None,
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+) -> TrainSetup:
+    """Make the mesh, load or initialise the model, and add adapters; write nothing.
+
+    Args:
+        start: Which model.
+        tokenizer: From ``make_tokenizer``.
+        train: Its mesh, batch and lengths.
+        guidance: Its layers are checked.
+        lora: Adapters for a model in memory; other models say so themselves.
+        seed: Seed of random parameters.
+
+    Raises:
+        InputError: Whatever is wrong with model, tokenizer or settings.
+    """
+    mesh = make_mesh(train.mesh, train.batch_size, train.accumulate)
+    attention = resolve_attention(start, train.max_length)
+    model, params = _load(start, tokenizer, attention, seed, mesh)
+    check_settings(train, guidance, tokenizer, model, mesh)
+    lora = start.lora if isinstance(start, PretrainedLora) else lora
+    base = None
+    if lora is not None:
+        base = FrozenBase(params, lora, seed)
+        params = init_lora(jax.random.key(seed), model.config, lora)
+    elif isinstance(start, LanguageModel):  # the caller keeps theirs
+        params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
+    # Test records need not divide among the devices, so each computes all of them.
+    model = model.clone(partition=Partition(mesh, head_axes=HEAD_AXES))
+    source = None if isinstance(start, LanguageModel) else start
+    return TrainSetup(tokenizer, model, attention, mesh, params, base, source)
+
+
+def resolve_attention(start: Start, length: int) -> Selection:
+    """Return the attention implementation that is named, or for ``auto`` the one selected here.
+
+    Args:
+        start: Names it.
+        length: Length of the longest sequences.
+
+    Raises:
+        InputError: The one that is named cannot run here.
+    """
+    if isinstance(start, LanguageModel):
+        return Selection(start.model.config.attention, "the model's own")
+    dtype = start.dtype if isinstance(start, Pretrained) else "float32"
+    if start.attention == "auto":
+        return select_implementation(length, dtype)
+    refusal = unsupported_reason(start.attention, dtype)
+    if refusal is not None:
+        raise InputError(
+            f"model.attention is {start.attention}, but {refusal}; auto takes one that runs here"
+        )
+    return Selection(start.attention, "the configuration names it")
+
+
+def check_settings(
+    train: Training,
+    guidance: Guidance | None,
+    tokenizer: PreTrainedTokenizerBase,
+    model: CausalLM,
+    mesh: Mesh,
+) -> None:
+    """Refuse settings that the model cannot honour.
+
+    Raises:
+        InputError: Sequences longer than the model's positions, layers that it does not have, or
+            heads that do not divide among the devices.
+    """
+    devices = Partition(mesh).devices(HEAD_AXES + SEQUENCE_AXES)
+    if model.config.num_heads % devices:
+        raise InputError(
+            f"train.mesh.tensor x train.mesh.context is {devices}, which does not divide the "
+            f"{model.config.num_heads} heads of the model; choose a divisor"
+        )
+    if train.max_length > tokenizer.model_max_length:
+        raise InputError(
+            f"train.max_length is {train.max_length}, but the model reads at most "
+            f"{tokenizer.model_max_length} tokens"
+        )
+    layers = () if guidance is None else guidance.layers or ()
+    wrong = [n for n in layers if not 0 <= n < model.config.num_layers]
+    if wrong:
+        raise InputError(
+            f"guidance.layers names layer {wrong[0]}, but the model has layers 0 to "
+            f"{model.config.num_layers - 1}"
+        )
+
+
+def _load(
+    start: Start,
+    tokenizer: PreTrainedTokenizerBase,
+    attention: Selection,
+    seed: int,
+    mesh: Mesh,
+) -> tuple[CausalLM, Any]:
+    """Return model and parameters; pretrained ones are sharded as they are read."""
+    if isinstance(start, LanguageModel):
+        return start.model, start.params
+    if isinstance(start, Scratch):
+        model = CausalLM(_scratch_config(start, len(tokenizer), attention))
+        return model, model.init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
+    config, params = load_pretrained(
+        start.name,
+        attention=attention.implementation,
+        remat=start.remat,
+        dtype=start.dtype,
+        # What is never updated needs no digits that the arithmetic drops.
+        param_dtype=start.dtype if isinstance(start, PretrainedLora) else "float32",
+        sharding=mesh,
+    )
+    return CausalLM(config), params
+
+
+def _scratch_config(source: Scratch, vocab_size: int, attention: Selection) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=vocab_size,
+        width=source.width,
+        mlp_width=source.mlp_width,
+        num_layers=source.num_layers,
+        num_heads=source.num_heads,
+        num_kv_heads=source.num_kv_heads,
+        head_dim=source.width // source.num_heads,
+        attention=attention.implementation,
+    )
