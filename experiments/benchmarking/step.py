@@ -102,9 +102,9 @@ def device() -> str:
 
 def model_config(sizes: Sizes, length: int) -> ModelConfig:
     """Return the model's configuration; ``auto`` selects the attention for this length."""
-    values = vars(sizes)
+    values: dict[str, Any] = dict(vars(sizes))
     if sizes.attention == "auto":
-        values = values | {"attention": select_implementation(length, sizes.dtype).implementation}
+        values["attention"] = select_implementation(length, sizes.dtype).implementation
     return ModelConfig(**values)
 
 
