@@ -1,6 +1,7 @@
-"""What a step costs, in closed form: parameters, floating-point operations, kernels, memory.
+"""Costs of a step in closed form: parameters, floating-point operations, kernel time, memory.
 
-Used to count what XLA does not (turns of loops, kernels), and to choose what is worth compiling.
+They stand in for what XLA's cost analysis leaves out (loop trip counts, kernels), and select the
+layouts worth compiling.
 """
 
 import math
@@ -13,29 +14,29 @@ from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Chip
 
 TILE = 1024
-"""Positions of a side of the kernels' tiles."""
+"""Side of the kernels' tiles, in positions."""
 BUNDLES = {
     "v5e": ((4397, 4506), (5296, 5522), (7242, 7535)),
     "v5p": ((4266, 4488), (5430, 5523), (7281, 7495)),
     "v6e": ((2650, 3620), (3225, 3597), (4252, 4505)),
 }
-"""Instructions of a core per tile at head size 128, without and with the mass: forward, d_query,
-d_key with d_value (``mosaic_tpu.py``, counted in what the compiler schedules)."""
+"""Instruction bundles per tile and core at head size 128, without and with the causal mass, of the
+kernels for the output, d_query, and d_key with d_value; counted in the compiler's schedule."""
 PRODUCTS = (2, 3, 4)
-"""Matrix products of each of the three kernels; they may take the matrix unit longer than that."""
+"""Matrix products per tile of each of the three kernels, which may take longer than the bundles."""
 PER_TILE = 200
-"""Instructions that every tile costs besides."""
+"""Cycles of overhead per tile."""
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """How many numbers a model has.
+class ParameterCounts:
+    """Sizes of a model's parameters.
 
     Attributes:
-        layers: in the matrices of all layers.
-        output: in the matrix that makes logits, which may be the embedding.
-        total: all of them.
-        adapters: trained besides, with LoRA.
+        layers: Elements of the matrices of all layers.
+        output: Elements of the output matrix, which may be the embedding.
+        total: All elements of the model.
+        adapters: Elements of the LoRA adapters, which ``total`` does not include.
     """
 
     layers: int
@@ -45,14 +46,14 @@ class Parameters:
 
     @property
     def multiplied(self) -> int:
-        """Those that every token is multiplied by."""
+        """Elements of the matrices that every token is multiplied by."""
         return self.layers + self.output
 
 
-def parameters(job: Job) -> Parameters:
-    """Counted from the configuration."""
+def parameter_counts(job: Job) -> ParameterCounts:
+    """Return the sizes of the parameters, from the model's configuration alone."""
     model, sizes = job.model, axis_sizes(job.model)
-    return Parameters(
+    return ParameterCounts(
         layers=count_params(KERNELS.values(), sizes, model.num_layers),
         output=model.vocab_size * model.width,
         total=count_params(tensor_rules(model), sizes, model.num_layers),
@@ -60,19 +61,25 @@ def parameters(job: Job) -> Parameters:
     )
 
 
+def trained_parameters(job: Job) -> int:
+    """Return the number of trained parameters: the model's, or the adapters'."""
+    count = parameter_counts(job)
+    return count.total if job.lora is None else count.adapters
+
+
 def model_flops(job: Job) -> float:
-    """What a step must compute: the definition of MFU."""
-    work = step_flops(job.model, job.lora)
-    pairs = job.rows * job.length * (job.length + 1) / 2
-    return work.per_token * job.tokens + work.per_pair * pairs
+    """Return the FLOPs that a step needs, as MFU counts them (``step_flops``)."""
+    flops = step_flops(job.model, job.lora)
+    pairs = job.sequences * job.length * (job.length + 1) / 2
+    return flops.per_token * job.tokens + flops.per_pair * pairs
 
 
 def matmul_flops(job: Job) -> float:
-    """What is computed outside of the kernels: forward passes that remat repeats as well.
+    """Return the FLOPs computed outside of the kernels, recomputed forward passes included.
 
-    Logits are computed twice whenever a row has more positions than a chunk.
+    Logits are computed twice where a sequence is longer than a chunk of the loss.
     """
-    count = parameters(job)
+    count = parameter_counts(job)
     passes = 6 if job.lora is None else 4
     layers = passes * count.layers + 6 * count.adapters
     if job.model.remat != "none":
@@ -82,14 +89,14 @@ def matmul_flops(job: Job) -> float:
 
 
 def kernel_seconds(job: Job, chip: Chip, chips: int, mass: bool) -> float:
-    """Of the attention kernels of one step on one of the chips, from their schedule.
+    """Return the seconds per step that each chip spends in attention kernels, by their schedule.
 
-    Every tile up to the diagonal costs its instructions, or its products at the peak where those
-    take longer. With the mass it is an upper bound: tiles whose queries and keys share no
-    annotation cost no more than without.
+    Every tile up to the diagonal costs its instruction bundles, or its products at the peak where
+    those take longer. With the mass this is an upper bound: tiles whose queries and keys share no
+    annotation cost no more than without it.
     """
     side = math.ceil(job.length / TILE)
-    tiles = side * (side + 1) / 2 * job.rows * job.model.num_heads * job.model.num_layers
+    tiles = side * (side + 1) / 2 * job.sequences * job.model.num_heads * job.model.num_layers
     forward, d_query, d_keys = cycles_per_tile(chip, mass)
     again = forward if job.model.remat == "full" else 0
     heads = math.ceil(job.model.head_dim / 128)
@@ -97,7 +104,7 @@ def kernel_seconds(job: Job, chip: Chip, chips: int, mass: bool) -> float:
 
 
 def cycles_per_tile(chip: Chip, mass: bool) -> tuple[float, float, float]:
-    """Of a core, for each of the three kernels at head size 128."""
+    """Return the cycles per tile and core of each of the three kernels at head size 128."""
     product = 2 * 128 * TILE**2 / (chip.flops / chip.clock / chip.cores)
     forward, d_query, d_keys = (
         max(bundles[mass], count * product) + PER_TILE
@@ -107,18 +114,18 @@ def cycles_per_tile(chip: Chip, mass: bool) -> tuple[float, float, float]:
 
 
 def memory(job: Job, layout: Layout) -> float:
-    """Bytes a chip needs at least, before the compiler is asked.
+    """Return the bytes that a chip needs, estimated without the compiler.
 
-    Trained parameters with both moments and their gradient in float32 (twice when gradients are
-    added up); a frozen base in bfloat16; what the layers keep for the backward pass; one layer at
-    work; and the output matrix in bfloat16 with its gradient in float32, whole but for ``tensor``.
+    Summed are the trained parameters, which exist once (in the train state), with both moments and
+    their gradient in float32 (two gradients with accumulation); a frozen base in bfloat16; what the
+    layers keep for the backward pass; the working set of one layer; and the output matrix in
+    bfloat16 with its gradient in float32, split by ``tensor`` only.
     """
-    count, model = parameters(job), job.model
-    trained = count.total if job.lora is None else count.adapters
+    count, model = parameter_counts(job), job.model
     gradients = 4 if layout.accumulate == 1 else 8
-    state = trained * (12 + gradients) / layout.kept_by
+    state = trained_parameters(job) * (12 + gradients) / layout.state_shards
     if job.lora is not None:
-        state += 2 * count.total / layout.kept_by
+        state += 2 * count.total / layout.state_shards
     output = (2 if job.lora is not None else 6) * count.output / layout.tensor
     layer = 2 * count.layers / model.num_layers / layout.tensor
     return state + output + layer + _activations(job, layout)
@@ -136,6 +143,6 @@ def _activations(job: Job, layout: Layout) -> float:
     if model.remat == "none":
         kept += 2 * (3 * model.width + 2 * heads + keys + 3 * hidden)
     at_work = 2 * (2 * model.width + 2 * heads + keys + 3 * hidden)
-    chunk = min(layout.rows_at_once(job) * job.loss_chunk, positions)
+    chunk = min(layout.sequences_at_once(job) * job.loss_chunk, positions)
     logits = 8 * chunk * model.vocab_size / layout.tensor
     return positions * (kept * model.num_layers + at_work) + logits

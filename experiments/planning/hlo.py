@@ -1,8 +1,8 @@
-"""What the chips send each other, read from a compiled program.
+"""Communication between chips, read from the text of a compiled HLO program.
 
-A collective inside a loop counts once per turn, and loops stand inside loops: layers, and within a
-layer the steps of a product whose operands travel while it runs. XLA's own cost analysis counts
-neither turns nor kernels.
+A collective inside a loop counts once per iteration. Loops nest: the layers, and within a layer the
+steps of a matrix product whose operands travel while it runs. XLA's own cost analysis counts
+neither iterations nor kernels.
 """
 
 import math
@@ -27,54 +27,54 @@ _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 
 @dataclass(frozen=True)
 class Collective:
-    """One collective of a step.
+    """One collective operation of a step.
 
     Attributes:
-        kind: of ``KINDS``.
-        group: chips that take part in it together.
-        turns: how often it runs in a step.
-        received: bytes that each chip receives at every turn.
+        kind: Operation, one of ``KINDS``.
+        group: Chips in each replica group.
+        executions: Executions per step.
+        received: Bytes that each chip receives per execution.
     """
 
     kind: str
     group: int
-    turns: int
+    executions: int
     received: float
 
     @property
     def bytes(self) -> float:
-        """What each chip receives in a step."""
-        return self.turns * self.received
+        """Bytes that each chip receives per step."""
+        return self.executions * self.received
 
 
 def collectives(text: str) -> list[Collective]:
-    """The collectives of an optimised program (``compiled.as_text()``).
+    """Return the collectives of an optimised program (``compiled.as_text()``).
 
-    One that runs while other work does is split over several fusions, which share its channel, and
-    goes on inside of loops: it counts where it is outermost.
+    An asynchronous collective is split over several fusions, inside loops too, that share its
+    channel: it counts once, with the fewest executions.
 
     Raises:
-        ValueError: a loop whose number of turns the program does not tell.
+        ValueError: The program does not tell a loop's trip count or a collective's group.
     """
     bodies = computations(text)
-    turns = turns_of(bodies)
+    executions = execution_counts(bodies)
     found: dict[str, Collective] = {}
     for name, lines in bodies.items():
         scatters = "all-reduce-scatter" in name
         for number, line in enumerate(lines):
             match = _COLLECTIVE.search(line)
-            if match is None or not turns[name]:
+            if match is None or not executions[name]:
                 continue
             channel = re.search(r"channel_id=(\d+)", line)
             key = channel[1] if channel else f"{name} {number}"
-            this = _collective(match, line, turns[name], scatters)
-            if key not in found or this.turns < found[key].turns:
+            this = _collective(match, line, executions[name], scatters)
+            if key not in found or this.executions < found[key].executions:
                 found[key] = this
     return list(found.values())
 
 
 def bytes_by_kind(found: list[Collective]) -> dict[str, float]:
-    """Bytes that each chip receives in a step, by kind."""
+    """Return the bytes that each chip receives per step, by kind of collective."""
     total: dict[str, float] = defaultdict(float)
     for one in found:
         total[one.kind] += one.bytes
@@ -82,7 +82,7 @@ def bytes_by_kind(found: list[Collective]) -> dict[str, float]:
 
 
 def computations(text: str) -> dict[str, list[str]]:
-    """The lines of every computation by its name; that of the entry is ``ENTRY``."""
+    """Return the lines of every computation by its name, ``ENTRY`` for the entry computation."""
     bodies: dict[str, list[str]] = {}
     name = None
     for line in text.splitlines():
@@ -97,12 +97,12 @@ def computations(text: str) -> dict[str, list[str]]:
     return bodies
 
 
-def turns_of(bodies: dict[str, list[str]]) -> Counter[str]:
-    """How often each computation runs in a step, conditions of loops left out."""
-    turns: Counter[str] = Counter()
+def execution_counts(bodies: dict[str, list[str]]) -> Counter[str]:
+    """Return the executions of each computation per step; conditions of loops are left out."""
+    executions: Counter[str] = Counter()
 
     def visit(name: str, times: int) -> None:
-        turns[name] += times
+        executions[name] += times
         for callee, count in calls[name]:
             visit(callee, times * count)
 
@@ -110,7 +110,7 @@ def turns_of(bodies: dict[str, list[str]]) -> Counter[str]:
         name: [c for line in lines for c in _calls(line, bodies)] for name, lines in bodies.items()
     }
     visit("ENTRY", 1)
-    return turns
+    return executions
 
 
 def _calls(line: str, bodies: dict[str, list[str]]) -> list[tuple[str, int]]:
@@ -125,10 +125,10 @@ def _calls(line: str, bodies: dict[str, list[str]]) -> list[tuple[str, int]]:
 
 
 def trip_count(bodies: dict[str, list[str]], condition: str, body: str) -> int:
-    """Turns of a loop that counts up from 0 by a constant while it is less than another.
+    """Return the trip count of a loop that counts from 0 by a constant step to a constant limit.
 
     Raises:
-        ValueError: its condition, or what it counts by, is something else.
+        ValueError: The loop has another form.
     """
     compare = re.search(r"ROOT .* compare\(([^)]*)\), direction=LT", "\n".join(bodies[condition]))
     if compare:
@@ -141,11 +141,11 @@ def trip_count(bodies: dict[str, list[str]], condition: str, body: str) -> int:
             step = _step(bodies, body, int(index[1]))
             if step:
                 return math.ceil(most / step)
-    raise ValueError(f"cannot tell how often the loop with the condition {condition} turns")
+    raise ValueError(f"cannot tell the trip count of the loop with the condition {condition}")
 
 
 def _step(bodies: dict[str, list[str]], body: str, index: int) -> int | None:
-    """What the body adds to the element of its tuple that counts, perhaps in a fusion."""
+    """Return the constant that the body adds to its loop counter, in a fusion or outside."""
     lines = bodies[body]
     root = next(line for line in lines if line.lstrip().startswith("ROOT"))
     value = _definition(lines, re.findall(r"%([^\s,)]+)", root.partition(" tuple(")[2])[index])
@@ -169,13 +169,13 @@ def _constant(lines: list[str], name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _collective(match: re.Match[str], line: str, turns: int, scatters: bool) -> Collective:
+def _collective(match: re.Match[str], line: str, executions: int, scatters: bool) -> Collective:
     result, kind, start = match.groups()
     size = _result_bytes(result, two_sided=bool(start) and kind != "all-reduce")
     group = 2 if kind == "collective-permute" else _group(line)
     others = (group - 1) / group
     if kind == "all-reduce" and scatters:
-        return Collective("reduce-scatter", group, turns, size * others)
+        return Collective("reduce-scatter", group, executions, size * others)
     received = {
         "all-gather": size * others,
         "all-reduce": 2 * size * others,
@@ -183,14 +183,14 @@ def _collective(match: re.Match[str], line: str, turns: int, scatters: bool) -> 
         "all-to-all": size * others,
         "collective-permute": size,
     }[kind]
-    return Collective(kind, group, turns, received)
+    return Collective(kind, group, executions, received)
 
 
 def _result_bytes(result: str, two_sided: bool) -> float:
-    """Bytes of the result; the start of an asynchronous one shows its operands before it."""
+    """Return the bytes of a result; a ``-start`` op lists its operands before its results."""
     arrays = [a for a in _ARRAY.findall(result) if a[0] in BYTES]
     if two_sided:
-        arrays = [array for array in arrays if array[1]]  # without what it is waited on by
+        arrays = [array for array in arrays if array[1]]  # scalars are semaphores
         arrays = arrays[len(arrays) // 2 :]
     return sum(
         BYTES[kind] * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in arrays
@@ -208,5 +208,5 @@ def _group(line: str) -> int:
         return int(iota[1])
     listed = _LISTED.search(line)
     if listed is None:
-        raise ValueError(f"cannot tell which chips take part in: {line.strip()[:200]}")
+        raise ValueError(f"cannot tell the replica groups of: {line.strip()[:200]}")
     return len(listed[1].split(","))

@@ -1,14 +1,15 @@
-"""What is to be planned: a model, how it is trained, and on how many devices along each axis."""
+"""A training step to plan, and the layouts in which chips can share it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from cat_jax.config import LoraConfig, MeshShape
 from cat_jax.errors import InputError
-from cat_jax.models import LoraConfig, ModelConfig
-from cat_jax.sharding import MeshShape
+from cat_jax.models import ModelConfig
 
 Tuned = Literal["all", "lora"]
-"""All parameters, or adapters on a frozen model."""
+"""Trained parameters: all, or adapters on a frozen model."""
 
 
 @dataclass(frozen=True)
@@ -16,42 +17,42 @@ class Job:
     """One training step, before a mesh is chosen.
 
     Attributes:
-        name: of the model.
-        model: its configuration, with attention, remat and dtype of the run.
-        tuned: what is trained.
-        length: T, positions of a row.
-        rows: of a step, over all chips.
-        loss_chunk: positions of a row whose logits are in memory at a time.
+        name: Name of the model.
+        model: Its configuration, with the run's attention, remat and dtype.
+        tuned: Trained parameters.
+        length: T, positions of a sequence.
+        sequences: Sequences per step, over all chips.
+        loss_chunk: Positions of each sequence whose logits are in memory at a time.
     """
 
     name: str
     model: ModelConfig
     tuned: Tuned
     length: int
-    rows: int
+    sequences: int
     loss_chunk: int
 
     @property
     def tokens(self) -> int:
-        """Positions of a step."""
-        return self.rows * self.length
+        """Tokens per step."""
+        return self.sequences * self.length
 
     @property
     def lora(self) -> LoraConfig | None:
-        """The adapters' form, if there are any."""
+        """Configuration of the adapters; None where all parameters are trained."""
         return LoraConfig() if self.tuned == "lora" else None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the chips share a job.
+    """How chips share a job: a mesh, and micro-batches.
 
     Attributes:
-        data: copies of the model.
-        fsdp: chips that share the parameters.
-        tensor: chips that share heads, hidden units and vocabulary.
-        context: chips that share the positions of a row.
-        accumulate: parts of the rows that are computed one after the other.
+        data: Data-parallel replicas.
+        fsdp: Chips that share the parameters.
+        tensor: Chips that share heads, hidden units and vocabulary.
+        context: Chips that share the positions of a sequence.
+        accumulate: Gradient accumulation: micro-batches per step.
     """
 
     data: int
@@ -62,51 +63,62 @@ class Layout:
 
     @property
     def mesh(self) -> MeshShape:
-        """As ``train.mesh``."""
+        """The mesh, as ``train.mesh`` takes it."""
         return MeshShape(*self.sizes)
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """Along the axes of the mesh."""
+        """Chips along each axis of the mesh."""
         return self.data, self.fsdp, self.tensor, self.context
 
     @property
-    def gathered_from(self) -> int:
-        """Chips that a layer is gathered from when it is computed."""
+    def gather_group(self) -> int:
+        """Chips from which a layer is gathered when it is computed."""
         return self.fsdp * self.context
 
     @property
-    def kept_by(self) -> int:
-        """Chips that hold one copy of the state together."""
-        return self.gathered_from * self.tensor
+    def state_shards(self) -> int:
+        """Chips that together hold one copy of the train state."""
+        return self.gather_group * self.tensor
 
-    def rows_at_once(self, job: Job) -> int:
-        """Rows that a chip computes at a time, alone or with others (``tensor``, ``context``)."""
-        return job.rows // (self.data * self.fsdp * self.accumulate)
+    def sequences_at_once(self, job: Job) -> int:
+        """Return the sequences in a chip's micro-batch, shared along ``tensor`` and ``context``."""
+        return job.sequences // (self.data * self.fsdp * self.accumulate)
 
     def positions_at_once(self, job: Job) -> float:
-        """Positions that a chip computes at a time, alone or with others along ``tensor``."""
-        return self.rows_at_once(job) * job.length / self.context
+        """Return the positions in a chip's micro-batch, shared along ``tensor``."""
+        return self.sequences_at_once(job) * job.length / self.context
 
     def __str__(self) -> str:
-        parts = f", {self.accumulate} parts" if self.accumulate > 1 else ""
-        return " x ".join(map(str, self.sizes)) + parts
+        return layout_text(self.sizes, self.accumulate)
+
+
+def layout_text(sizes: Sequence[int], accumulate: int) -> str:
+    """Return a layout as tables show it: ``2 x 4 x 1 x 8, 3 micro-batches``."""
+    parts = f", {accumulate} micro-batches" if accumulate > 1 else ""
+    return " x ".join(map(str, sizes)) + parts
 
 
 def layouts(
     job: Job, chips: int, mesh: MeshShape | None = None, accumulate: int | None = None
 ) -> list[Layout]:
-    """Every way to share a job among all chips, or those with a given mesh or number of parts.
+    """Return all layouts that share a job among all chips.
+
+    Args:
+        job: Job to share.
+        chips: Number of chips.
+        mesh: Only layouts with this mesh.
+        accumulate: Only layouts with this number of micro-batches.
 
     Raises:
-        InputError: there is none.
+        InputError: There is none.
     """
     found = [
         layout
         for tensor in _divisors(chips)
         for context in _divisors(chips // tensor)
         for fsdp in _divisors(chips // (tensor * context))
-        for parts in ([accumulate] if accumulate else _divisors(job.rows))
+        for parts in ([accumulate] if accumulate else _divisors(job.sequences))
         if _divides(job, layout := _layout(chips, fsdp, tensor, context, parts))
     ]
     if mesh is not None:
@@ -116,11 +128,11 @@ def layouts(
     if not found:
         model = job.model
         raise InputError(
-            f"{f'mesh {mesh}' if mesh else 'no mesh'} shares {job.name} and {job.rows} rows among "
-            f"{chips} chips: data x fsdp x tensor x context must be the chips, data x fsdp (x "
-            f"accumulate) divide the rows, fsdp x context the model's width {model.width}, tensor "
-            f"its {model.num_kv_heads} key/value heads, tensor x context its {model.num_heads} "
-            f"query heads, context the {job.length} positions"
+            f"{f'mesh {mesh}' if mesh else 'no mesh'} shares {job.name} and {job.sequences} "
+            f"sequences among {chips} chips: data x fsdp x tensor x context must equal the chips, "
+            f"data x fsdp x accumulate must divide the sequences, fsdp x context the model's width "
+            f"{model.width}, tensor its {model.num_kv_heads} key/value heads, tensor x context its "
+            f"{model.num_heads} query heads, context the {job.length} positions"
         )
     return found
 
@@ -135,9 +147,9 @@ def _divides(job: Job, layout: Layout) -> bool:
     return (
         all(size % layout.tensor == 0 for size in sizes)
         and model.num_heads % (layout.tensor * layout.context) == 0
-        and model.width % layout.gathered_from == 0
+        and model.width % layout.gather_group == 0
         and job.length % layout.context == 0
-        and job.rows % (layout.data * layout.fsdp * layout.accumulate) == 0
+        and job.sequences % (layout.data * layout.fsdp * layout.accumulate) == 0
     )
 
 

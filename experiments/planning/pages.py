@@ -1,19 +1,27 @@
-"""Plans as JSON values, and as tables of Markdown."""
+"""Plans as JSON values, and as Markdown tables."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from cat_jax.sharding import MESH_AXES
-from experiments.planning.search import Plan, Side
+from cat_jax.config import MESH_AXES
+from cat_jax.markdown import markdown_table
+from experiments.planning.job import layout_text
+from experiments.planning.search import Plan, StepPlan
 from experiments.planning.slices import GIB
+from experiments.results import read_results, write_results
 
-KEY = ("model", "tuned", "topology", "length", "rows", "remat")
-"""What tells one plan from another."""
+KEY = ("model", "tuned", "topology", "length", "sequences", "remat")
+"""Values that tell one plan from another."""
 METHOD_NAMES = {"plain": "plain", "cat": "CAT"}
+EXPLANATION = """\
+The real TPU compiler compiled the whole train step, plain and CAT, TPU kernels included, on a CPU.
+Memory and traffic are the compiler's; times are estimates from closed forms and published
+specifications, never measurements (docs/plan.md)."""
 
 
 def as_values(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON values; sizes in bytes, times in seconds."""
+    """Return a plan as JSON values: sizes in bytes, times in seconds."""
     job, layout = plan.job, plan.layout
     values: dict[str, Any] = {
         "model": job.name,
@@ -21,7 +29,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
         "topology": plan.slice_.name,
         "chips": plan.slice_.chips,
         "length": job.length,
-        "rows": job.rows,
+        "sequences": job.sequences,
         "remat": job.model.remat,
         "hbm": plan.slice_.chip.hbm,
         "fits": layout is not None,
@@ -31,62 +39,69 @@ def as_values(plan: Plan) -> dict[str, Any]:
     if layout is not None:
         values |= {"mesh": list(layout.sizes)}
         values |= {"accumulate": layout.accumulate}
-        values |= {name: _side_values(side) for name, side in plan.sides.items()}
+        values |= {name: _step_values(step) for name, step in plan.steps.items()}
     return values
 
 
-def _side_values(side: Side) -> dict[str, Any]:
+def _step_values(step: StepPlan) -> dict[str, Any]:
+    estimate = step.estimate
+    bounds = (estimate.full_overlap, estimate.no_overlap)
     return {
-        **vars(side.program),
-        "flops": side.estimate.flops,
+        **vars(step.program),
+        "flops": estimate.flops,
         "roofline": {
-            name: getattr(side.estimate, name) for name in ("matmul", "kernels", "hbm", "links")
+            name: getattr(estimate, name) for name in ("matmul", "kernels", "hbm", "links")
         },
-        "step": [side.estimate.at_best, side.estimate.no_overlap],
-        "mfu": [side.estimate.mfu(s) for s in (side.estimate.no_overlap, side.estimate.at_best)],
+        "step": list(bounds),
+        "mfu": [estimate.mfu(seconds) for seconds in reversed(bounds)],
     }
 
 
+def add_plan(out: Path, values: dict[str, Any]) -> None:
+    """Write a plan to OUT.json and OUT.md, beside the plans of other jobs that are there."""
+    plans = merged(read_results(out), [values])
+    write_results(out, plans, page(plans))
+
+
 def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Old plans with the new in their places."""
+    """Return the old plans, those of the same job replaced by the new."""
     plans = {tuple(plan[name] for name in KEY): plan for plan in (*old, *new)}
     return list(plans.values())
 
 
-def page(plans: Sequence[dict[str, Any]], explanation: str) -> str:
-    """Whether each job fits, then what its steps cost, method beside method."""
+def page(plans: Sequence[dict[str, Any]]) -> str:
+    """Return the Markdown page: whether each job fits, then the cost of each method's step."""
     by = f"Compiled by {', '.join(sorted({plan['compiler'] for plan in plans}))}."
-    parts = ["# Plans for TPU pods", explanation.strip(), fit_table(plans), step_table(plans), by]
+    parts = ["# Plans for TPU pods", EXPLANATION, fit_table(plans), step_table(plans), by]
     return "\n\n".join(parts) + "\n"
 
 
 def fit_table(plans: Sequence[dict[str, Any]]) -> str:
-    """A line per job: the mesh it should have, and its memory."""
-    lines = [
-        _line(
+    """Return a table with a row per job: its mesh and its memory."""
+    rows = [
+        [
             plan["model"],
             plan["tuned"],
             f"{plan['topology']} ({plan['chips']} chips)",
-            f"{plan['rows']} x {plan['length']}",
+            f"{plan['sequences']} x {plan['length']}",
             *_fit_cells(plan),
-        )
+        ]
         for plan in plans
     ]
-    head = ("model", "trained", "topology", "rows x positions", "fits", " x ".join(MESH_AXES))
-    memory = ("arguments", "plain, peak", "CAT, peak", "HBM")
-    return "\n".join([_head(*head, *(f"{name}, GiB" for name in memory)), *lines])
+    jobs = ["model", "trained", "topology", "sequences x positions", "fits", " x ".join(MESH_AXES)]
+    memory = [f"{name}, GiB" for name in ("arguments", "plain, peak", "CAT, peak", "HBM")]
+    return markdown_table([*jobs, *memory], rows)
 
 
 def _fit_cells(plan: dict[str, Any]) -> list[str]:
     if not plan["fits"]:
         # Refused by the compiler, or not compiled at all.
-        leanest = f"needs {_gib(plan['closed_form_bytes'])}"
-        needs = f"refused: {', '.join(plan['refused'])}" if plan["refused"] else leanest
+        least = f"needs {_gib(plan['closed_form_bytes'])}"
+        needs = f"refused: {', '.join(plan['refused'])}" if plan["refused"] else least
         return ["no", "", "", needs, needs, _gib(plan["hbm"])]
-    parts = f", {plan['accumulate']} parts" if plan["accumulate"] > 1 else ""
     return [
         "yes",
-        " x ".join(map(str, plan["mesh"])) + parts,
+        layout_text(plan["mesh"], plan["accumulate"]),
         _gib(plan["cat"]["arguments"]),
         _gib(plan["plain"]["peak"]),
         _gib(plan["cat"]["peak"]),
@@ -95,44 +110,29 @@ def _fit_cells(plan: dict[str, Any]) -> list[str]:
 
 
 def step_table(plans: Sequence[dict[str, Any]]) -> str:
-    """Two lines per job that fits: operations, traffic, and the estimate."""
-    lines = [
-        _line(
-            plan["model"],
-            plan["tuned"],
-            plan["topology"],
-            METHOD_NAMES[name],
-            *_step_cells(plan, name),
-        )
+    """Return a table with two rows per job that fits: FLOPs, traffic, and the estimated time."""
+    rows = [
+        [plan["model"], plan["tuned"], plan["topology"], title, *_step_cells(plan[name])]
         for plan in plans
         if plan["fits"]
-        for name in METHOD_NAMES
+        for name, title in METHOD_NAMES.items()
     ]
-    head = ("model", "trained", "topology", "step", "model TFLOP", "received per chip, GiB")
-    roofline = ("products, s", "kernels, s", "HBM, s", "links, s", "step, s", "MFU")
-    return "\n".join([_head(*head, *roofline), *lines])
+    jobs = ["model", "trained", "topology", "step", "model TFLOP", "received per chip, GiB"]
+    roofline = ["products, s", "kernels, s", "HBM, s", "links, s", "step, s", "MFU"]
+    return markdown_table([*jobs, *roofline], rows)
 
 
-def _step_cells(plan: dict[str, Any], name: str) -> list[str]:
-    side = plan[name]
-    kinds = ", ".join(f"{kind} {_gib(size)}" for kind, size in side["received"].items())
-    low, high = side["mfu"]
+def _step_cells(step: dict[str, Any]) -> list[str]:
+    kinds = ", ".join(f"{kind} {_gib(size)}" for kind, size in step["received"].items())
+    low, high = step["mfu"]
     return [
-        f"{side['flops'] / 1e12:,.0f}",
+        f"{step['flops'] / 1e12:,.0f}",
         kinds or "none",
-        *(f"{side['roofline'][part]:.3f}" for part in ("matmul", "kernels", "hbm", "links")),
-        "{:.2f} to {:.2f}".format(*side["step"]),
+        *(f"{step['roofline'][part]:.3f}" for part in ("matmul", "kernels", "hbm", "links")),
+        "{:.2f} to {:.2f}".format(*step["step"]),
         f"{low:.0%} to {high:.0%}",
     ]
 
 
 def _gib(size: float) -> str:
     return f"{size / GIB:.2f}"
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _head(*cells: str) -> str:
-    return _line(*cells) + "\n" + "|" + " --- |" * len(cells)

@@ -1,4 +1,4 @@
-"""The whole train step through the real TPU compiler, on a machine that has no TPU."""
+"""Compile the whole train step with the real TPU compiler, on a machine that has no TPU."""
 
 import re
 import time
@@ -22,19 +22,21 @@ from experiments.planning.hlo import bytes_by_kind, collectives
 from experiments.planning.job import Job, Layout
 
 WORDS = 1
-"""Words of annotation bits per position: 32 effects in a row."""
+"""W, words of annotation bits per position: up to 32 effects per sequence."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """What the compiler says of a step on one chip; all sizes are bytes.
+    """The compiler's analysis of a step on one chip; sizes are bytes.
 
     Attributes:
-        arguments: state, frozen parameters and batch; the state's memory is reused for the result.
-        temporaries: as the compiler adds them up, which may count memory that is used twice.
-        peak: the most that is in HBM at once, arguments included.
-        received: from other chips in a step, by kind of collective.
-        seconds: that compiling took.
+        arguments: Train state, frozen parameters and batch; the new state reuses the old one's
+            memory.
+        temporaries: Temporary buffers as the compiler adds them up; memory that several of them
+            use in turn may count more than once.
+        peak: Peak HBM, arguments included.
+        received: Bytes received from other chips per step, by kind of collective.
+        seconds: Compilation time.
     """
 
     arguments: int
@@ -46,20 +48,28 @@ class Program:
 
 @dataclass(frozen=True)
 class Refused:
-    """The compiler says that the step does not fit the chip's memory; ``reason`` are its words."""
+    """A step that does not fit the chip's memory.
+
+    Attributes:
+        reason: The compiler's message.
+    """
 
     reason: str
 
 
 def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -> Program | Refused:
-    """Compiles the step of ``experiments.train_stg`` with (CAT) or without the second objective.
+    """Compile the step of ``experiments.train_stg`` for packed sequences.
 
-    Rows are packed: they have segments and positions.
+    Args:
+        job: Model, sequences and loss of the step.
+        layout: Mesh and micro-batches.
+        devices: Devices of ``devices_of``.
+        mass: Train with guidance (CAT), which reads the causal mass.
 
     Raises:
-        InputError: the mesh does not fit the model or the rows.
+        InputError: The mesh does not divide the model or the sequences.
     """
-    mesh = make_mesh(layout.mesh, job.rows, layout.accumulate, devices)
+    mesh = make_mesh(layout.mesh, job.sequences, layout.accumulate, devices)
     optimizer = make_optimizer(Optimizer(), steps=1_000)
     model = CausalLM(job.model)
     trained, base = _parameters(job, mesh)
@@ -96,14 +106,14 @@ def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -
 
 
 def place(shapes: Any, shardings: Any) -> Any:
-    """Shapes that say where they lie."""
+    """Return the shapes with these shardings."""
     return jax.tree.map(
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, shardings
+        lambda x, along: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=along), shapes, shardings
     )
 
 
 def _parameters(job: Job, mesh: Mesh) -> tuple[Any, FrozenBase | None]:
-    """Shapes of what is trained, and what it is trained on, as real runs hold them."""
+    """Return the shapes of the trained parameters, and the frozen base under adapters."""
     params = abstract_params(job.model)
     if job.lora is None:
         return params, None
@@ -114,12 +124,20 @@ def _parameters(job: Job, mesh: Mesh) -> tuple[Any, FrozenBase | None]:
 
 
 def _batch(job: Job, mesh: Mesh) -> Batch:
-    rows = batch_sharding(mesh)
+    """Return the shapes of a batch of packed sequences."""
+    sharding = batch_sharding(mesh)
 
     def array(dtype: str, *more: int) -> Any:
-        return jax.ShapeDtypeStruct((job.rows, job.length, *more), dtype, sharding=rows)
+        shape = (job.sequences, job.length, *more)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    numbers = [array("int32") for _ in range(4)]
     return Batch(
-        array("int32"), array("bool"), array("uint32", WORDS), array("uint32", WORDS), *numbers
+        tokens_BT=array("int32"),
+        target_mask_BT=array("bool"),
+        q_bits_BTW=array("uint32", WORDS),
+        k_bits_BTW=array("uint32", WORDS),
+        causal_count_BT=array("int32"),
+        visible_count_BT=array("int32"),
+        segment_ids_BT=array("int32"),
+        positions_BT=array("int32"),
     )

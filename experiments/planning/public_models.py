@@ -1,6 +1,6 @@
-"""The public configurations of models that are often trained, by name; no file of theirs is needed.
+"""Configurations of well-known public models by name, so that planning downloads nothing.
 
-Each is what its ``config.json`` on the Hugging Face hub says.
+Source: each model's ``config.json`` on the Hugging Face hub.
 """
 
 from pathlib import Path
@@ -155,12 +155,12 @@ PUBLIC_MODELS = {
 
 
 def find_model(name: str) -> ModelConfig:
-    """The configuration of a model of ``PUBLIC_MODELS``, or of a local Hugging Face folder.
+    """Return the configuration of one of ``PUBLIC_MODELS`` or of a local Hugging Face folder.
 
     Raises:
-        InputError: neither, or a model that ``CausalLM`` does not compute.
+        InputError: There is no such model, or ``CausalLM`` does not support it.
     """
-    from transformers import AutoConfig  # takes seconds
+    from transformers import AutoConfig  # slow to import
 
     if name in PUBLIC_MODELS:
         return config_from_hf(AutoConfig.for_model(**PUBLIC_MODELS[name]))

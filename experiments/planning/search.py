@@ -1,4 +1,4 @@
-"""Which mesh a job should run on: ranked in closed form, then asked of the compiler."""
+"""Search for the mesh a job should run on: ranked in closed form, then tried on the compiler."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ from experiments.planning.job import Job, Layout
 from experiments.planning.program import Program, Refused, compile_step
 from experiments.planning.slices import GIB, Slice
 
-HOPELESS = 1.05
-"""The compiler is not asked of a layout that needs more than so many times the memory in closed
-form, which was from 10 percent below the compiler's peak to 14 above it, where little is needed."""
-EQUAL = 1.02
-"""Times within this factor are about equal: the closed form knows no better."""
+MEMORY_SLACK = 1.05
+"""Largest share of a chip's HBM that a layout may need in closed form to be compiled. The closed
+form was between 10 percent below the compiler's peak and, where little is needed, 13 above it."""
+TIE = 1.02
+"""Times within about this factor are equal: the closed form is no more accurate."""
 METHODS = {"plain": False, "cat": True}
-"""Whether the step has the second objective."""
+"""Whether each method's step reads the causal mass."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One method's step: what the compiler says of it, and how long it may take."""
+class StepPlan:
+    """The compiled step of one method, and its estimated time."""
 
     program: Program
     estimate: Estimate
@@ -34,18 +34,18 @@ class Plan:
     """A job on a slice.
 
     Attributes:
-        job: what is trained.
-        slice_: on which chips.
-        layout: how they share it; None where no layout fits.
-        sides: of ``METHODS``; empty where no layout fits.
-        needs: bytes per chip that the layout, or the leanest one, needs in closed form.
-        refused: layouts that were compiled, and did not fit, with the compiler's words.
+        job: Training step.
+        slice_: Chips.
+        layout: Fastest layout that fits; None where none does.
+        steps: Step of each of ``METHODS``; empty where no layout fits.
+        needs: Bytes per chip in closed form, of the layout or else of the one that needs least.
+        refused: Layouts that were compiled and did not fit, with the compiler's messages.
     """
 
     job: Job
     slice_: Slice
     layout: Layout | None
-    sides: dict[str, Side]
+    steps: dict[str, StepPlan]
     needs: float
     refused: dict[str, str]
 
@@ -58,14 +58,20 @@ def make_plan(
     tries: int,
     say: Callable[[str], None],
 ) -> Plan:
-    """The fastest layout by estimate among those that the compiler accepts.
+    """Return the plan with the fastest layout, by estimate, that the compiler accepts.
 
-    Candidates are compiled in the order of their estimated time, the first that fits is taken.
+    Args:
+        job: Training step.
+        slice_: Chips to plan for.
+        devices: Their devices, of ``devices_of``.
+        candidates: Layouts to choose from; they are compiled in the order of ``ranked``.
+        tries: Layouts to compile before giving up.
+        say: Receives a line of progress before and after each compilation.
 
     Raises:
-        InputError: as many as ``tries`` were compiled, and none of them fits.
+        InputError: ``tries`` layouts were compiled and none of them fits.
     """
-    leanest = min(memory(job, layout) for layout in candidates)
+    least = min(memory(job, layout) for layout in candidates)
     refused: dict[str, str] = {}
     for layout in ranked(job, slice_, candidates):
         if len(refused) == tries:
@@ -74,31 +80,31 @@ def make_plan(
                 f"({'; '.join(refused)}); give --mesh, or more --tries"
             )
         say(f"{job.name} on {slice_}: compiling {layout}")
-        sides = _sides(job, slice_, layout, devices)
-        if isinstance(sides, Refused):
-            refused[str(layout)] = sides.reason
-            say(f"does not fit: {sides.reason}")
+        steps = _compile_methods(job, slice_, layout, devices)
+        if isinstance(steps, Refused):
+            refused[str(layout)] = steps.reason
+            say(f"does not fit: {steps.reason}")
             continue
-        return Plan(job, slice_, layout, sides, memory(job, layout), refused)
-    return Plan(job, slice_, None, {}, leanest, refused)
+        return Plan(job, slice_, layout, steps, memory(job, layout), refused)
+    return Plan(job, slice_, None, {}, least, refused)
 
 
 def ranked(job: Job, slice_: Slice, candidates: list[Layout]) -> list[Layout]:
-    """Those worth compiling, the fastest first; of about equally fast ones the leanest."""
+    """Return the layouts worth compiling, fastest first, ties broken by memory."""
 
     def cost(layout: Layout) -> tuple[float, ...]:
         seconds = expected_seconds(job, layout, slice_)
-        return *(round(math.log(s, EQUAL)) for s in seconds), memory(job, layout)
+        return *(round(math.log(s, TIE)) for s in seconds), memory(job, layout)
 
-    limit = HOPELESS * slice_.chip.hbm
+    limit = MEMORY_SLACK * slice_.chip.hbm
     return sorted((one for one in candidates if memory(job, one) <= limit), key=cost)
 
 
-def _sides(
+def _compile_methods(
     job: Job, slice_: Slice, layout: Layout, devices: Sequence[Any]
-) -> dict[str, Side] | Refused:
-    """Both methods, the larger first."""
-    sides = {}
+) -> dict[str, StepPlan] | Refused:
+    """Compile the steps of both methods, that of CAT first, which needs more memory."""
+    steps = {}
     for method in ("cat", "plain"):
         mass = METHODS[method]
         program = compile_step(job, layout, devices, mass)
@@ -107,5 +113,5 @@ def _sides(
         if program.peak > slice_.chip.hbm:
             return Refused(f"{program.peak / GIB:.2f} GiB at the peak")
         received = sum(program.received.values())
-        sides[method] = Side(program, estimate(job, layout, slice_, mass, received))
-    return sides
+        steps[method] = StepPlan(program, estimate(job, layout, slice_, mass, received))
+    return steps

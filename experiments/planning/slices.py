@@ -1,9 +1,9 @@
-"""Slices of TPU pods by the names they are rented under, and what their chips can do.
+"""Slices of TPU pods by their Google Cloud names, and the specifications of their chips.
 
-Constants are those of Google's pages on Cloud TPU v5e, v5p and v6e (docs.cloud.google.com/tpu/docs,
-"System architecture"): peak compute in bfloat16, HBM bandwidth, and interconnect bandwidth per
-chip, which the pages give in both directions together. A chip has four links in a plane of chips
-(v5e, v6e) and six in a cube (v5p); per link and direction that is 50, 100 and 100 GB/s.
+Source: Google's pages on Cloud TPU v5e, v5p and v6e (docs.cloud.google.com/tpu/docs, "System
+architecture"): peak compute in bfloat16, HBM bandwidth, and interconnect bandwidth per chip, which
+the pages give for both directions together. A chip has four links in a 2D torus (v5e, v6e) and six
+in a 3D torus (v5p); per link and direction that is 50 (v5e), 100 (v5p) and 100 GB/s (v6e).
 """
 
 import math
@@ -20,18 +20,19 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """What one chip can do.
+    """Specifications of one chip.
 
     Attributes:
-        name: of the generation.
-        kind: how JAX calls it.
-        hbm: bytes that a program may use, as the compiler says when it refuses one; the rest of
-            the 16 GiB (v5e), 96 (v5p) or 32 (v6e) is the runtime's.
-        hbm_bandwidth: bytes per second.
-        link_bandwidth: bytes per second and direction of one of its links.
-        cores: TensorCores, which share the work of one chip.
-        clock: Hz of a core. Peak compute divided by what its matrix units do per cycle (4 of 128 x
-            128 on v5e and in each core of v5p); of v6e it is not published and taken for v5p's.
+        name: Name of the generation.
+        kind: JAX's ``device_kind``.
+        hbm: HBM that a program may use, in bytes, as the compiler states it when it refuses a
+            program; the rest of the 16 GiB (v5e), 96 (v5p) or 32 (v6e) belongs to the runtime.
+        hbm_bandwidth: HBM bandwidth in bytes per second.
+        link_bandwidth: Bandwidth of one link in one direction, in bytes per second.
+        cores: TensorCores.
+        clock: Clock of a core in Hz: peak compute divided by the operations per cycle of its
+            matrix units (4 of 128 x 128 on v5e and in each core of v5p). That of v6e is not
+            published; v5p's is assumed.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Chip:
 
     @property
     def flops(self) -> float:
-        """Peak per second in bfloat16."""
+        """Peak FLOP/s in bfloat16."""
         return PEAK_FLOPS[self.kind]
 
 
@@ -53,18 +54,18 @@ CHIPS = {
     "v5p": Chip("v5p", "TPU v5", int(95.74 * GIB), 2765e9, 100e9, cores=2, clock=1.75e9),
     "v6e": Chip("v6e", "TPU v6 lite", int(31.25 * GIB), 1600e9, 100e9, cores=1, clock=1.75e9),
 }
-PLANE = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
-CUBE = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4), (4, 4, 8), (4, 8, 8), (8, 8, 8))
+GRIDS_2D = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+GRIDS_3D = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4), (4, 4, 8), (4, 8, 8), (8, 8, 8))
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Chips that are rented together.
+    """Chips that are rented as one.
 
     Attributes:
-        name: on Google Cloud, whose number counts chips (v5e, v6e) or TensorCores (v5p).
-        chip: which they are.
-        grid: how they are wired.
+        name: Name on Google Cloud, whose number counts chips (v5e, v6e) or TensorCores (v5p).
+        chip: Type of the chips.
+        grid: Chips along each axis of the torus.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Slice:
 
     @property
     def chips(self) -> int:
-        """How many there are."""
+        """Number of chips."""
         return math.prod(self.grid)
 
     def __str__(self) -> str:
@@ -85,15 +86,19 @@ def _slices(chip: Chip, grids: tuple[tuple[int, ...], ...]) -> dict[str, Slice]:
     return {name: Slice(name, chip, grid) for name, grid in named}
 
 
-SLICES = _slices(CHIPS["v5e"], PLANE) | _slices(CHIPS["v5p"], CUBE) | _slices(CHIPS["v6e"], PLANE)
-"""The shapes that are rented as one, up to 512 chips."""
+SLICES = (
+    _slices(CHIPS["v5e"], GRIDS_2D)
+    | _slices(CHIPS["v5p"], GRIDS_3D)
+    | _slices(CHIPS["v6e"], GRIDS_2D)
+)
+"""Slices by name, up to 512 chips."""
 
 
 def find_slice(name: str) -> Slice:
-    """The slice of that name.
+    """Return the slice of that name.
 
     Raises:
-        InputError: no such slice; those of the generation are listed.
+        InputError: There is no such slice; the message lists those of the generation.
     """
     if name in SLICES:
         return SLICES[name]
@@ -104,15 +109,15 @@ def find_slice(name: str) -> Slice:
 
 
 def compiler() -> str:
-    """Which one compiles; another may give other numbers."""
+    """Return the versions of the TPU compiler and of jax, on which the numbers depend."""
     return f"libtpu {version('libtpu')} with jax {version('jax')}"
 
 
 def devices_of(slice_: Slice) -> list[Any]:
-    """Devices to compile for; nothing can run on them.
+    """Return devices to compile for; nothing can run on them.
 
     Raises:
-        InputError: the TPU compiler is not installed, or does not know the slice.
+        InputError: The TPU compiler is not installed.
     """
     try:
         import libtpu  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -120,7 +125,8 @@ def devices_of(slice_: Slice) -> list[Any]:
         raise InputError(
             "the TPU compiler is not installed: pip install -e '.[compilers]'"
         ) from error
-    # Read when the plugin is loaded: no metadata server is asked, and other processes may load it.
+    # Read when the plugin is loaded. They keep it from asking the metadata server of a TPU machine,
+    # and allow other processes to load it at the same time.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-16",

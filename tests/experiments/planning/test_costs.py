@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cat_jax.models import CausalLM, ModelConfig, attach_lora, init_lora
 from experiments.planning import costs
-from experiments.planning.costs import parameters
+from experiments.planning.costs import parameter_counts
 from experiments.planning.job import Job, Layout
 from experiments.planning.public_models import find_model
 from experiments.planning.slices import CHIPS
@@ -18,8 +18,8 @@ from experiments.planning.slices import CHIPS
 SMALL = ModelConfig(640, 128, 320, 2, 4, 2, 48, dtype="bfloat16")
 
 
-def job(model=SMALL, tuned="all", length=96, rows=5, loss_chunk=128):
-    return Job("small", model, tuned, length, rows, loss_chunk)
+def job(model=SMALL, tuned="all", length=96, sequences=5, loss_chunk=128):
+    return Job("small", model, tuned, length, sequences, loss_chunk)
 
 
 def shapes(model):
@@ -34,7 +34,7 @@ def size(tree):
 @pytest.mark.parametrize("name", ["Qwen2.5-1.5B", "Qwen3-8B", "Llama-3.1-70B"])
 def test_parameters_are_those_of_the_model(name):
     model = find_model(name)
-    count = parameters(job(model))
+    count = parameter_counts(job(model))
     params = shapes(model)
     assert count.total == size(params)
     kernels = [x for path, x in jax.tree.leaves_with_path(params) if "kernel" in str(path[-1])]
@@ -48,7 +48,7 @@ def test_parameters_are_those_of_the_model(name):
 )
 def test_parameters_of_every_family(change):
     model = replace(SMALL, **change)
-    count = parameters(job(model, "lora"))
+    count = parameter_counts(job(model, "lora"))
     assert count.total == size(shapes(model))
     lora = job(model, "lora").lora
     assert count.adapters == size(jax.eval_shape(lambda: init_lora(jax.random.key(0), model, lora)))
@@ -58,7 +58,7 @@ def flops_by_xla(given):
     """Of the gradient as XLA counts it, layers unrolled so that no loop hides any."""
     model = CausalLM(replace(given.model, scan=False, dtype="float32"))
     params = shapes(model.config)
-    tokens = jax.ShapeDtypeStruct((given.rows, given.length), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((given.sequences, given.length), jnp.int32)
 
     def loss(trained, frozen, tokens):
         complete = trained if given.lora is None else attach_lora(frozen, trained, given.lora)
@@ -78,7 +78,7 @@ def test_operations_are_those_that_xla_counts(tuned, remat):
     given = job(replace(SMALL, remat=remat), tuned)
     # XLA's attention computes every pair, visible or not, forward and twice that backward.
     model, pairs = given.model, given.length**2
-    forward = 4 * model.num_layers * model.num_heads * model.head_dim * pairs * given.rows
+    forward = 4 * model.num_layers * model.num_heads * model.head_dim * pairs * given.sequences
     attention = (4 if remat == "full" else 3) * forward
     counted = flops_by_xla(given)
     assert costs.matmul_flops(given) + attention == pytest.approx(counted, rel=0.06)
@@ -112,32 +112,32 @@ def test_kernel_cycles_by_hand():
 def test_kernel_time_of_tiles(name):
     chip = CHIPS[name]
     forward, *backward = costs.cycles_per_tile(chip, mass=False)
-    one = costs.kernel_seconds(job(ONE_HEAD, length=1000, rows=1), chip, 1, mass=False)
+    one = costs.kernel_seconds(job(ONE_HEAD, length=1000, sequences=1), chip, 1, mass=False)
     assert one == pytest.approx((forward + sum(backward)) / chip.clock / chip.cores)
-    # Three tiles of two blocks, eight rows on four chips, and another forward pass.
+    # Three tiles of two blocks, eight sequences on four chips, and another forward pass.
     full = replace(ONE_HEAD, remat="full")
-    more = costs.kernel_seconds(job(full, length=2048, rows=8), chip, 4, mass=False)
+    more = costs.kernel_seconds(job(full, length=2048, sequences=8), chip, 4, mass=False)
     assert more == pytest.approx(one * 6 * (1 + forward / (forward + sum(backward))))
 
 
 @pytest.mark.parametrize("name", CHIPS)
 def test_no_kernel_is_faster_than_its_products_at_the_peak(name):
     products = 2 * (2 + 3 + 4) * 128 * 1024**2
-    given = job(ONE_HEAD, length=1024, rows=1)
+    given = job(ONE_HEAD, length=1024, sequences=1)
     plain, mass = (costs.kernel_seconds(given, CHIPS[name], 1, mass) for mass in (False, True))
     assert products / CHIPS[name].flops < plain < mass < 4 * products / CHIPS[name].flops
 
 
 def test_memory_by_hand():
     model = replace(SMALL, remat="full", num_layers=2)
-    count = parameters(job(model))
+    count = parameter_counts(job(model))
     layer = 128 * 48 * 8 + 48 * 4 * 128 + 3 * 128 * 320
     positions = 2 * 96
     at_work = 2 * (2 * 128 + 2 * 192 / 2 + 2 * 96 / 2 + 3 * 320 / 2)
     kept = 2 * 128 * 2
     logits = 8 * 2 * 32 * 640 / 2
     needed = 16 * count.total / 4 + 6 * 640 * 128 / 2 + 2 * layer / 2
-    given = job(model, rows=8, loss_chunk=32)
+    given = job(model, sequences=8, loss_chunk=32)
     found = costs.memory(given, Layout(data=2, fsdp=2, tensor=2, accumulate=1))
     assert found == needed + positions * (kept + at_work) + logits
 
@@ -145,7 +145,7 @@ def test_memory_by_hand():
 @settings(deadline=None)
 @given(st.sampled_from(["none", "full"]), st.sampled_from(["all", "lora"]), st.integers(0, 3))
 def test_more_chips_never_need_more_memory(remat, tuned, doubling):
-    given = job(replace(SMALL, remat=remat), tuned, rows=64)
+    given = job(replace(SMALL, remat=remat), tuned, sequences=64)
     base = Layout(1, 2**doubling, 1)
     for change in ({"fsdp": 2 * base.fsdp}, {"tensor": 2}, {"context": 2}):
         wider = replace(base, **change)

@@ -10,7 +10,7 @@ GROUPS = "channel_id={}, replica_groups={}, use_global_device_ids=true"
 
 
 def loop(name, limit, step, body, counter=0):
-    """A loop of ``limit / step`` turns, as the compiler writes it."""
+    """A loop of ``limit / step`` iterations, as the compiler writes it."""
     return f"""
 %{name}_body (p: (s32[], f32[8])) -> (s32[], f32[8]) {{
   %p = (s32[], f32[8]{{0}}) parameter(0)
@@ -65,7 +65,7 @@ def gather(channel, groups="{{0,1,2,3},{4,5,6,7}}", name="g"):
 )
 def test_every_way_to_write_groups(groups, size):
     (one,) = collectives(program([gather(1, groups)]))
-    assert (one.kind, one.group, one.turns) == ("all-gather", size, 1)
+    assert (one.kind, one.group, one.executions) == ("all-gather", size, 1)
     assert one.received == 2 * 4 * 16 * (size - 1) / size
 
 
@@ -98,13 +98,13 @@ def test_loops_in_loops_multiply(outer, inner, step):
     inside = loop("inner", inner * step, step, gather(7))
     outside = loop("outer", outer, 1, gather(8) + "\n" + call("inner"))
     text = program([gather(9), call("outer")], inside, outside)
-    assert sorted(one.turns for one in collectives(text)) == sorted([1, outer, outer * inner])
+    assert sorted(one.executions for one in collectives(text)) == sorted([1, outer, outer * inner])
 
 
-def test_turns_that_the_compiler_tells_are_believed():
+def test_a_trip_count_that_the_compiler_states_is_taken():
     known = ', backend_config={"known_trip_count":{"n":"13"}}'
     text = program([call("l", known)], loop("l", 4, 1, gather(1)))
-    assert [one.turns for one in collectives(text)] == [13]
+    assert [one.executions for one in collectives(text)] == [13]
 
 
 def test_a_counter_in_a_fusion_is_followed():
@@ -120,7 +120,7 @@ def test_a_counter_in_a_fusion_is_followed():
         'add(%i, %step), metadata={op_name="while/body/add"}',
         "fusion(%i), kind=kLoop, calls=%count",
     )
-    assert [one.turns for one in collectives(fused + text)] == [4]
+    assert [one.executions for one in collectives(fused + text)] == [4]
 
 
 def test_one_collective_in_several_fusions_counts_once():
@@ -130,7 +130,7 @@ def test_one_collective_in_several_fusions_counts_once():
     body = loop("l", 6, 1, "  %z = f32[8]{0} fusion(%x), kind=kOutput, calls=%f1")
     start = "  %s = f32[8]{0} fusion(%a), kind=kCustom, calls=%f0"
     (one,) = collectives(program([start, call("l")], fusion.format(0), fusion.format(1), body))
-    assert one.turns == 1
+    assert one.executions == 1
 
 
 def test_a_reduction_that_is_scattered_is_told_from_its_computation():
@@ -149,7 +149,7 @@ def test_an_unknown_loop_is_refused():
     text = program(
         [call("odd")], loop("odd", 4, 1, gather(1)).replace("direction=LT", "direction=NE")
     )
-    with pytest.raises(ValueError, match="how often the loop with the condition odd_condition"):
+    with pytest.raises(ValueError, match="trip count of the loop with the condition odd_condition"):
         collectives(text)
-    with pytest.raises(ValueError, match="which chips take part"):
+    with pytest.raises(ValueError, match="the replica groups of"):
         collectives(program([gather(1, "odd")]))

@@ -11,7 +11,15 @@ from experiments.planning import search
 from experiments.planning.costs import memory
 from experiments.planning.estimate import estimate, expected_received, expected_seconds
 from experiments.planning.job import Job, Layout, layouts
-from experiments.planning.pages import as_values, fit_table, merged, page, step_table
+from experiments.planning.pages import (
+    EXPLANATION,
+    add_plan,
+    as_values,
+    fit_table,
+    merged,
+    page,
+    step_table,
+)
 from experiments.planning.program import Program, Refused
 from experiments.planning.slices import GIB, find_slice
 
@@ -54,8 +62,8 @@ def test_the_fastest_is_asked_first_and_taken(compiler):
         for ours, least in zip(seconds[best], min(seconds.values()), strict=True)
     )
     assert compiler[0] == [(best, True), (best, False)]
-    assert found.sides["plain"].program == program(False)
-    assert found.sides["cat"].estimate == estimate(JOB, best, SLICE, True, 5e9 + 1)
+    assert found.steps["plain"].program == program(False)
+    assert found.steps["cat"].estimate == estimate(JOB, best, SLICE, True, 5e9 + 1)
 
 
 def test_after_a_refusal_comes_the_next(compiler):
@@ -80,7 +88,7 @@ def test_a_peak_beyond_the_chip_is_a_refusal(monkeypatch):
 
 def test_the_hopeless_is_not_compiled(compiler):
     found = plan(HUGE)
-    assert (found.layout, found.sides, compiler[0]) == (None, {}, [])
+    assert (found.layout, found.steps, compiler[0]) == (None, {}, [])
     assert found.needs == min(memory(HUGE, layout) for layout in layouts(HUGE, 16)) > 16 * GIB
 
 
@@ -88,9 +96,9 @@ def test_time_is_between_its_longest_part_and_the_sum():
     layout = Layout(2, 8, 1)
     one = estimate(JOB, layout, SLICE, False, received=7e9)
     assert one.links == pytest.approx(7e9 / 100e9)
-    assert one.at_best == max(one.matmul + one.kernels, one.hbm, one.links)
+    assert one.full_overlap == max(one.matmul + one.kernels, one.hbm, one.links)
     assert one.no_overlap == pytest.approx(one.matmul + one.kernels + one.hbm + one.links)
-    assert one.mfu(one.at_best) < 1
+    assert one.mfu(one.full_overlap) < 1
     assert one.mfu(2.0) == pytest.approx(one.flops / 2 / 16 / 197e12)
 
 
@@ -129,15 +137,23 @@ def test_pages_say_what_fits_and_what_does_not(compiler):
     assert len({line.count("|") for line in step_table(values).splitlines()}) == 1
     assert len({line.count("|") for line in fit_table(values).splitlines()}) == 1
     values[0]["compiler"] = values[1]["compiler"] = "this one"
-    assert page(values, "said").endswith("|\n\nCompiled by this one.\n")
-    assert page(values, "said").startswith("# Plans for TPU pods\n\nsaid\n\n|")
+    assert page(values).endswith("|\n\nCompiled by this one.\n")
+    assert page(values).startswith(f"# Plans for TPU pods\n\n{EXPLANATION}\n\n|")
 
 
 def test_a_new_plan_takes_the_place_of_the_old():
-    old = [
-        {"model": name, "tuned": "all", "topology": "t", "length": 1, "rows": 1, "remat": "full"}
-        for name in ("a", "b")
-    ]
+    job = {"tuned": "all", "topology": "t", "length": 1, "sequences": 1, "remat": "full"}
+    old = [{"model": name} | job for name in ("a", "b")]
     new = old[1] | {"fits": True}
     assert merged(old, [new]) == [old[0], new]
     assert merged(old, [new | {"length": 2}]) == [*old, new | {"length": 2}]
+
+
+def test_plans_of_other_jobs_stay_in_the_files(compiler, tmp_path):
+    small = as_values(plan()) | {"compiler": "this one"}
+    add_plan(tmp_path / "a/v1.5", small)
+    add_plan(tmp_path / "a/v1.5", small | {"model": "other"})
+    add_plan(tmp_path / "a/v1.5", small | {"chips": 17})
+    plans = json.loads((tmp_path / "a/v1.5.json").read_text())
+    assert [(one["model"], one["chips"]) for one in plans] == [("small", 17), ("other", 16)]
+    assert (tmp_path / "a/v1.5.md").read_text() == page(plans)

@@ -2,8 +2,9 @@ import sys
 
 import pytest
 
+from cat_jax.config import MeshShape
 from cat_jax.errors import InputError
-from cat_jax.sharding import MeshShape, make_mesh
+from cat_jax.sharding import make_mesh
 from experiments.planning.slices import CHIPS, SLICES, devices_of, find_slice
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the train step and of the guidance loss."""

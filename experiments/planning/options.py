@@ -1,0 +1,30 @@
+"""Options of a planned job; importing them imports no JAX."""
+
+from dataclasses import dataclass
+
+from cat_jax.config import Pretrained, Remat, Training
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a model is trained, and how the search for a layout is bounded.
+
+    Attributes:
+        lora: Train adapters on a frozen bfloat16 model instead of all parameters.
+        length: Positions of a sequence.
+        batch_size: Sequences per step, over all chips; None takes one per chip.
+        mesh: Chips along data, fsdp, tensor and context; None considers all meshes that fit.
+        accumulate: Micro-batches per step; None considers all that divide the batch.
+        remat: Rematerialisation, as ``model.remat``.
+        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        tries: Layouts to compile for a job before giving up.
+    """
+
+    lora: bool = False
+    length: int = 4096
+    batch_size: int | None = None
+    mesh: tuple[int, int, int, int] | None = None
+    accumulate: int | None = None
+    remat: Remat = Pretrained.remat
+    loss_chunk: int = Training.loss_chunk
+    tries: int = 4

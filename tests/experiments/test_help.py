@@ -1,0 +1,41 @@
+"""Help appears at once, whatever the command imports when it works."""
+
+import resource
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 4.0 if find_spec("torch") else 2.0
+"""Seconds of CPU time."""
+
+
+def cpu_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.mark.parametrize("name", ["plan", "benchmark_step", "benchmark_loss"])
+def test_help_is_quick(name):
+    before = cpu_seconds()
+    command = [sys.executable, "-m", f"experiments.{name}", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert f"python -m experiments.{name}" in done.stdout
+    assert cpu_seconds() - before < LIMIT
+
+
+@pytest.mark.parametrize("name", ["plan", "benchmark_step", "benchmark_loss"])
+def test_what_is_slow_to_import_waits_until_the_command_line_is_read(name):
+    code = (
+        "import sys, types\n"
+        "sys.modules['experiments.command_line'] = types.SimpleNamespace(exit_status=None)\n"
+        f"import experiments.{name}\n"
+        "print(sorted({'jax', 'flax', 'transformers', 'torch'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout == "[]\n"
