@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from etils import epath
-
 from cat_jax.errors import InputError
 
 
@@ -48,15 +46,6 @@ def refuse_existing(target: Path) -> None:
     """Raise InputError if there is something at ``target``."""
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} already exists: choose another name, or remove it first")
-
-
-def write_text(path: "os.PathLike | str", text: str) -> None:
-    """Write a file whole or not at all, with the folders above it."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + f".{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def write_lines(path: "os.PathLike | str", lines: Iterable[str]) -> None:

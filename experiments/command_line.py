@@ -1,132 +1,196 @@
-"""From the words on a command line to an experiment, and from exceptions to exit statuses."""
+"""Parse the command line; map errors to exit codes.
+
+JAX is imported only where it is needed: ``--help`` and a wrong setting answer at once.
+"""
 
 import difflib
 import importlib
+import logging
 import pkgutil
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import jax
 import tyro
-from rich.console import Console
 
 import configs
-from cat_jax.config import Experiment, Finetune
-from cat_jax.distributed import (
-    LOST,
-    RESTART,
-    CollectiveInputError,
-    end_alone,
-    first_line,
-    is_primary,
-    join_processes,
-    is_peer_loss,
-)
-from cat_jax.errors import InputError
-from cat_jax.train.checkpoint import SaveFailed
-from cat_jax.train.determinism import make_deterministic
-from cat_jax.train.loop import Diverged, Interrupted
+from cat_jax.config import RunConfig
+from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
 
-Config = TypeVar("Config", Experiment, Finetune)
+if TYPE_CHECKING:
+    from etils import epath
+    from rich.console import Console
+
+Args = TypeVar("Args")
 
 
 def parse_config(
-    kind: type[Config], arguments: Sequence[str], *, program: str, default: str, description: str
-) -> Config:
-    """Reads ``[CONFIG] [--section.field value ...]``; leaves with status 2 on an unknown field.
+    kind: type[Args],
+    arguments: Sequence[str],
+    *,
+    program: str,
+    default: str,
+    description: str,
+    wrap: Callable[[RunConfig], Args],
+) -> Args:
+    """Parse ``[CONFIG] [--section.field value ...]``; exit with status 2 on an unknown field.
 
     Args:
-        kind: of the configs that the program takes.
-        arguments: of the command line.
-        program: module that was called.
-        default: config that is meant where none is named.
-        description: of the program.
+        kind: What to parse: ``RunConfig``, or a dataclass around one.
+        arguments: Command line arguments.
+        program: Module that was called.
+        default: Configuration where none is named.
+        description: Description of the program.
+        wrap: Makes the defaults of ``kind`` from a configuration.
 
     Raises:
-        InputError: no such config.
+        InputError: No such configuration.
     """
     arguments = list(arguments)
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else default
     return tyro.cli(
         tyro.conf.AvoidSubcommands[kind],
         prog=f"python -m {program} {name}",
-        description=f"{description}\nConfigs: {', '.join(config_names(kind))}.",
+        description=f"{description}\nConfigs: {', '.join(config_names())}.",
         args=arguments,
-        default=load_config(name, kind),
+        default=wrap(load_config(name)),
     )
 
 
-def config_names(kind: type[Experiment | Finetune]) -> list[str]:
-    """The modules of the package ``configs`` whose ``CONFIG`` is of this kind."""
-    names = (module.name for module in pkgutil.iter_modules(configs.__path__))
-    return sorted(name for name in names if isinstance(_config(name), kind))
+def config_names() -> list[str]:
+    """Return the names of the modules in ``configs``."""
+    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
 
 
-def load_config(name: str, kind: type[Config]) -> Config:
-    """``CONFIG`` of the module ``configs.NAME``.
+def load_config(name: str) -> RunConfig:
+    """Return ``CONFIG`` of the module ``configs.NAME``.
 
     Raises:
-        InputError: no such config; suggests the nearest name.
+        InputError: No such configuration; the nearest name is suggested.
     """
-    names = config_names(kind)
+    names = config_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise InputError(f"no config named {name!r}; {hint}")
-    return _config(name)
-
-
-def _config(name: str) -> Any:
     return importlib.import_module(f"configs.{name}").CONFIG
 
 
-def start_up(config: Experiment | Finetune) -> Console:
-    """What comes before the first use of a device; gives the console, silent but in the first.
+def start_up(config: RunConfig) -> "Console":
+    """Prepare the process before its first use of a device; return the console for its output.
+
+    Only the primary process prints. What the library logs is printed too.
 
     Raises:
-        InputError: the processes cannot meet.
+        InputError: The processes cannot connect.
     """
+    from rich.console import Console
+
+    from cat_jax.distributed import is_primary, join_processes
+    from cat_jax.train.determinism import make_deterministic
+
     if config.train.deterministic:
         make_deterministic()
     if config.distributed:
         join_processes()
-    return Console(quiet=not is_primary())
+    console = Console(quiet=not is_primary())
+    logger = logging.getLogger("cat_jax")
+    logger.handlers = [PrintHandler(console)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return console
 
 
-def exit_status(main: Callable[[], None]) -> int:
-    """Runs ``main``; what a user can mend is one sentence on stderr instead of a traceback.
+class PrintHandler(logging.Handler):
+    """Prints log records as plain sentences."""
 
-    Of several processes the first says what stops all. One that stops for a reason of its own
-    says so and ends at once: in order it would wait for the others, and they for it.
+    def __init__(self, console: "Console"):
+        """Take the console to print to."""
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message; text from data is no markup."""
+        say(self._console, self.format(record))
+
+
+def say(console: "Console", sentence: str) -> None:
+    """Print a sentence as it is."""
+    console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def output_folder(config: RunConfig) -> "epath.Path":
+    """Return the output folder OUT/NAME.
+
+    Raises:
+        InputError: There is nothing to resume.
+    """
+    from etils import epath
+
+    from cat_jax.train.workdir import CONFIG_FILE
+
+    folder = epath.Path(config.out) / config.name
+    if config.resume and not (folder / CONFIG_FILE).is_file():
+        raise InputError(
+            f"nothing to resume: {folder / CONFIG_FILE} does not exist; leave out --resume"
+        )
+    return folder
+
+
+def exit_status(main: Callable[[], Any]) -> int:
+    """Run ``main``; what a user can mend is one sentence on stderr instead of a traceback.
+
+    Of several processes the primary one reports what stops all. One that fails by itself says so
+    and ends at once: in order it would wait for the others, and they for it.
     """
     try:
         main()
-    except CollectiveInputError as error:
-        return _failure(f"error: {error}", 2)
     except InputError as error:
-        if jax.distributed.is_initialized():
-            end_alone(str(error), 2)
-        return _failure(f"error: {error}", 2)
+        return _input_error(error)
     except (Diverged, SaveFailed) as error:
         return _failure(f"error: {error}", 1)
     except Interrupted as error:
         return _failure(f"{error}; add --resume to continue", 128 + error.signum)
-    except KeyboardInterrupt:  # between two trainings
+    except KeyboardInterrupt:  # between two runs
         sentence = "stopped; finished runs are saved, add --resume to continue"
         return _failure(sentence, 128 + signal.SIGINT)
     except Exception as error:
-        if not jax.distributed.is_initialized():
+        if not _is_distributed():
             raise
-        if is_peer_loss(error):
-            end_alone(f"{LOST} ({first_line(error)}); {RESTART}", 1)
-        end_alone(traceback.format_exc(), 1)
+        from cat_jax import distributed
+
+        if distributed.is_peer_loss(error):
+            lost = f"{distributed.LOST} ({distributed.first_line(error)}); {distributed.RESTART}"
+            distributed.end_alone(lost, 1)
+        distributed.end_alone(traceback.format_exc(), 1)
     return 0
 
 
+def _input_error(error: InputError) -> int:
+    if _is_distributed():
+        from cat_jax.distributed import CollectiveInputError, end_alone
+
+        if not isinstance(error, CollectiveInputError):
+            end_alone(str(error), 2)
+    return _failure(f"error: {error}", 2)
+
+
 def _failure(sentence: str, status: int) -> int:
-    if not jax.distributed.is_initialized() or is_primary():
-        print(sentence, file=sys.stderr)
+    if _is_distributed():
+        from cat_jax.distributed import is_primary
+
+        if not is_primary():
+            return status
+    print(sentence, file=sys.stderr)
     return status
+
+
+def _is_distributed() -> bool:
+    """Tell whether this is one of several processes; without JAX it is not."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return jax.distributed.is_initialized()

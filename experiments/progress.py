@@ -1,18 +1,16 @@
-"""What a terminal shows while a run goes on."""
+"""Progress of a run in a terminal."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Report = Callable[[int, Mapping[str, float]], None]
-"""Called with a step and its metrics."""
-
 
 @contextmanager
-def progress_bar(console: Console, title: str, steps: int) -> Iterator[Report]:
-    """One line: what runs, how far it is, its loss and speed, and the time it still needs."""
+def progress_bar(console: Console, title: str, steps: int) -> Iterator[Callable[[Any], None]]:
+    """Show title, step, loss, speed and remaining time; yield a callback for log lines."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -23,10 +21,12 @@ def progress_bar(console: Console, title: str, steps: int) -> Iterator[Report]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=steps, loss="-", speed="")
 
-        def report(step: int, values: Mapping[str, float]) -> None:
-            speed = f"{values['tokens_per_second']:,.0f} tokens/s"
-            if "mfu" in values:
-                speed += f", {values['mfu']:.0%} MFU"
-            bar.update(task, completed=step, loss=f"{values['loss']:.3f}", speed=speed)
+        def show(line: dict[str, Any]) -> None:
+            if line["kind"] != "train":
+                return
+            speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+            if "mfu" in line:
+                speed += f", {line['mfu']:.0%} MFU"
+            bar.update(task, completed=line["step"], loss=f"{line['loss']:.3f}", speed=speed)
 
-        yield report
+        yield show

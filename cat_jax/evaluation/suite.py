@@ -39,7 +39,7 @@ class TestAnswers:
         answers: Parsed answers.
         targets: Right answers.
         right: Whether each answer is right, bool.
-        mass: Causal mass on the annotated records.
+        mass: Causal mass on the annotated records; None where it was not measured.
     """
 
     __test__ = False
@@ -47,7 +47,7 @@ class TestAnswers:
     answers: list[str]
     targets: list[str]
     right: np.ndarray
-    mass: CausalMass
+    mass: CausalMass | None
 
     @property
     def exact_match(self) -> float:
@@ -81,7 +81,8 @@ class Evaluation(Mapping[str, TestAnswers]):
     @property
     def causal_mass(self) -> float:
         """Mean causal mass on the first test set; NaN if it is not annotated."""
-        return next(iter(self.sets.values())).mass.mean
+        mass = next(iter(self.sets.values())).mass
+        return math.nan if mass is None else mass.mean
 
     @property
     def scores(self) -> dict[str, float]:
@@ -126,39 +127,74 @@ def evaluate(
     tests = make_test_sets(
         task, run.tokenizer, splits=splits, seed=seed, max_length=max_length, match=match
     )
-    return evaluate_test_sets(run, task, tests, seed=seed, match=match, batch_size=batch_size)
+    edited = make_interventions(task, tests, run.tokenizer, seed=seed, match=match)
+    return evaluate_test_sets(run, task, tests, edited, batch_size=batch_size)
 
 
 def evaluate_test_sets(
     run: LanguageModel,
     task: Task,
     tests: Mapping[str, TestSet],
+    interventions: Mapping[str, TestSet],
     *,
-    seed: int = 0,
-    match: Match = "offsets",
     batch_size: int = 256,
 ) -> Evaluation:
-    """Evaluate on test sets that are made already; see ``evaluate``."""
-    sets = {name: answer_test_set(run, task, test, batch_size) for name, test in tests.items()}
-    first, test = next(iter(tests.items()))
-    changed = {}
-    for name, intervene in task.interventions.items():
-        rng = np.random.default_rng(seed)
-        edited = [intervene(record, rng) for record in test.records if isinstance(record, Record)]
-        after = make_test_set(f"{first}, {name}", edited, run.tokenizer, match=match)
-        given = _parsed_answers(run, task, after, batch_size)
-        changed[name] = changed_answers(sets[first].answers, given)
+    """Evaluate on test sets that are made already; see ``evaluate``.
+
+    Args:
+        run: The model.
+        task: Judges the answers.
+        tests: From ``make_test_sets``.
+        interventions: From ``make_interventions``.
+        batch_size: Prompts that are decoded at a time.
+    """
+    sets = {
+        name: answer_test_set(run, task, test, batch_size=batch_size)
+        for name, test in tests.items()
+    }
+    first = next(iter(sets.values()))
+    changed = {
+        name: changed_answers(first.answers, _parsed_answers(run, task, test, batch_size))
+        for name, test in interventions.items()
+    }
     return Evaluation(task.name, sets, changed)
 
 
 def answer_test_set(
-    run: LanguageModel, task: Task, test: TestSet, batch_size: int = 256
+    run: LanguageModel,
+    task: Task,
+    test: TestSet,
+    *,
+    with_mass: bool = True,
+    batch_size: int = 256,
 ) -> TestAnswers:
-    """Answer a test set, judge the answers and measure the causal mass."""
+    """Answer a test set, judge the answers and, ``with_mass``, measure the causal mass."""
     given = _parsed_answers(run, task, test, batch_size)
     right = [task.is_right(a, t) for a, t in zip(given, test.targets, strict=True)]
-    mass = measure_causal_mass(run.model, run.params, test.examples)
+    mass = measure_causal_mass(run.model, run.params, test.examples) if with_mass else None
     return TestAnswers(given, test.targets, np.array(right, bool), mass)
+
+
+def make_interventions(
+    task: Task,
+    tests: Mapping[str, TestSet],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int = 0,
+    match: Match = "offsets",
+) -> dict[str, TestSet]:
+    """Edit the first test set by each intervention of the task.
+
+    Raises:
+        InputError: A record cannot be edited, or not be answered after that.
+    """
+    edited = {}
+    for name, intervene in task.interventions.items():
+        first, test = next(iter(tests.items()))
+        rng = np.random.default_rng(seed)
+        records = [intervene(record, rng) for record in test.records if isinstance(record, Record)]
+        edited[name] = make_test_set(f"{first}, {name}", records, tokenizer, match=match)
+    return edited
 
 
 def make_test_sets(

@@ -16,17 +16,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from cat_jax.errors import InputError
+from cat_jax.errors import InputError, SaveFailed
 from cat_jax.files import write_text
 from cat_jax.train.checksums import checksums
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.state import TrainState
 
 EVALUATIONS_FILE = "evaluations.json"
-
-
-class SaveFailed(RuntimeError):
-    """A checkpoint or a log could not be written; the message names the last good checkpoint."""
 
 
 class DamagedCheckpoint(UserWarning):

@@ -16,7 +16,6 @@ from cat_jax.data.sources import read_records
 from cat_jax.distributed import sync_errors
 from cat_jax.errors import InputError
 from cat_jax.evaluation.validation import make_validation
-from cat_jax.models.language_model import LanguageModel
 from cat_jax.train.metrics import Callback
 from cat_jax.train.result import RunResult
 from cat_jax.train.run import Evaluator, run_training
@@ -29,7 +28,12 @@ from cat_jax.train.setup import (
 )
 from cat_jax.train.tracker import check_tracker
 from cat_jax.train.training_data import TrainingData, align_or_take, align_training
-from cat_jax.train.workdir import check_workdir, json_settings, training_settings
+from cat_jax.train.workdir import (
+    check_workdir,
+    json_settings,
+    start_settings,
+    training_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +100,7 @@ def fit(
         path = None if workdir is None else epath.Path(workdir)
         settings = json_settings(
             **(provenance or {}),
-            model=None if isinstance(start, LanguageModel) else start,
+            model=start_settings(start),
             guidance=guidance,
             optimizer=optimizer,
             train=training_settings(train),
@@ -112,7 +116,10 @@ def fit(
         logger.info("training data: %s; %d too long", data, data.stats.too_long)
         if guidance is not None:
             logger.info("annotations: %s", data.stats)
-        checks = [*_validation(setup, _read(validation), train, guidance, seed), *evaluators]
+        checks = [
+            *validation_evaluators(setup, _read(validation), train, guidance, seed),
+            *evaluators,
+        ]
     return run_training(
         setup,
         data,
@@ -138,14 +145,14 @@ def _read(records: Records) -> list[TrainingRecord] | list[Example]:
     return read_records(items)
 
 
-def _validation(
+def validation_evaluators(
     setup: TrainSetup,
-    records: list[TrainingRecord] | list[Example],
+    records: Sequence[TrainingRecord] | Sequence[Example],
     train: Training,
     guidance: Guidance | None,
     seed: int,
 ) -> list[Evaluator]:
-    """Return the evaluator of the validation records, none if there are none.
+    """Return the evaluator of validation records, none if there are none.
 
     Raises:
         InputError: No validation record is short enough.

@@ -10,6 +10,7 @@ import numpy as np
 
 from cat_jax.config import Training
 from cat_jax.data.batches import Batch
+from cat_jax.errors import Diverged, Interrupted
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.in_memory import BestInMemory
@@ -19,18 +20,6 @@ from cat_jax.train.signals import StopRequest, stop_requests
 from cat_jax.train.state import TrainState
 from cat_jax.train.step import Metrics, TrainStep
 from cat_jax.train.throughput import StepFlops, StepTimer
-
-
-class Diverged(RuntimeError):
-    """The loss or the gradient is no longer finite."""
-
-
-class Interrupted(RuntimeError):
-    """A signal asked to stop; the message says what is saved."""
-
-    def __init__(self, message: str, signum: int):
-        super().__init__(message)
-        self.signum = signum
 
 
 def train(

@@ -13,7 +13,7 @@ from cat_jax.data.alignment import AlignmentStats
 from cat_jax.models import LoraConfig
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.train.evaluations import verdict
-from cat_jax.train.export import export_model
+from cat_jax.train.export import ADAPTER, MODEL, export_model
 from cat_jax.train.metrics import Line
 from pallas_kernels import Selection
 
@@ -53,6 +53,11 @@ class RunResult(LanguageModel):
     def selected(self) -> str | None:
         """Which step was selected and why; None if it is the last."""
         return verdict(self.history, self.train)
+
+    @property
+    def export_name(self) -> str:
+        """Name of the exported folder in a workdir: "model" or "adapter"."""
+        return MODEL if self.adapters is None else ADAPTER
 
     def summary(self) -> dict[str, Any]:
         """Return steps, seconds, throughput and validation of the run, as JSON values."""

@@ -13,7 +13,6 @@ from cat_jax.losses.schedules import guidance_weight
 from cat_jax.sharding import process_indices
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.evaluations import Evaluations
-from cat_jax.train.export import ADAPTER, MODEL
 from cat_jax.train.in_memory import BestInMemory
 from cat_jax.train.loop import train as run_loop
 from cat_jax.train.metrics import Callback, Line, MetricsLog
@@ -207,6 +206,6 @@ def _open_checkpoints(
 
 def _export(result: RunResult, workdir: epath.Path) -> None:
     """Leave the trained model in the workdir, unless it is there."""
-    folder = workdir / (MODEL if result.adapters is None else ADAPTER)
+    folder = workdir / result.export_name
     if not broadcast_from_primary(folder.exists()):
         result.save_pretrained(folder)

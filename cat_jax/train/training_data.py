@@ -22,6 +22,14 @@ class TrainingData:
     examples: list[Example]
     stats: AlignmentStats
 
+    def check_annotated(self, guided: bool) -> None:
+        """Raise InputError if training is ``guided`` and no record is annotated."""
+        if guided and self.stats.records_without_mask == self.stats.records:
+            raise InputError(
+                "no training record has an annotation whose words stand in its text; CAT needs the "
+                "field 'important'"
+            )
+
     def __str__(self) -> str:
         length = max(len(example.tokens) for example in self.examples)
         return (
@@ -54,12 +62,9 @@ def align_training(
             f"{packed}, fewer than one batch of {train.batch_size}; add records, "
             f"{'lower' if packed else 'raise'} train.max_length or lower train.batch_size"
         )
-    if guided and stats.records_without_mask == stats.records:
-        raise InputError(
-            "no training record has an annotation whose words stand in its text; CAT needs the "
-            "field 'important'"
-        )
-    return TrainingData(examples, stats)
+    data = TrainingData(examples, stats)
+    data.check_annotated(guided)
+    return data
 
 
 def align_or_take(

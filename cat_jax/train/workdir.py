@@ -11,6 +11,7 @@ from cat_jax.config import Training
 from cat_jax.distributed import check_shared, is_primary
 from cat_jax.errors import InputError
 from cat_jax.files import write_text
+from cat_jax.models.language_model import LanguageModel
 from cat_jax.train.provenance import note_environment
 
 CONFIG_FILE = "config.json"
@@ -21,6 +22,11 @@ NEUTRAL = ("mesh", "keep", "profile", "wandb_project")
 def json_settings(**sections: Any) -> dict[str, Any]:
     """Return settings as JSON values: dataclasses as objects, functions by their names."""
     return json.loads(json.dumps({name: _plain(value) for name, value in sections.items()}))
+
+
+def start_settings(start: Any) -> Any:
+    """Return where a model is from; a model in memory is described by its configuration."""
+    return {"in_memory": start.model.config} if isinstance(start, LanguageModel) else start
 
 
 def training_settings(train: Training) -> dict[str, Any]:

@@ -5,8 +5,7 @@ import pytest
 
 import configs
 from cat_jax.config import Experiment, Finetune, GeneratedData, JsonlData, OwnData
-from cat_jax.errors import InputError
-from cat_jax.train.loop import Diverged, Interrupted
+from cat_jax.errors import Diverged, InputError, Interrupted
 from experiments.command_line import config_names, exit_status, load_config, parse_config
 
 NEEDED = {

@@ -21,8 +21,8 @@ from cat_jax.distributed import end_if_peer_lost, is_primary, join_processes
 from cat_jax.evaluation import causal_mass
 from cat_jax.models import CausalLM, ModelConfig, save_pretrained
 from cat_jax.sharding import (
-    MESH_AXES,
     HEAD_AXES,
+    MESH_AXES,
     MeshShape,
     make_mesh,
     process_indices,

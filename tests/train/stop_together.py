@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from toy import CONFIG, Toy
 
-from cat_jax.train.loop import Interrupted
+from cat_jax.errors import Interrupted
 
 
 def place(state):

@@ -16,9 +16,8 @@ import pytest
 from toy import CONFIG, Toy, assert_same, make_rows
 
 from cat_jax.data.batches import training_batches
-from cat_jax.errors import InputError
-from cat_jax.train.checkpoint import Checkpoints, DamagedCheckpoint, SaveFailed
-from cat_jax.train.loop import Interrupted
+from cat_jax.errors import InputError, Interrupted, SaveFailed
+from cat_jax.train.checkpoint import Checkpoints, DamagedCheckpoint
 from cat_jax.train.state import TrainState
 from experiments.command_line import exit_status
 

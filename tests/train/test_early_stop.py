@@ -10,9 +10,8 @@ import pytest
 from toy import CONFIG, Toy, assert_same
 
 from cat_jax.config import Training
-from cat_jax.errors import InputError
+from cat_jax.errors import InputError, Interrupted
 from cat_jax.train.evaluations import Evaluations, verdict
-from cat_jax.train.loop import Interrupted
 
 SCORES = {4: 1.0, 8: 3.0, 12: 2.0, 16: 2.5, 20: 9.0, 24: 0.0}
 

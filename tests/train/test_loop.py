@@ -12,11 +12,12 @@ import pytest
 
 from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.batches import training_batches
+from cat_jax.errors import Diverged, Interrupted
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train.checkpoint import Checkpoints
-from cat_jax.train.loop import Diverged, Interrupted, train
+from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, new_state

@@ -1,0 +1,262 @@
+"""Several methods from the same start on the same records, over seeds."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from cat_jax.compare.attention_example import AttentionExample
+from cat_jax.compare.methods import Method, find_method
+from cat_jax.compare.setup import ComparisonSetup, setup_comparison
+from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
+from cat_jax.distributed import sync_errors
+from cat_jax.errors import InputError
+from cat_jax.evaluation.suite import (
+    Evaluation,
+    evaluate_test_sets,
+)
+from cat_jax.tasks.base import VALIDATION, Task
+from cat_jax.train.fit import validation_evaluators
+from cat_jax.train.metrics import Callback, Line
+from cat_jax.train.result import RunResult
+from cat_jax.train.run import Evaluator, run_training
+from cat_jax.train.setup import Start, resolve_start, setup_training
+from cat_jax.train.workdir import (
+    check_workdir,
+    init_workdir,
+    json_settings,
+    start_settings,
+    training_settings,
+)
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int], AbstractContextManager[Callback | None]]
+"""Maps the title and steps of a run to a context whose callback shows its progress."""
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRun:
+    """A trained and evaluated method; its parameters are gone.
+
+    Attributes:
+        method: What was trained.
+        seed: With which seed.
+        evaluation: Answers and scores.
+        history: Metrics of the run.
+        seconds_per_step: Median over the log lines.
+        selected: Which step was selected and why; None if it is the last.
+    """
+
+    method: Method
+    seed: int
+    evaluation: Evaluation
+    history: list[Line]
+    seconds_per_step: float
+    selected: str | None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Scores by name, as in the report."""
+        return self.evaluation.scores | {"seconds_per_step": self.seconds_per_step}
+
+
+@dataclass(eq=False)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        settings: How it was made, as JSON values.
+        runs: Methods by seed, in the order of training.
+        notes: Sentences for the report.
+        seconds: Training time of all runs, and evaluation time in this process.
+        example: A record on which methods differ, of the first seed.
+    """
+
+    settings: dict[str, Any]
+    runs: list[MethodRun] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    example: AttentionExample | None = None
+
+    def note(self, sentence: str) -> None:
+        """Note a sentence and log it."""
+        self.notes.append(sentence)
+        logger.info("%s", sentence)
+
+
+def compare(
+    model: Start | str | PathLike[str],
+    task: Task,
+    *,
+    methods: Sequence[str | Method] = ("baseline", "cat"),
+    guidance: Guidance | None = None,
+    train: Training | None = None,
+    optimizer: Optimizer | None = None,
+    lora: LoraConfig | None = None,
+    seeds: Sequence[int] = (0,),
+    workdir: str | PathLike[str] | None = None,
+    resume: bool = True,
+    progress: Progress = lambda title, steps: nullcontext(),
+    provenance: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """Train and evaluate every method for every seed; parameters are kept for one run at a time.
+
+    Args:
+        model: As in ``cat_jax.train.fit.fit``.
+        task: Records to train and test on.
+        methods: Names or ``Method`` objects; the first is what the others are compared with.
+        guidance: Second objective of the method "cat".
+        train: Training loop, the same for every run.
+        optimizer: Optimizer, the same for every run.
+        lora: Train low-rank adapters.
+        seeds: Each gives its own initialisation, data order and generated records.
+        workdir: Folder or ``gs://`` path; each run has ``seed-SEED/METHOD`` in it.
+        resume: Continue the runs that the workdir holds.
+        progress: Shows the progress of each run.
+        provenance: JSON values to note with the settings.
+
+    Raises:
+        InputError: Bad settings, data or model; nothing is written then.
+        Diverged: A loss was no longer finite.
+        Interrupted: A signal came; with a workdir the comparison can be resumed.
+        SaveFailed: A checkpoint or log could not be written.
+    """
+    train, optimizer = train or Training(), optimizer or Optimizer()
+    with sync_errors():
+        chosen = [find_method(method) for method in methods]
+        _check_distinct(seeds, [method.name for method in chosen])
+        start = resolve_start(model, lora)
+        settings = json_settings(
+            **(provenance or {}),
+            model=start_settings(start),
+            data=task,
+            guidance=guidance,
+            optimizer=optimizer,
+            train=training_settings(train),
+            methods=[method.name for method in chosen],
+            seeds=seeds,
+        )
+        path = None if workdir is None else epath.Path(workdir)
+        if path is not None:
+            check_workdir(path, settings, resume=resume)
+    comparison = Comparison(settings)
+    for seed in seeds:
+        with sync_errors():
+            setup = setup_comparison(start, task, chosen, guidance, train, seed)
+        if path is not None:
+            init_workdir(path, settings)
+        for method in chosen:
+            _run_method(
+                comparison,
+                setup,
+                method,
+                train,
+                optimizer,
+                lora=lora,
+                workdir=path,
+                resume=resume,
+                progress=progress,
+            )
+    return comparison
+
+
+def _run_method(
+    comparison: Comparison,
+    setup: ComparisonSetup,
+    method: Method,
+    train: Training,
+    optimizer: Optimizer,
+    *,
+    lora: LoraConfig | None,
+    workdir: epath.Path | None,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """Train, evaluate and forget one method."""
+    started = time.perf_counter()
+    guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
+    is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
+    with sync_errors():
+        training = setup_training(
+            setup.start, setup.tokenizer, train, guidance=guidance, lora=lora, seed=seed
+        )
+        evaluators: list[Evaluator] = [setup.eval_metrics]
+        if VALIDATION in setup.task.splits:
+            records = setup.task.records(VALIDATION, seed)
+            evaluators = [
+                *validation_evaluators(training, records, train, guidance, seed),
+                *evaluators,
+            ]
+    if not comparison.runs:
+        kind = training.attention
+        comparison.note(f"attention: {kind.implementation} ({kind.reason})")
+        comparison.note(f"training data: {data}")
+    if guidance is not None and is_first_seed:
+        comparison.note(f"annotations for {method.title}: {data.stats}")
+    folder = None if workdir is None else workdir / f"seed-{seed}" / method.name
+    title = f"{method.title}, seed {seed}"
+    with progress(title, train.steps) as show:
+        result = run_training(
+            training,
+            data,
+            guidance=guidance,
+            train=train,
+            optimizer=optimizer,
+            seed=seed,
+            evaluators=evaluators,
+            callbacks=[] if show is None else [show],
+            workdir=folder,
+            resume=resume or bool(comparison.runs),
+            settings=json_settings(
+                model=start_settings(setup.start),
+                data=setup.task,
+                guidance=guidance,
+                optimizer=optimizer,
+                train=training_settings(train),
+                seed=seed,
+            ),
+            started=started,
+        )
+    trained = time.perf_counter()
+    found = evaluate_test_sets(result, setup.task, setup.tests, setup.interventions)
+    if is_first_seed:
+        _add_example(comparison, setup, method, result, found)
+    summary = result.summary()
+    if result.selected is not None:
+        comparison.note(f"{title}: {result.selected}")
+    comparison.seconds += summary["seconds"] + time.perf_counter() - trained
+    comparison.runs.append(
+        MethodRun(method, seed, found, result.history, summary["seconds_per_step"], result.selected)
+    )
+
+
+def _add_example(
+    comparison: Comparison,
+    setup: ComparisonSetup,
+    method: Method,
+    result: RunResult,
+    found: Evaluation,
+) -> None:
+    """Keep what the attention figure needs; a figure must not cost the report."""
+    name = (setup.curve_sets or list(setup.tests))[-1]
+    if comparison.example is None:
+        comparison.example = AttentionExample(setup.task, setup.tests[name], setup.tokenizer)
+    try:
+        comparison.example.add(method.title, result, np.array(found[name].right))
+    except Exception as error:
+        logger.exception("attention of %s", method.title)
+        comparison.note(f"warning: no attention figure for {method.title}: {error}")
+
+
+def _check_distinct(seeds: Sequence[int], methods: Sequence[str]) -> None:
+    for name, values in (("seeds", seeds), ("methods", methods)):
+        if not values or len(set(values)) < len(values):
+            shown = ", ".join(map(str, values)) or "none"
+            raise InputError(f"{name} must be different, at least one, got {shown}")

@@ -1,0 +1,182 @@
+"""What a comparison leaves behind: a table, ``report.json``, ``report.md`` and figures."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib.figure import Figure
+
+from cat_jax.analysis import answer_attention_figure, training_curves_figure
+from cat_jax.compare.compare import Comparison, MethodRun
+from cat_jax.compare.methods import METHODS
+from cat_jax.files import write_text
+from cat_jax.markdown import escape, markdown_table
+from cat_jax.train.provenance import describe_environment, environment
+
+logger = logging.getLogger(__name__)
+
+SCORE_TITLES = {
+    "iid": "IID %",
+    "ood": "OOD %",
+    "changed_answers": "changed %",
+    "causal_mass": "mass %",
+    "seconds_per_step": "ms/step",
+}
+"""Titles of scores in tables; other test sets keep their names."""
+
+EXPLANATIONS = {
+    "ood": (
+        "IID and OOD are exact-match accuracy of greedy answers; out of distribution (OOD) the "
+        "spurious correlations of the training data do not hold."
+    ),
+    "changed_answers": (
+        "*Changed*: share of the first test set's answers that change when only the spurious "
+        "factors are redrawn (0 is right)."
+    ),
+    "causal_mass": (
+        "*Mass*: attention on annotated causes, averaged over layers, heads and annotated rows of "
+        "the first test set."
+    ),
+}
+"""What a score means, where it was measured."""
+
+
+def summarize(runs: Sequence[MethodRun]) -> dict[str, dict[str, Any]]:
+    """Return the mean of each score by method and, of several seeds, its standard deviation.
+
+    A score that is NaN (the causal mass of records without annotation) becomes None: JSON has no
+    NaN.
+    """
+    summary = {}
+    for method in dict.fromkeys(run.method.name for run in runs):
+        same = [run for run in runs if run.method.name == method]
+        values = {name: [run.scores[name] for run in same] for name in same[0].scores}
+        summary[method] = _known({name: np.mean(numbers) for name, numbers in values.items()})
+        if len(same) > 1:
+            spreads = {name: np.std(numbers, ddof=1) for name, numbers in values.items()}
+            summary[method]["std"] = _known(spreads)
+            summary[method]["seeds"] = {str(run.seed): _known(run.scores) for run in same}
+    return summary
+
+
+def _known(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if math.isnan(x) else float(x) for name, x in scores.items()}
+
+
+def report_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the report as JSON values: one entry per method, then how it was made."""
+    return summarize(comparison.runs) | {
+        "seconds": comparison.seconds,
+        "config": comparison.settings,
+        "machine": environment(),
+    }
+
+
+def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath.Path:
+    """Write ``report.json``, figures and ``report.md``; return the path of the page.
+
+    A figure that cannot be drawn is a warning in the page.
+    """
+    folder = epath.Path(folder)
+    report = report_json(comparison)
+    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
+    drawn: dict[str, str] = {}
+    figures: dict[str, tuple[str, Callable[[Comparison], Figure]]] = {
+        "attention": ("Attention of the query that predicts the answer", attention_figure),
+        "training": ("Accuracy and causal mass over training", training_figure),
+    }
+    for name, (caption, draw) in figures.items():
+        try:
+            _save_figure(draw(comparison), folder / "figures" / f"{name}.png")
+            drawn[name] = caption
+        except Exception as error:  # whatever it is, the numbers are there
+            logger.exception("figure %s", name)
+            comparison.note(f"warning: the figure {name} could not be drawn: {error}")
+    write_text(folder / "report.md", report_page(comparison, report, drawn))
+    return folder / "report.md"
+
+
+def _save_figure(figure: Figure, path: epath.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=150, format="png")
+
+
+def attention_figure(comparison: Comparison) -> Figure:
+    """Draw what the query that predicts the answer attends to, method beside method."""
+    example = comparison.example
+    if example is None:
+        raise ValueError("no attention was kept")
+    chosen = example.chosen()
+    causal, spurious = example.marked()
+    return answer_attention_figure(
+        example.tokens(),
+        {title: rows[chosen] for title, rows in example.attention.items()},
+        causal,
+        spurious,
+        title=f"Attention of the query that predicts “{example.target()}” (mean of all heads)",
+    )
+
+
+def training_figure(comparison: Comparison) -> Figure:
+    """Draw accuracy and causal mass over the steps of every run."""
+    history: dict[str, list[dict[str, Any]]] = {}
+    for run in comparison.runs:
+        points = [{"causal_mass": math.nan} | x for x in run.history if x["kind"] == "eval"]
+        history.setdefault(run.method.title, []).extend(points)
+    names = dict.fromkeys(name for run in comparison.runs for name in run.evaluation)
+    first = comparison.runs[0].history
+    splits = [name for name in names if any(name in line for line in first)]
+    return training_curves_figure(history, splits=splits)
+
+
+def cells(summary: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return column titles and rows of the table, the same on the terminal and on the page."""
+    names = [name for name in next(iter(summary.values())) if name not in ("std", "seeds")]
+    rows = []
+    for method, scores in summary.items():
+        row = [METHODS[method].title if method in METHODS else method]
+        for name in names:
+            row.append(format_score(name, scores[name], scores.get("std", {}).get(name)))
+        rows.append(row)
+    return ["", *(SCORE_TITLES.get(name, f"{name} %") for name in names)], rows
+
+
+def format_score(name: str, value: float | None, std: float | None) -> str:
+    """Format shares in percent with "± std" over seeds, times in milliseconds, None as "–"."""
+    if value is None:
+        return "–"
+    if name == "seconds_per_step":
+        return f"{1000 * value:.1f}"
+    spread = "" if std is None else f" ± {100 * std:.1f}"
+    return f"{100 * value:.1f}{spread}"
+
+
+def report_page(comparison: Comparison, report: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
+    """Return the page ``report.md``: table, figures, and how to get the same again."""
+    seeds = len({run.seed for run in comparison.runs})
+    summary = {name: report[name] for name in summarize(comparison.runs)}
+    scores = next(iter(summary.values()))
+    explained = [text for name, text in EXPLANATIONS.items() if name in scores]
+    spread = f"Values are the mean ± standard deviation of {seeds} seeds."
+    parts = [
+        f"# {escape(str(comparison.settings.get('name', 'Comparison')))}",
+        markdown_table(*cells(summary)).rstrip(),
+        " ".join([spread if seeds > 1 else "Values are of one seed.", *explained]),
+        *(f"![{caption}](figures/{name}.png)" for name, caption in drawn.items()),
+        "## How it was made",
+        "\n".join(
+            [
+                *(f"- {escape(note)}" for note in comparison.notes),
+                f"- {comparison.seconds:.0f} s in all; {describe_environment()}",
+                "- all settings: `config.json`; all numbers: `report.json`, "
+                "`seed-*/*/metrics.jsonl`",
+            ]
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,70 @@
+"""Train several methods on the same records, such as a plain baseline and CAT, and compare them."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import tyro
+
+from cat_jax.config import RunConfig
+from experiments.command_line import exit_status, output_folder, parse_config, say, start_up
+
+
+@dataclass(frozen=True)
+class Args:
+    """A run, repeated for methods and seeds.
+
+    Attributes:
+        run: The run.
+        methods: Methods to compare: baseline, cat, cat_published.
+        seeds: Seeds; None takes the run's own.
+    """
+
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    methods: tuple[str, ...] = ("baseline", "cat")
+    seeds: tuple[int, ...] | None = None
+
+
+def main(
+    program: str = "experiments.compare", default: str = "own_data", description: str | None = None
+) -> None:
+    """Run the comparison that the command line describes."""
+    args = parse_config(
+        Args,
+        sys.argv[1:],
+        program=program,
+        default=default,
+        description=description or __doc__ or "",
+        wrap=Args,
+    )
+    config = args.run
+    console = start_up(config)
+    from cat_jax.compare import compare, save_report
+    from cat_jax.distributed import is_primary, sync_errors
+    from experiments.progress import progress_bar
+    from experiments.tables import comparison_table
+
+    with sync_errors():
+        folder = output_folder(config)
+    comparison = compare(
+        config.model,
+        config.data,
+        methods=args.methods,
+        guidance=config.guidance,
+        train=config.train,
+        optimizer=config.optimizer,
+        seeds=(config.seed,) if args.seeds is None else args.seeds,
+        workdir=folder,
+        resume=config.resume,
+        progress=partial(progress_bar, console),
+        provenance={"name": config.name},
+    )
+    if is_primary():
+        page = save_report(comparison, folder)
+        console.print(comparison_table(comparison))
+        say(console, f"report: {page}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

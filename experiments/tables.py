@@ -1,0 +1,19 @@
+"""Tables for a terminal."""
+
+from rich.table import Table
+from rich.text import Text
+
+from cat_jax.compare import Comparison
+from cat_jax.compare.report import cells, summarize
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the scores of a comparison, a row per method."""
+    columns, rows = cells(summarize(comparison.runs))
+    table = Table()
+    for title in columns:
+        # As Text, because a file name may hold what rich takes for markup.
+        table.add_column(Text(title), justify="right" if title else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
