@@ -1,3 +1,135 @@
-"""Causal attention tuning of language models in JAX."""
+"""Causal attention tuning of language models in JAX.
+
+Everything a user needs is here, imported when it is first used: importing ``cat_jax`` imports no
+JAX. A complete run, on a toy model and in memory:
+
+>>> import cat_jax as cat
+>>> records = cat.read_records(cat.testing.toy_dicts(count=32))
+>>> run = cat.fit(
+...     cat.testing.toy_model(),
+...     records,
+...     guidance=cat.Guidance(),
+...     train=cat.Training(steps=2, batch_size=8),
+... )
+>>> [(line["kind"], line["step"]) for line in run.history]
+[('train', 2)]
+>>> evaluation = cat.evaluate(run, cat.testing.ToyTask(test_records=4))
+>>> list(evaluation), len(evaluation["ood"].answers), evaluation["iid"].mass.by_head_NH.shape
+(['iid', 'ood'], 4, (2, 2))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cat_jax import (
+        analysis,
+        compare,
+        config,
+        data,
+        distributed,
+        evaluation,
+        losses,
+        models,
+        sharding,
+        tasks,
+        testing,
+        train,
+    )
+    from cat_jax.analysis import attention_maps, read_attention
+    from cat_jax.config import (
+        PUBLISHED,
+        Guidance,
+        LoraConfig,
+        MeshShape,
+        Optimizer,
+        Pretrained,
+        PretrainedLora,
+        RunConfig,
+        Scratch,
+        Training,
+    )
+    from cat_jax.data.alignment import Example, align_records
+    from cat_jax.data.conversations import Conversation, Message
+    from cat_jax.data.records import Annotation, Record, Span, write_records
+    from cat_jax.data.sources import read_records
+    from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
+    from cat_jax.evaluation import (
+        Evaluation,
+        Sampling,
+        answer_matches,
+        chat_prompt,
+        evaluate,
+        generate,
+    )
+    from cat_jax.losses import attention_guidance_loss
+    from cat_jax.models import (
+        CausalLM,
+        LanguageModel,
+        ModelConfig,
+        load_adapter,
+        load_pretrained,
+        merge_lora,
+        save_adapter,
+        save_pretrained,
+    )
+    from cat_jax.tasks import Task
+    from cat_jax.train.fit import fit
+    from cat_jax.train.result import RunResult
+
+_HOMES = {
+    "analysis": "attention_maps read_attention",
+    "config": (
+        "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
+        "Scratch Training"
+    ),
+    "data.alignment": "Example align_records",
+    "data.conversations": "Conversation Message",
+    "data.records": "Annotation Record Span write_records",
+    "data.sources": "read_records",
+    "errors": "Diverged InputError Interrupted SaveFailed",
+    "evaluation": "Evaluation Sampling answer_matches chat_prompt evaluate generate",
+    "losses": "attention_guidance_loss",
+    "models": (
+        "CausalLM LanguageModel ModelConfig load_adapter load_pretrained merge_lora save_adapter "
+        "save_pretrained"
+    ),
+    "tasks": "Task",
+    "train.fit": "fit",
+    "train.result": "RunResult",
+}
+_HOME_OF = {name: f"cat_jax.{home}" for home, names in _HOMES.items() for name in names.split()}
+_MODULES = (
+    "analysis",
+    "compare",
+    "config",
+    "data",
+    "distributed",
+    "evaluation",
+    "losses",
+    "models",
+    "sharding",
+    "tasks",
+    "testing",
+    "train",
+)
+
+__all__ = [
+    *sorted(_HOME_OF),
+    *_MODULES,
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name in _MODULES:
+        return import_module(f"cat_jax.{name}")
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'cat_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

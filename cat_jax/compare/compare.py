@@ -251,7 +251,7 @@ def _add_example(
     try:
         comparison.example.add(method.title, result, np.array(found[name].right))
     except Exception as error:
-        logger.exception("attention of %s", method.title)
+        logger.debug("attention of %s", method.title, exc_info=True)
         comparison.note(f"warning: no attention figure for {method.title}: {error}")
 
 

@@ -95,7 +95,7 @@ def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath
             _save_figure(draw(comparison), folder / "figures" / f"{name}.png")
             drawn[name] = caption
         except Exception as error:  # whatever it is, the numbers are there
-            logger.exception("figure %s", name)
+            logger.debug("figure %s", name, exc_info=True)
             comparison.note(f"warning: the figure {name} could not be drawn: {error}")
     write_text(folder / "report.md", report_page(comparison, report, drawn))
     return folder / "report.md"

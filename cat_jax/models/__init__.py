@@ -7,6 +7,7 @@ from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
 from cat_jax.models.huggingface.export import save_pretrained
 from cat_jax.models.huggingface.peft import load_adapter, save_adapter
 from cat_jax.models.huggingface.weights import load_pretrained
+from cat_jax.models.language_model import LanguageModel
 from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
@@ -15,6 +16,7 @@ __all__ = [
     "Aux",
     "CausalLM",
     "KVCache",
+    "LanguageModel",
     "LoraConfig",
     "ModelConfig",
     "RopeScaling",

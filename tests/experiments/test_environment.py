@@ -5,9 +5,9 @@ import subprocess
 
 import jax
 import numpy as np
+from experiments.environment import git_state, note_environment
 
 from experiments import environment
-from experiments.environment import git_state, note_environment
 
 
 def test_versions_and_devices(tmp_path):

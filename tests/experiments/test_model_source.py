@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
+from experiments.model_source import load_tokenizer, make_model, resolve_attention
 
 from cat_jax.config import Pretrained, Scratch
 from cat_jax.errors import InputError
-from experiments.model_source import load_tokenizer, make_model, resolve_attention
 
 TEXTS = ["Weight: 3, Smoking: 7 Answer: High Risk"]
 

@@ -8,13 +8,13 @@ import re
 import statistics
 
 import pytest
+from experiments.comparison import Outcome
+from experiments.report import report_json, report_page, summarize, terminal_table
+from experiments.run_folder import write_text
 from markdown_it import MarkdownIt
 from rich.console import Console
 
 from cat_jax.config import Experiment, GeneratedData, Scratch
-from experiments.comparison import Outcome
-from experiments.report import report_json, report_page, summarize, terminal_table
-from experiments.run_folder import write_text
 
 CONFIG = Experiment("one", GeneratedData(), Scratch())
 SCORES = {

@@ -2,10 +2,10 @@ import dataclasses
 import json
 
 import pytest
+from experiments.run_folder import check_folder, create_folder, settings
 
 from cat_jax.config import Experiment, GeneratedData, Guidance, JsonlData, Scratch, Training
 from cat_jax.errors import InputError
-from experiments.run_folder import check_folder, create_folder, settings
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@ import json
 from itertools import islice
 
 import pytest
+from experiments.splits import as_published, intervened, load_splits, records, spurious_spans
 
 from cat_jax.config import GeneratedData, JsonlData
 from cat_jax.data import stg, stg_h
 from cat_jax.data.records import Annotation, Record, Span, write_jsonl
 from cat_jax.errors import InputError
-from experiments.splits import as_published, intervened, load_splits, records, spurious_spans
 
 GAMES = {"stg": stg, "stg_h": stg_h}
 

@@ -3,13 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+from experiments.training_run import check_settings
 from jax.sharding import AbstractMesh
 
 from cat_jax.config import Finetune, OwnData, Scratch
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.sharding import MESH_AXES
-from experiments.training_run import check_settings
 
 
 def test_heads_divide_among_the_devices_of_tensor_and_context():
