@@ -1,13 +1,10 @@
-"""Folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
-
-from etils import epath
 
 from cat_jax.errors import InputError
 
@@ -39,53 +36,13 @@ def refuse_existing(target: Path) -> None:
         raise InputError(f"{target} already exists: choose another name, or remove it first")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all; missing parent folders are made."""
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a file of lines whole or not at all; missing parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Give a folder to write to that becomes ``target`` when the block ends without an error.
-
-    Raises:
-        InputError: ``target`` exists, or no folder can be made beside it.
-    """
-    refuse_existing(target)
-    partial = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"{target} cannot be made ({error.strerror}): choose another") from error
-    try:
-        yield partial
-        refuse_existing(target)  # a rename onto an empty folder would succeed
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def refuse_existing(target: Path) -> None:
-    """Raise InputError if there is something at ``target``."""
-    if target.exists() or target.is_symlink():
-        raise InputError(f"{target} already exists: choose another name, or remove it first")
-
-
-def write_text(path: "os.PathLike | str", text: str) -> None:
-    """Write a file whole or not at all, with the folders above it."""
-    path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + f".{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def write_lines(path: "os.PathLike | str", lines: Iterable[str]) -> None:
-    """Write a file of lines whole or not at all, with the folders above it."""
-    write_text(path, "".join(f"{line}\n" for line in lines))

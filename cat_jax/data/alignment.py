@@ -150,8 +150,7 @@ def align_records(
             rectangles, hits = reference_rectangles(record, encoding.ids, tokenizer)
         else:
             raise InputError(
-                f'{record.where}: match "reference" is not defined for conversations; use '
-                '"offsets"'
+                f'{record.where}: match "reference" is not defined for conversations; use "offsets"'
             )
         example = _example(text, encoding, rectangles)
         examples.append(example)

@@ -167,8 +167,10 @@ def _annotations(value: Any, where: str) -> Iterator[Annotation]:
 def _effects(entry: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     """Pair effects with their causes: {effect: causes, ...} or {"effect": .., "causes": ..}."""
     filled, long = present(entry), {"effect", "causes"}
-    if filled and filled.keys() <= long <= entry.keys() and not isinstance(
-        entry["effect"], list | tuple
+    if (
+        filled
+        and filled.keys() <= long <= entry.keys()
+        and not isinstance(entry["effect"], list | tuple)
     ):
         return [(entry["effect"], entry["causes"])]
     return list(filled.items())

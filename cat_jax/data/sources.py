@@ -55,7 +55,8 @@ def write_records(path: str | Path, records: Iterable[TrainingRecord]) -> None:
         InputError: The file cannot be written.
     """
     try:
-        write_lines(path, (json.dumps(training_record_fields(record)) for record in records))
+        lines = (json.dumps(training_record_fields(record)) for record in records)
+        write_lines(Path(path), lines)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; check the folder") from error
 
