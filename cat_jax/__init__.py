@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     )
     from cat_jax.data.alignment import Example, align_records
     from cat_jax.data.conversations import Conversation, Message
-    from cat_jax.data.records import Annotation, Record, Span, write_records
-    from cat_jax.data.sources import read_records
+    from cat_jax.data.records import Annotation, Record, Span
+    from cat_jax.data.sources import read_records, write_records
     from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
     from cat_jax.evaluation import (
         Evaluation,
@@ -87,8 +87,8 @@ _HOMES = {
     ),
     "data.alignment": "Example align_records",
     "data.conversations": "Conversation Message",
-    "data.records": "Annotation Record Span write_records",
-    "data.sources": "read_records",
+    "data.records": "Annotation Record Span",
+    "data.sources": "read_records write_records",
     "errors": "Diverged InputError Interrupted SaveFailed",
     "evaluation": "Evaluation Sampling answer_matches chat_prompt evaluate generate",
     "losses": "attention_guidance_loss",

@@ -1,21 +1,43 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, on disks and in object stores."""
 
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+from etils import epath
 
 from cat_jax.errors import InputError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all; missing parent folders are made."""
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a UTF-8 file whole or not at all; missing parent folders are made.
+
+    Args:
+        path: Local path, or that of an object store (``gs://...``).
+        text: What to write.
+    """
+    with _new_file(epath.Path(path)) as file:
+        file.write(text.encode())
+
+
+def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
+    """Write lines as ``write_text`` writes a text; they are held one at a time."""
+    with _new_file(epath.Path(path)) as file:
+        for line in lines:
+            file.write(line.encode() + b"\n")
+
+
+@contextmanager
+def _new_file(path: epath.Path) -> Iterator[Any]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        with partial.open("wb") as file:
+            yield file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -46,8 +68,3 @@ def refuse_existing(target: Path) -> None:
     """Raise InputError if there is something at ``target``."""
     if target.exists() or target.is_symlink():
         raise InputError(f"{target} already exists: choose another name, or remove it first")
-
-
-def write_lines(path: "os.PathLike | str", lines: Iterable[str]) -> None:
-    """Write a file of lines whole or not at all, with the folders above it."""
-    write_text(path, "".join(f"{line}\n" for line in lines))

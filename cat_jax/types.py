@@ -1,18 +1,18 @@
-"""Glossary of the shape suffixes used in every name, and the array types of annotations.
+"""Glossary of shape suffixes, and the array types that annotations use.
 
-A suffix lists the axes of an array in order: ``query_BQHC`` is [B, Q, H, C].
+The suffix of a name lists the axes of the array in order: ``query_BQHC`` is [B, Q, H, C].
 
 ====  ===========================================================
-B     rows of a batch
-T     positions of a row (Q when they query, K when they are keys)
-S     slots of a key/value cache
+B     sequences of a batch
+T     positions of a sequence (Q as queries, K as keys)
+S     slots of a key/value cache; in the guidance loss, separate constraints
 D     width of the residual stream
 F     hidden width of the feed-forward block
 V     vocabulary
 N     layers
 H     query heads
 G     key/value heads (G divides H; query head h reads group h // (H // G))
-C     size of one head
+C     width of one head
 W     32-bit words of an annotation bitset
 ====  ===========================================================
 """

@@ -5,14 +5,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import tyro
 
 from cat_jax import tasks
-from cat_jax.data.records import write_records
+from cat_jax.data.sources import write_records
 from cat_jax.errors import InputError
-from cat_jax.tasks.factors import Effect, Granularity
+from cat_jax.tasks.factors import Effect, Granularity, Split
 from experiments.command_line import exit_status
 
 SIZES = {"stg_l": (1600, 400), "stg_m": (800, 400), "stg_s": (400, 400), "stg_h": (3000, 1000)}
@@ -59,7 +59,8 @@ def write_files(args: Args) -> list[Path]:
         effect=args.effect,
         trace=args.trace,
     )
-    paths = {split: Path(args.folder) / f"{split}.jsonl" for split in task.splits}
+    splits: tuple[Split, ...] = get_args(Split)
+    paths = {split: Path(args.folder) / f"{split}.jsonl" for split in splits}
     for path in paths.values():
         if path.exists():
             raise InputError(f"{path} is there already; choose another folder or remove it")

@@ -1,7 +1,7 @@
 """Token masks as bitsets: M[i, j] = any_w(q_bits[i, w] & k_bits[j, w]) != 0 and j <= i.
 
-A mask is a union of rectangles (the rows of an effect x the columns of its causes), so a bit
-for each effect is exact. Source: CAT (Han et al., EMNLP 2025).
+A mask is a union of rectangles (rows of an effect x columns of its causes), so one bit for each
+effect represents it exactly. Source: CAT (Han et al., EMNLP 2025).
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ Rectangle = tuple[Sequence[int], Sequence[int]]
 
 
 def encode_rectangles(effects: Sequence[Rectangle], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each effect a bit; effects that see the same columns share one.
+    """Encode a union of rectangles, one bit each; rectangles of the same columns share a bit.
 
     Args:
-        effects: rows and columns of each effect, all below ``length``; they may overlap.
+        effects: Rows and columns of each effect, all below ``length``; they may overlap.
         length: T, the number of positions.
 
     Returns:
@@ -26,8 +26,8 @@ def encode_rectangles(effects: Sequence[Rectangle], length: int) -> tuple[np.nda
     rows_of: dict[tuple[int, ...], set[int]] = {}
     for effect_rows, effect_columns in effects:
         rows = set(effect_rows)
-        # What no row sees costs no bit, and would keep apart effects that are equal below the
-        # diagonal.
+        # Columns above the diagonal are dropped: they would cost a bit where nothing else is left,
+        # and keep apart effects that are equal below it.
         columns = tuple(sorted({j for j in effect_columns if rows and j <= max(rows)}))
         if columns:
             rows_of.setdefault(columns, set()).update(rows)
@@ -35,18 +35,18 @@ def encode_rectangles(effects: Sequence[Rectangle], length: int) -> tuple[np.nda
 
 
 def encode_mask(mask_TT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes any mask, below the diagonal exactly; greedily few bits.
+    """Encode any mask, exactly below the diagonal, in greedily few bits.
 
-    Two rows i < i' share a bit where M[i, :i+1] equals M[i', :i+1].
+    Two rows i < i' share a bit if M[i, :i+1] equals M[i', :i+1].
 
     Args:
-        mask_TT: bool; entries above the diagonal are ignored.
+        mask_TT: Mask, bool; entries above the diagonal are ignored.
 
     Returns:
         q_bits_TW, k_bits_TW: uint32.
     """
     groups: list[tuple[list[int], np.ndarray]] = []
-    for row in reversed(range(len(mask_TT))):  # a group's first row sees the most columns
+    for row in reversed(range(len(mask_TT))):  # the first row of a group sees most columns
         seen = mask_TT[row, : row + 1]
         if not seen.any():
             continue
@@ -62,7 +62,7 @@ def encode_mask(mask_TT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode(q_bits_TW: np.ndarray, k_bits_TW: np.ndarray) -> np.ndarray:
-    """Gives the mask back, bool [T, T], False above the diagonal."""
+    """Return the mask, bool [T, T], False above the diagonal."""
     mask_TT = np.zeros((len(q_bits_TW), len(k_bits_TW)), bool)
     for q_bits_T, k_bits_T in zip(q_bits_TW.T, k_bits_TW.T, strict=True):
         mask_TT |= (q_bits_T[:, None] & k_bits_T[None, :]) != 0
@@ -72,15 +72,15 @@ def decode(q_bits_TW: np.ndarray, k_bits_TW: np.ndarray) -> np.ndarray:
 def mask_counts(
     q_bits_TW: np.ndarray, k_bits_TW: np.ndarray, segment_ids: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts, for every row, the annotated and all the keys that it sees.
+    """Count the annotated keys and all keys that each row of the mask sees.
 
-    No [T, T] array: a row's count is a running sum over the keys that share a bit with it, and
-    there are only as many different running sums as there are different rows of ``q_bits``.
+    No [T, T] array is built: the count of a row is a cumulative sum over the keys that share a bit
+    with it, and rows of equal ``q_bits`` share that sum.
 
     Args:
-        q_bits_TW: uint32.
-        k_bits_TW: uint32.
-        segment_ids: [T]; positions of one segment stand together and see only each other.
+        q_bits_TW: Bits of queries, uint32.
+        k_bits_TW: Bits of keys, uint32.
+        segment_ids: [T] integers; positions of one segment stand together and see only each other.
 
     Returns:
         causal_count_T: |C(i)|, int32.
@@ -104,7 +104,7 @@ def mask_counts(
 
 
 def _assign_bits(groups: Sequence[Rectangle], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bit n, in word n // 32, for the rows and columns of group n."""
+    """Set bit n % 32 of word n // 32 at the rows and columns of group n."""
     words = max(1, -(-len(groups) // WORD))
     q_bits_TW = np.zeros((length, words), np.uint32)
     k_bits_TW = np.zeros((length, words), np.uint32)

@@ -1,4 +1,4 @@
-"""Conversations as text, by a tokenizer's own chat template."""
+"""Conversations rendered by a tokenizer's own chat template."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MARK = 0xF0000
-"""Private characters from here on mark where messages end."""
+"""First of the private-use characters that mark where messages end."""
 
 
 @dataclass(frozen=True)
-class Rendering:
+class RenderedConversation:
     """A conversation as a model reads it.
 
     Attributes:
-        text: with the special tokens spelt out.
-        starts: at which character the content of each message starts; None where the template
-            changes it.
-        targets: the characters that the assistant writes, each time with the end of its turn.
+        text: The text, special tokens spelt out.
+        starts: Character at which the content of each message starts; None where the template
+            changes the content.
+        targets: Characters of each turn of the assistant, with the token that ends the turn.
     """
 
     text: str
@@ -33,10 +33,10 @@ class Rendering:
 def apply_template(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]], **options: Any
 ) -> Any:
-    """``tokenizer.apply_chat_template`` with errors that a user can read.
+    """Call ``tokenizer.apply_chat_template``, and turn its errors into InputError.
 
     Raises:
-        InputError: no chat template, or one that refuses the messages.
+        InputError: The tokenizer has no chat template, or the template refuses the messages.
     """
     # Imported here because only chat templates need it.
     from jinja2 import TemplateError
@@ -54,15 +54,17 @@ def apply_template(
         raise InputError(f"the chat template refuses the messages: {error}") from error
 
 
-def render(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> Rendering:
-    """Renders a conversation and finds in it, exactly, what the assistant writes.
+def render_conversation(
+    conversation: Conversation, tokenizer: "PreTrainedTokenizerBase"
+) -> RenderedConversation:
+    """Render a conversation and locate exactly what the assistant writes.
 
     A turn of the assistant starts where the template's generation prompt ends, and ends with what
-    the template puts behind the content of a last message, without the space after it. Contents
-    are found by a private character behind each of them, not by a search.
+    the template writes after the content of a last message, trailing whitespace excluded. Contents
+    are located by a private-use character inserted after each, not by a search.
 
     Raises:
-        InputError: no template, or one with which this cannot be done.
+        InputError: No chat template, or one that does not allow this.
     """
     messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
     try:
@@ -79,7 +81,7 @@ def render(conversation: Conversation, tokenizer: "PreTrainedTokenizerBase") -> 
         )
     except InputError as error:
         raise InputError(f"{conversation.where}: {error}") from error
-    return Rendering(text, starts, targets)
+    return RenderedConversation(text, starts, targets)
 
 
 def _text(
@@ -89,7 +91,7 @@ def _text(
 
 
 def _marked(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The messages with a mark behind the last visible character of each."""
+    """Return the messages with a mark after the last visible character of each."""
 
     def mark(content: str, number: int) -> str:
         size = len(content.rstrip())
@@ -104,7 +106,7 @@ def _marked(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
 def _content_ends(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, str]], text: str
 ) -> tuple[str, list[int]]:
-    """The marked text, and where in ``text`` the visible part of each content ends."""
+    """Return the marked text, and where in ``text`` the visible part of each content ends."""
     marked = _text(tokenizer, _marked(messages))
     unmarked = marked
     ends = []
@@ -123,7 +125,7 @@ def _content_ends(
 
 
 def _content_start(text: str, end: int, content: str) -> int | None:
-    """Where content starts that is written as it is, but perhaps without the space around it."""
+    """Return where the content starts, if it stands unchanged except for whitespace around it."""
     words = content.strip()
     if not text.endswith(words, 0, end):
         return None
@@ -138,7 +140,7 @@ def _turn(
     number: int,
     end: int,
 ) -> range:
-    """The characters of a turn of the assistant."""
+    """Return the characters of a turn of the assistant."""
     before = _text(tokenizer, messages[:number], add_generation_prompt=True)
     if not text.startswith(before) or len(before) > end:
         raise InputError(

@@ -1,19 +1,19 @@
-"""Conversations, and files whose lines are conversations, records or plain text.
+"""Conversations, and data sets whose items are conversations, records or plain text.
 
-A conversation is one line::
+In a JSONL file, one line is one conversation::
 
     {"messages": [{"role": "user", "content": "Smoking: 8. Risk?"},
                   {"role": "assistant", "content": "High Risk",
                    "important": [{"High Risk": ["Smoking: 8"]}]}]}
 
 The effects of a message's ``important`` stand in its own content. A cause is searched for in that
-and in the content of all messages before; ``{"text": "8", "start": 9, "message": 0}`` pins it in
-message 0, and without ``message`` in the message itself. The names of roles and what else a chat
-template writes are never searched.
+content and in those of all earlier messages. ``{"text": "8", "start": 9, "message": 0}`` names
+the place instead: character 9 of message 0, or of the same message where ``message`` is missing.
+Names of roles and whatever else a chat template writes are never searched.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,12 @@ from cat_jax.data.records import (
     Annotation,
     Record,
     check_span,
+    important_field,
     parse_annotations,
     parse_record,
     parse_text,
+    present,
+    record_fields,
 )
 from cat_jax.errors import InputError
 
@@ -32,12 +35,12 @@ TRAINED_ROLE = "assistant"
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says; ``role`` is "system", "user", "assistant" or what else a template knows.
+    """A message of a conversation.
 
     Attributes:
-        role: who speaks.
-        content: the words.
-        important: which words of the content depend on which words here or before.
+        role: "system", "user", "assistant" or another role that the chat template knows.
+        content: The words.
+        important: Which words of the content depend on which words of it or of earlier messages.
     """
 
     role: str
@@ -47,14 +50,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """One training row; the model learns what the assistant says.
+    """A conversation; every message of the assistant is a target.
 
     Attributes:
-        messages: oldest first.
-        where: the line it was read from, for messages.
+        messages: Messages, oldest first.
+        where: Where it was read ("train.jsonl, line 3"), for error messages.
 
     Raises:
-        InputError: the assistant says nothing, or a span does not stand where it says.
+        InputError: The assistant says nothing, or a span does not stand where it says.
     """
 
     messages: tuple[Message, ...]
@@ -72,16 +75,18 @@ class Conversation:
 
     @property
     def important(self) -> tuple[Annotation, ...]:
-        """The annotations of all messages."""
-        return tuple(note for message in self.messages for note in message.important)
+        """Return the annotations of all messages."""
+        return tuple(annotation for message in self.messages for annotation in message.important)
 
     def _check_spans(self, number: int) -> None:
-        for note in self.messages[number].important:
-            if note.effect.message is not None:
+        for annotation in self.messages[number].important:
+            effect = annotation.effect
+            if effect.message is not None:
                 raise InputError(
-                    f"the effect {note.effect.text!r} names a message; it stands in its own"
+                    f"the effect {effect.text!r} names a message, but effects stand in the "
+                    "message that they annotate; remove 'message'"
                 )
-            for span in (note.effect, *note.causes):
+            for span in (effect, *annotation.causes):
                 of = number if span.message is None else span.message
                 if of > number:
                     raise InputError(
@@ -92,60 +97,77 @@ class Conversation:
 
 
 TrainingRecord = Record | Conversation
+"""Item of a data set."""
 
 KINDS = (("messages",), ("text",), ("input", "target"))
 
 
-def parse_training_record(row: dict[str, Any], where: str) -> TrainingRecord:
-    """Parse one item of a data set; which of three kinds it is, its fields tell.
+def parse_training_record(fields: Mapping[str, Any], where: str) -> TrainingRecord:
+    """Build a record or a conversation, whichever the fields describe; None is a missing field.
 
     Raises:
-        InputError: Fields of no kind, or of two; nothing to train.
+        InputError: The fields describe neither or both, or there is nothing to train.
     """
-    kinds = [names for names in KINDS if row.keys() & set(names)]
-    _check_spelling(row, where)
+    fields = present(fields)
+    _check_spelling(fields, where)
+    kinds = [names for names in KINDS if fields.keys() & set(names)]
     if len(kinds) != 1:
         found = "fields of two kinds" if kinds else "no field to train on"
         raise InputError(
-            f"{where}: {found}; a row has 'input' and 'target', or 'messages', or 'text'"
+            f"{where}: {found}; a record has 'input' and 'target', or 'messages', or 'text'"
         )
-    if "messages" in row:
-        return _parse_conversation(row, where)
-    if "text" in row:
-        row = row | {"input": "", "target": parse_text(row, "text", where)}
-    record = parse_record(row, where)
+    if "messages" in fields:
+        return _parse_conversation(fields, where)
+    if "text" in fields:
+        fields |= {"input": "", "target": parse_text(fields, "text", where)}
+    record = parse_record(fields, where)
     if not record.target:
-        raise InputError(f"{where}: the field {kinds[0][-1]!r} is empty, so nothing is trained")
+        raise InputError(f"{where}, field {kinds[0][-1]!r}: empty, so there is nothing to train")
     return record
 
 
-def _check_spelling(row: dict[str, Any], where: str) -> None:
+def training_record_fields(record: TrainingRecord) -> dict[str, Any]:
+    """Return the fields that ``parse_training_record`` reads."""
+    if isinstance(record, Record):
+        return record_fields(record)
+    messages = [
+        {"role": message.role, "content": message.content} | important_field(message.important)
+        for message in record.messages
+    ]
+    return {"messages": messages}
+
+
+def _check_spelling(fields: Mapping[str, Any], where: str) -> None:
     known = {"important"}.union(*KINDS)
-    for name in row.keys() - known:
-        near = difflib.get_close_matches(name, known - row.keys(), n=1, cutoff=0.8)
+    for name in fields.keys() - known:
+        near = difflib.get_close_matches(name, known - fields.keys(), n=1, cutoff=0.8)
         if near:
             raise InputError(f"{where}: unknown field {name!r}; did you mean {near[0]!r}?")
 
 
-def _parse_conversation(row: dict[str, Any], where: str) -> Conversation:
-    if "important" in row:
-        raise InputError(f"{where}: 'important' belongs in the message whose words it explains")
-    if not isinstance(row["messages"], list):
-        raise InputError(f"{where}: the field 'messages' must be a list of messages")
-    messages = tuple(_parse_messages(row["messages"], where))
+def _parse_conversation(fields: Mapping[str, Any], where: str) -> Conversation:
+    if "important" in fields:
+        raise InputError(
+            f"{where}, field 'important': annotations of a conversation belong in the message "
+            "whose words they explain"
+        )
+    if not isinstance(fields["messages"], list | tuple):
+        raise InputError(f"{where}, field 'messages': must be a list of messages")
+    messages = tuple(_parse_messages(fields["messages"], where))
     try:
         return Conversation(messages, where)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _parse_messages(values: list[Any], where: str) -> Iterator[Message]:
-    for number, value in enumerate(values):
+def _parse_messages(messages: list[Any] | tuple[Any, ...], where: str) -> Iterator[Message]:
+    for number, message in enumerate(messages):
         place = f"{where}, message {number}"
-        if not isinstance(value, dict):
+        if not isinstance(message, Mapping):
             raise InputError(f"{place}: expected an object with 'role' and 'content'")
-        unknown = value.keys() - {"role", "content", "important"}
+        fields = present(message)
+        unknown = fields.keys() - {"role", "content", "important"}
         if unknown:  # such as tool calls: training as if they were not there is something else
-            raise InputError(f"{place}: the field {min(unknown)!r} has no use here; remove it")
-        role, content = (parse_text(value, name, place) for name in ("role", "content"))
-        yield Message(role, content, parse_annotations(value, place))
+            raise InputError(f"{place}, field {min(unknown)!r}: has no use here; remove it")
+        role, content = (parse_text(fields, name, place) for name in ("role", "content"))
+        yield Message(role, content, parse_annotations(fields, place))

@@ -1,4 +1,4 @@
-"""Several records in one row, each a segment of its own: less padding, the same numbers."""
+"""Packing: several records in one sequence, each a segment of its own; only padding changes."""
 
 from bisect import bisect_left, insort
 from collections import defaultdict
@@ -11,65 +11,68 @@ from cat_jax.errors import InputError
 
 
 def pack_examples(examples: Sequence[Example], *, length: int, seed: int) -> list[Example]:
-    """Fills rows of at most ``length`` tokens with whole records.
+    """Pack whole records into sequences of at most ``length`` tokens.
 
-    Best-fit decreasing: the longest record first, each into the fullest row that still holds it
-    (Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination"). Rows are packed
-    once, before any epoch: an epoch then visits each record once, in as many steps as gamma's
-    schedule counts. grain's packers work on the stream, where rows mix epochs, their number
-    changes, and more of them stays empty.
+    Best-fit decreasing: longest record first, each into the fullest sequence that still holds it
+    (Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination"). Packing happens
+    once, before any epoch, so an epoch visits each record once, in as many steps as the schedule
+    of gamma counts. grain's packers work on the stream instead, where sequences mix epochs, their
+    number varies, and more of them stays empty.
 
     Args:
-        examples: of single records.
-        length: tokens that fit in a row.
-        seed: decides which of the records that are equally long share a row.
+        examples: Examples of single records.
+        length: Tokens that fit in a sequence.
+        seed: Seed that decides which of the equally long records share a sequence.
 
     Returns:
-        Rows whose segments count from 1 and whose positions restart; annotation bits and counts
-        are those of the records.
+        Sequences whose segments count from 1 and whose positions restart; annotation bits and
+        counts are those of the records.
 
     Raises:
-        InputError: a record is longer than a row.
+        InputError: A record is longer than ``length``.
     """
     sizes = np.array([len(example.tokens) for example in examples], int)
     if sizes.max(initial=0) > length:
-        raise InputError(f"a record of {sizes.max()} tokens does not fit in a row of {length}")
+        raise InputError(
+            f"a record of {sizes.max()} tokens does not fit in a sequence of {length}; raise the "
+            "length, or leave the record out"
+        )
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
     bins = _best_fit(sizes[order].tolist(), length)
-    return [_join([examples[order[place]] for place in row]) for row in bins]
+    return [_join([examples[order[place]] for place in places]) for places in bins]
 
 
 def filled(examples: Sequence[Example]) -> float:
-    """Share of the tokens that is not padding once the rows are stacked."""
+    """Return the share of tokens that are not padding once the examples are stacked."""
     sizes = [len(example.tokens) for example in examples]
     return sum(sizes) / (len(sizes) * max(sizes))
 
 
 def _best_fit(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Which of the sizes share a row, filled in the order given."""
-    rows: list[list[int]] = []
-    rows_with: dict[int, list[list[int]]] = defaultdict(list)  # by what is left of them
-    lefts: list[int] = []  # the keys that have rows, sorted
+    """Return the indices of the sizes that share each bin, filled in the order given."""
+    bins: list[list[int]] = []
+    bins_with: dict[int, list[list[int]]] = defaultdict(list)  # by free space
+    spaces: list[int] = []  # keys of non-empty lists, sorted
     for place, size in enumerate(sizes):
-        at = bisect_left(lefts, size)
-        if at < len(lefts):
-            left = lefts[at]
-            row = rows_with[left].pop()
-            if not rows_with[left]:
-                lefts.pop(at)
+        at = bisect_left(spaces, size)
+        if at < len(spaces):
+            space = spaces[at]
+            fullest = bins_with[space].pop()
+            if not bins_with[space]:
+                spaces.pop(at)
         else:
-            left, row = length, []
-            rows.append(row)
-        row.append(place)
-        if not rows_with[left - size]:
-            insort(lefts, left - size)
-        rows_with[left - size].append(row)
-    return rows
+            space, fullest = length, []
+            bins.append(fullest)
+        fullest.append(place)
+        if not bins_with[space - size]:
+            insort(spaces, space - size)
+        bins_with[space - size].append(fullest)
+    return bins
 
 
 def _join(records: Sequence[Example]) -> Example:
-    """One row of several records."""
+    """Concatenate records into one sequence."""
     sizes = [len(record.tokens) for record in records]
     words = max(record.q_bits.shape[1] for record in records)
 

@@ -19,39 +19,43 @@ if TYPE_CHECKING:
 def reference_rectangles(
     record: Record, ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[Rectangle], int]:
-    """Finds every place of every span; a cause counts if it ends before the effect's first row.
+    """Find every occurrence of every span; causes count if they end before the effect's first row.
 
     Args:
-        record: spans are searched by their words.
-        ids: the tokens of its text.
-        tokenizer: the one they are from.
+        record: Record whose spans are searched for.
+        ids: Token ids of its text.
+        tokenizer: Tokenizer that made them.
 
     Returns:
-        Rows and columns of each place of an effect, and how many spans were found.
+        Rows and columns of the mask for each occurrence of an effect, and the number of spans
+        found.
 
     Raises:
-        InputError: a span has a ``start``, which the published aligner cannot follow.
+        InputError: A span has a ``start``, which the published aligner does not know.
     """
     rectangles, found = [], 0
-    for note in record.important:
-        pinned = [span for span in (note.effect, *note.causes) if span.start is not None]
+    for annotation in record.important:
+        spans = (annotation.effect, *annotation.causes)
+        pinned = [span for span in spans if span.start is not None]
         if pinned:
             raise InputError(
-                f"reference matching finds words by themselves, but {pinned[0].text!r} is "
-                "annotated with a start; match by offsets, or leave the start out"
+                f'match "reference" searches for words, but {pinned[0].text!r} is annotated with '
+                'a start; use match "offsets", or leave the start out'
             )
-        effects = _places(note.effect.text, ids, tokenizer)
-        causes = [_places(cause.text, ids, tokenizer) for cause in note.causes]
+        effects = _occurrences(annotation.effect.text, ids, tokenizer)
+        causes = [_occurrences(cause.text, ids, tokenizer) for cause in annotation.causes]
         found += bool(effects) + sum(map(bool, causes))
         for effect in effects:
             rows = range(effect.start - 1, min(effect.stop - 1, len(ids)))
-            before = [place for place in chain(*causes) if place.stop <= rows.start]
+            before = [cause for cause in chain(*causes) if cause.stop <= rows.start]
             if before:
                 rectangles.append((rows, list(chain(*before))))
     return rectangles, found
 
 
-def _places(words: str, ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[range]:
+def _occurrences(
+    words: str, ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
+) -> list[range]:
     bare = _encode(words, tokenizer)
     # Whether the tokenizer itself puts a space before a text's first word.
     if _encode("a a", tokenizer) == 2 * _encode("a", tokenizer):
@@ -59,13 +63,13 @@ def _places(words: str, ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
     spaced = _encode(f" {words}", tokenizer)
     starts, size = _runs(spaced, ids), len(spaced)
     if bare and ids[: len(bare)] == bare:
-        # As published: words that begin the text give their length to all their places.
+        # As published: where the words begin the text, all occurrences take their length there.
         starts, size = [0, *starts], len(bare)
     return [range(start, start + size) for start in starts]
 
 
 def _runs(part: list[int], ids: Sequence[int]) -> list[int]:
-    """Gives all starts of ``part`` in ``ids``."""
+    """Return every index at which ``part`` occurs in ``ids``."""
     size = len(part)
     return [i for i in range(len(ids) - size + 1) if ids[i : i + size] == part] if part else []
 

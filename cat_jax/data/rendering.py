@@ -1,4 +1,4 @@
-"""What of a row is trained, and where its annotated words stand: in characters, not tokens."""
+"""Records as text: the characters that a model reads, those it predicts, and annotated words."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cat_jax.data.chat_template import render
+from cat_jax.data.chat_template import render_conversation
 from cat_jax.data.conversations import Conversation, TrainingRecord
 from cat_jax.data.records import Annotation, Span
 from cat_jax.errors import InputError
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CharSpans:
-    """An annotation as the characters of each place where its effect and each cause stand."""
+    """Characters of an annotation.
+
+    Attributes:
+        effect: Characters of each occurrence of the effect.
+        causes: The same of each cause.
+    """
 
     effect: list[range]
     causes: list[list[range]]
@@ -25,86 +30,88 @@ class CharSpans:
 
 @dataclass(frozen=True)
 class RenderedText:
-    """A text to tokenise.
+    """A record as text, ready for the tokenizer.
 
     Attributes:
-        text: the characters.
-        targets: which of them are to be predicted.
-        notes: the annotations.
-        complete: special tokens stand in the text already.
+        text: The text.
+        targets: Characters to predict.
+        annotations: Characters of each annotation.
+        has_special_tokens: Whether the text spells out its special tokens, as chat templates do;
+            otherwise the tokenizer adds them.
     """
 
     text: str
     targets: Sequence[range]
-    notes: list[CharSpans]
-    complete: bool
+    annotations: list[CharSpans]
+    has_special_tokens: bool
 
 
-def passage(row: TrainingRecord, tokenizer: "PreTrainedTokenizerBase") -> RenderedText:
-    """The text of a row as a model reads it.
+def render_record(record: TrainingRecord, tokenizer: "PreTrainedTokenizerBase") -> RenderedText:
+    """Return the text of a record or conversation as a model reads it.
 
     Raises:
-        InputError: a conversation that the tokenizer's chat template cannot render exactly.
+        InputError: The tokenizer's chat template cannot render a conversation exactly.
     """
-    if isinstance(row, Conversation):
-        return _conversation_passage(row, tokenizer)
-    text = row.text
-    notes = [
+    if isinstance(record, Conversation):
+        return _rendered_conversation(record, tokenizer)
+    text = record.text
+    annotations = [
         CharSpans(
-            _places(text, note.effect, only_answer=True),
-            [_places(text, cause) for cause in note.causes],
+            _occurrences(text, annotation.effect, is_effect=True),
+            [_occurrences(text, cause) for cause in annotation.causes],
         )
-        for note in row.important
+        for annotation in record.important
     ]
-    return RenderedText(text, (range(len(row.input), len(text)),), notes, complete=False)
+    target = range(len(record.input), len(text))
+    return RenderedText(text, (target,), annotations, has_special_tokens=False)
 
 
-def _conversation_passage(
+def _rendered_conversation(
     conversation: Conversation, tokenizer: "PreTrainedTokenizerBase"
 ) -> RenderedText:
-    rendering = render(conversation, tokenizer)
-    notes = [
-        _message_places(conversation, rendering.starts, number, note)
+    chat = render_conversation(conversation, tokenizer)
+    annotations = [
+        _message_spans(conversation, chat.starts, number, annotation)
         for number, message in enumerate(conversation.messages)
-        for note in message.important
+        for annotation in message.important
     ]
-    return RenderedText(rendering.text, rendering.targets, notes, complete=True)
+    return RenderedText(chat.text, chat.targets, annotations, has_special_tokens=True)
 
 
-def _message_places(
-    conversation: Conversation, starts: Sequence[int | None], number: int, note: Annotation
+def _message_spans(
+    conversation: Conversation, starts: Sequence[int | None], number: int, annotation: Annotation
 ) -> CharSpans:
-    """The places of an annotation of message ``number``."""
+    """Return the characters of an annotation of message ``number``."""
 
-    def places(span: Span, messages: Sequence[int], only_answer: bool = False) -> list[range]:
+    def occurrences(span: Span, messages: Sequence[int], is_effect: bool = False) -> list[range]:
         found = []
         for of in messages:
             content, start = conversation.messages[of].content, starts[of]
             if start is None:
                 raise InputError(
                     f"{conversation.where}: the chat template changes the words of message {of}, "
-                    "so no annotation can be placed in them"
+                    "so annotated words cannot be found in them; remove the annotation"
                 )
-            inside = _places(content, span, only_answer)
+            inside = _occurrences(content, span, is_effect)
             found += [range(start + place.start, start + place.stop) for place in inside]
         return found
 
-    def cause_places(cause: Span) -> list[range]:
+    def cause_occurrences(cause: Span) -> list[range]:
         if cause.message is not None:
-            return places(cause, [cause.message])
-        return places(cause, range(number + 1) if cause.start is None else [number])
+            return occurrences(cause, [cause.message])
+        return occurrences(cause, range(number + 1) if cause.start is None else [number])
 
-    effect = places(note.effect, [number], only_answer=True)
-    return CharSpans(effect, [cause_places(cause) for cause in note.causes])
+    effect = occurrences(annotation.effect, [number], is_effect=True)
+    return CharSpans(effect, [cause_occurrences(cause) for cause in annotation.causes])
 
 
 def find_span(text: str, span: Span) -> list[int]:
-    """At which characters the words of a span stand; its own ``start`` where it has one.
+    """Return the character offsets at which a span occurs; its own ``start`` where it has one.
 
-    Without ``start``: whole words only, and whole numbers ("5" is not in "15", "5.2", "1,500",
-    ".5" or "-5", but in "16-5" and "5%"), without the spaces around the span; in the case as
-    written, else, if that is nowhere, in any case. Words of scripts without spaces between words
-    need a ``start``.
+    Without ``start``, the words are searched for, stripped of whitespace: whole words only, and
+    whole numbers ("5" is not in "15", "5.2", "1,500", ".5" or "-5", but in "16-5" and "5%"). Case
+    is ignored only where the words do not occur as written. Words of scripts without spaces
+    between words need a ``start``.
     """
     if span.start is not None:
         return [span.start]
@@ -115,11 +122,14 @@ def find_span(text: str, span: Span) -> list[int]:
     return [m.start() for m in exact] or [m.start() for m in _pattern(words, True).finditer(text)]
 
 
-def _places(text: str, span: Span, only_answer: bool = False) -> list[range]:
-    """Gives the characters of each place where the span stands, without the spaces around it."""
+def _occurrences(text: str, span: Span, is_effect: bool = False) -> list[range]:
+    """Return the characters of each occurrence of a span, stripped of whitespace.
+
+    An effect that ends the text is the answer, and its other occurrences are not.
+    """
     starts = find_span(text, span)
     words = span.text if span.start is not None else span.text.strip()
-    if only_answer and starts and starts[-1] + len(words) >= len(text.rstrip()):
+    if is_effect and starts and starts[-1] + len(words) >= len(text.rstrip()):
         starts = starts[-1:]
     lead = len(words) - len(words.lstrip())
     size = len(words.strip())
@@ -127,15 +137,15 @@ def _places(text: str, span: Span, only_answer: bool = False) -> list[range]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _pattern(words: str, any_case: bool) -> re.Pattern[str]:
+def _pattern(words: str, ignore_case: bool) -> re.Pattern[str]:
     left = right = ""
     if re.match(r"\w", words[0]):
         left = r"(?<!\w)"
-    if words[0].isdigit():  # part of a number: .5  1,500  and -5, unless something stands before
+    if words[0].isdigit():  # not within .5 or 1,500, nor -5 unless it is a subtraction
         left = r"(?<![\w.])(?<!\d,)(?<!(?<![\w)])[-−])"
     if re.match(r"\w", words[-1]):
         right = r"(?!\w)"
     if words[-1].isdigit():
         right = r"(?!\w|[.,]\d)"
-    # A lookahead takes no text, so places may overlap.
-    return re.compile(f"{left}(?={re.escape(words)}{right})", re.IGNORECASE if any_case else 0)
+    # A lookahead consumes no text, so occurrences may overlap.
+    return re.compile(f"{left}(?={re.escape(words)}{right})", re.IGNORECASE if ignore_case else 0)

@@ -1,4 +1,4 @@
-"""A tokenizer for models trained from scratch: whole field names, whole numbers."""
+"""Word-level tokenizer for models trained from scratch on "NAME: VALUE" texts."""
 
 from collections.abc import Iterable
 from itertools import chain
@@ -11,7 +11,8 @@ from tokenizers.trainers import WordLevelTrainer
 from transformers import PreTrainedTokenizerFast
 
 PIECE = r"[,;.]? ?[A-Z][A-Za-z() ]*: |\d{1,2}"
-"""A field name with its separators (", Room size: "), one or two digits, or all between these."""
+"""What a token is: a field name with its separators (", Room size: "), one or two digits, or
+whatever stands between these."""
 
 NUMBERS = [str(n) for n in range(100)] + [f"0{n}" for n in range(10)]
 
@@ -20,10 +21,10 @@ UNKNOWN = "<unknown>"
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Gives every piece of the texts, and every one or two digits, a token of its own.
+    """Return a tokenizer whose vocabulary is every piece of the texts and all of 0-99 and 00-09.
 
-    Rows become short enough for a laptop ("Smoking: 8" is two tokens), offsets are exact, and
-    decoding gives the text back.
+    Sequences are short enough for a laptop ("Smoking: 8" is two tokens), offsets are exact, and
+    decoding restores the text.
     """
     tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = Split(Regex(PIECE), behavior="isolated")

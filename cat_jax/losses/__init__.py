@@ -1,4 +1,4 @@
-"""Both objectives: next-token cross entropy and attention guidance."""
+"""Losses: next-token cross entropy, attention guidance, and both together (``objective``)."""
 
 from cat_jax.losses.guidance import (
     GuidanceSums,

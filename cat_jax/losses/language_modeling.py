@@ -1,4 +1,4 @@
-"""Next-token cross entropy on the answer."""
+"""Next-token cross entropy on the target tokens."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,12 @@ from cat_jax.types import Array, Bool, Float, Int
 
 
 class NextTokenSums(NamedTuple):
-    """The cross entropy and the share of right guesses, over the tokens to be predicted."""
+    """Undivided loss and accuracy over the target tokens.
+
+    Attributes:
+        loss: Cross entropy in nats.
+        accuracy: Whether the most likely token is the target.
+    """
 
     loss: Mean
     accuracy: Mean
@@ -25,20 +30,21 @@ def next_token_loss(
     target_mask_BT: Bool[Array, "B T"],
     segment_ids_BT: Int[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Mean cross entropy over the answer's tokens, each predicted from the row before it.
+    """Return the mean cross entropy of the target tokens, each predicted one position before.
 
     Args:
-        logits_BTV: logits of the next token at every position, float32.
-        tokens_BT: token ids.
-        target_mask_BT: True at the tokens to be predicted; the prompt is False.
-        segment_ids_BT: of packed rows; nothing predicts the first token of a segment.
+        logits_BTV: Logits of the next token at every position, float32.
+        tokens_BT: Token ids, int32.
+        target_mask_BT: True at the tokens to predict; False in the prompt.
+        segment_ids_BT: Record of each position of packed sequences, int32; the first token of a
+            segment is never predicted.
 
     Returns:
-        The scalar loss (0 when nothing is to be predicted) and the metric ``token_accuracy``.
+        The scalar loss (0 without target tokens) and the metric ``token_accuracy``.
     """
     labels_BT, counted_BT = next_tokens(tokens_BT, target_mask_BT, segment_ids_BT)
-    terms = _terms(lambda logits: logits, logits_BTV, labels_BT, counted_BT)
-    return terms.loss.value, {"token_accuracy": terms.accuracy.value}
+    sums = _sums(lambda logits: logits, logits_BTV, labels_BT, counted_BT)
+    return sums.loss.value, {"token_accuracy": sums.accuracy.value}
 
 
 def chunked_next_token_sums(
@@ -49,40 +55,46 @@ def chunked_next_token_sums(
     *,
     chunk: int,
 ) -> NextTokenSums:
-    """The terms of ``next_token_loss`` without the logits of all positions in memory.
+    """Compute ``next_token_loss`` up to the division, without all logits in memory.
 
-    The logits of ``chunk`` positions of every row are computed at a time, and again in the
-    backward pass. Positions are cut and not rows, which may lie on several devices.
+    The logits of ``chunk`` positions of every sequence are computed at a time, and again in the
+    backward pass. The axis of positions is cut because that of sequences may be sharded.
 
     Args:
-        unembed: from some positions of the hidden states to their logits [B, chunk, V], float32.
-        hidden_BTD: what it makes logits of.
-        labels_BT: from ``next_tokens``, as the next.
-        counted_BT: which positions predict a token of the answer.
-        chunk: T or more computes all logits at once.
+        unembed: Function from hidden states [B, chunk, D] to logits [B, chunk, V], float32.
+        hidden_BTD: Hidden states.
+        labels_BT: Token after each position, from ``next_tokens``.
+        counted_BT: Whether that token is a target, from ``next_tokens``.
+        chunk: Positions of each sequence whose logits are in memory at a time.
     """
     length = hidden_BTD.shape[1]
     if length <= chunk:
-        return _terms(unembed, hidden_BTD, labels_BT, counted_BT)
+        return _sums(unembed, hidden_BTD, labels_BT, counted_BT)
     # A loop keeps XLA from undoing the recomputation.
-    body = jax.checkpoint(partial(_terms, unembed), prevent_cse=False)
-    pieces = (_pieces(x, chunk) for x in (hidden_BTD, labels_BT, counted_BT))
-    return sum_means(jax.lax.map(lambda piece: body(*piece), tuple(pieces)))
+    body = jax.checkpoint(partial(_sums, unembed), prevent_cse=False)
+    chunks = tuple(_chunks(x, chunk) for x in (hidden_BTD, labels_BT, counted_BT))
+    return sum_means(jax.lax.map(lambda one: body(*one), chunks))
 
 
 def next_tokens(
     tokens_BT: Array, target_mask_BT: Array, segment_ids_BT: Array | None = None
 ) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
-    """The token after each position, and whether it is to be predicted from that position."""
+    """Return the token after each position, int32, and whether it is a target.
+
+    Args:
+        tokens_BT: Token ids, int32.
+        target_mask_BT: True at the tokens to predict.
+        segment_ids_BT: Record of each position of packed sequences, int32.
+    """
     counted_BT = target_mask_BT[:, 1:]
     if segment_ids_BT is not None:
         counted_BT = counted_BT & (segment_ids_BT[:, 1:] == segment_ids_BT[:, :-1])
-    # Nothing stands after the last position: its label is never counted.
+    # The last position predicts nothing.
     labels_BT, counted_BT = (jnp.pad(x, ((0, 0), (0, 1))) for x in (tokens_BT[:, 1:], counted_BT))
     return labels_BT, counted_BT
 
 
-def _terms(
+def _sums(
     unembed: Callable[[Array], Array], hidden_BTD: Array, labels_BT: Array, counted_BT: Array
 ) -> NextTokenSums:
     logits_BTV = unembed(hidden_BTD)
@@ -91,8 +103,8 @@ def _terms(
     return NextTokenSums(mean_where(counted_BT, loss_BT), mean_where(counted_BT, hits_BT))
 
 
-def _pieces(x_BT: Array, chunk: int) -> Array:
-    """Cuts [B, T, ...] into [pieces, B, chunk, ...], padded with zeros, which do not count."""
+def _chunks(x_BT: Array, chunk: int) -> Array:
+    """Cut [B, T, ...] into [chunks, B, chunk, ...], padded with zeros, which are not counted."""
     B, T, *rest = x_BT.shape
     x_BT = jnp.pad(x_BT, [(0, 0), (0, -T % chunk)] + [(0, 0)] * len(rest))
     return x_BT.reshape(B, -1, chunk, *rest).swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""Means that are divided last, so that those of the parts of a batch add up to those of it all."""
+"""Means that are divided last, so that the means of a batch's parts add up to its own."""
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +9,11 @@ from cat_jax.types import Array
 
 @struct.dataclass
 class Mean:
-    """A sum and how many it is of; pytrees of means add up leaf by leaf.
+    """A mean before its division; pytrees of means add up leaf by leaf.
 
     Attributes:
-        total: float32 scalar.
-        count: int32 scalar.
+        total: Sum of the values, float32 scalar.
+        count: Number of values, int32 scalar.
     """
 
     total: Array
@@ -21,17 +21,17 @@ class Mean:
 
     @property
     def value(self) -> Array:
-        """The mean, 0 of nothing."""
+        """Return the mean, 0 where there are no values."""
         return self.total / jnp.maximum(self.count, 1)
 
 
 def mean_where(counted: Array, x: Array) -> Mean:
-    """The mean of the counted entries; the leading axes that ``counted`` lacks are averaged."""
+    """Return the mean of ``x`` where ``counted``, also over leading axes that ``counted`` lacks."""
     repeats = x.size // counted.size
     total = jnp.where(jnp.broadcast_to(counted, x.shape), x, 0.0).sum()
     return Mean(total / repeats, counted.sum())
 
 
 def sum_means(stacked):
-    """Adds up a pytree of means that is stacked along a leading axis."""
+    """Add up a pytree of means that is stacked along a leading axis."""
     return jax.tree.map(lambda x: x.sum(0), stacked)

@@ -1,4 +1,4 @@
-"""Both objectives on a batch, or on its share of a larger one."""
+"""The training objective: both losses on a batch, or on a part of one."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,21 +30,26 @@ Metrics = dict[str, Array]
 
 
 class LossSums(NamedTuple):
-    """What both losses and their metrics are made of; those of the parts of a batch add up."""
+    """Undivided losses and metrics; those of the parts of a batch add up to those of the batch."""
 
     next_token: NextTokenSums
     guidance: GuidanceSums | None
 
 
 class Denominators(NamedTuple):
-    """What the losses divide by: tokens to be predicted, and guided rows (or samples)."""
+    """Denominators of the losses.
+
+    Attributes:
+        targets: Target tokens, int32 scalar.
+        guided: Guided rows, or samples with ``reduce="sample"``; None without guidance.
+    """
 
     targets: Int[Array, ""]
     guided: Int[Array, ""] | None
 
 
 def denominators(batch: Batch, guidance: Guidance | None) -> Denominators:
-    """The denominators of a batch, which no parameter changes."""
+    """Count the denominators of a batch; they do not depend on the parameters."""
     _, predicted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
     guided = None
     if guidance is not None:
@@ -66,30 +71,33 @@ def combined_loss(
 ) -> tuple[Array, LossSums]:
     """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
 
-    Without guidance the statistic is not computed at all: plain fine-tuning pays nothing for it.
+    Without guidance the causal mass is not computed: plain fine-tuning pays nothing for it.
 
     Args:
-        model: what to compute.
-        params: its parameters.
-        batch: rows; segments, where there are some, are separate samples.
-        guidance: the second objective.
-        gamma: its weight.
-        loss_chunk: positions of every row whose logits are in memory at a time.
-        counts: of the larger batch that this one is a part of; the losses of all its parts then
-            add up to its own.
+        model: Model.
+        params: Its parameters.
+        batch: Sequences; the segments of packed ones are separate samples.
+        guidance: Second objective; None leaves it out.
+        gamma: Weight of the guidance loss.
+        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        counts: Denominators of the batch that this one is a part of, so that the losses of its
+            parts add up to its own; None counts this batch.
+
+    Returns:
+        The scalar loss L, and the undivided losses for ``compute_metrics``.
     """
     counts = denominators(batch, guidance) if counts is None else counts
-    terms = _terms(model, params, _padded(batch, model.partition), guidance, loss_chunk)
-    loss = terms.next_token.loss.total / jnp.maximum(counts.targets, 1)
-    if terms.guidance is not None:
+    sums = _loss_sums(model, params, _padded(batch, model.partition), guidance, loss_chunk)
+    loss = sums.next_token.loss.total / jnp.maximum(counts.targets, 1)
+    if sums.guidance is not None:
         assert counts.guided is not None  # counted with the same guidance
-        loss += gamma * terms.guidance.loss.total / jnp.maximum(counts.guided, 1)
-    return loss, terms
+        loss += gamma * sums.guidance.loss.total / jnp.maximum(counts.guided, 1)
+    return loss, sums
 
 
-def compute_metrics(terms: LossSums, gamma: ArrayLike) -> Metrics:
-    """The losses and metrics of a whole batch."""
-    next_token, guidance = terms
+def compute_metrics(sums: LossSums, gamma: ArrayLike) -> Metrics:
+    """Return the losses and metrics of a whole batch, float32 scalars by name."""
+    next_token, guidance = sums
     metrics = {
         "loss": next_token.loss.value,
         "next_token_loss": next_token.loss.value,
@@ -102,7 +110,7 @@ def compute_metrics(terms: LossSums, gamma: ArrayLike) -> Metrics:
     return metrics | guidance_metrics(guidance)
 
 
-def _terms(
+def _loss_sums(
     model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, loss_chunk: int
 ) -> LossSums:
     q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
@@ -118,66 +126,59 @@ def _terms(
             method="hidden_states",
         )
     with jax.named_scope("next_token_loss"):
-        next_token = _next_token_terms(model, params, hidden_BTD, batch, loss_chunk)
+        next_token = _next_token_sums(model, params, hidden_BTD, batch, loss_chunk)
     if guidance is None:
         return LossSums(next_token, None)
     with jax.named_scope("guidance_loss"):
-        guided = guidance_sums(
-            aux.mass,
-            batch.causal_count_BT,
-            batch.visible_count_BT,
-            form=guidance.form,
-            alpha=guidance.alpha,
-            scope=guidance.scope,
-            reduce=guidance.reduce,
-            layers=guidance.layers,
-            segment_ids=batch.segment_ids_BT,
-        )
+        counts = (batch.causal_count_BT, batch.visible_count_BT)
+        guided = guidance_sums(aux.mass, *counts, guidance, batch.segment_ids_BT)
     return LossSums(next_token, guided)
 
 
-def _next_token_terms(
+def _next_token_sums(
     model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, loss_chunk: int
 ) -> NextTokenSums:
-    """Each device computes the logits of its own rows and positions.
+    """Compute the next-token loss, on each device for its own sequences and positions.
 
-    Left to the partitioner, the devices would add up the gradient of the output matrix after
-    every chunk. Mapped over copies of it, one on each device, they add it up once.
+    Left to the partitioner, the devices would sum the gradient of the output matrix after every
+    chunk. Mapped over copies of the matrix, one per device, they sum it once.
     """
     targets = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
     name = "embed" if model.config.tie_embeddings else "unembed"
     output = {name: params[name]}
 
-    def terms(output: Any, hidden_BTD: Array, *targets: Array) -> NextTokenSums:
+    def sums(output: Any, hidden_BTD: Array, *targets: Array) -> NextTokenSums:
         unembed = partial(_apply, model, output, method="logits")
         return chunked_next_token_sums(unembed, hidden_BTD, *targets, chunk=loss_chunk)
 
     partition = model.partition
     axes = () if partition is None else (*partition.batch_axes, *partition.sequence_axes)
     if partition is None or not axes:
-        return terms(output, hidden_BTD, *targets)
-    rows, positions = (
+        return sums(output, hidden_BTD, *targets)
+    over_batch, over_positions = (
         partition.devices(a) for a in (partition.batch_axes, partition.sequence_axes)
     )
+    devices = over_batch * over_positions
 
     def copies(x: Array) -> Array:
         split = P(axes, *[P.UNCONSTRAINED] * x.ndim)
-        copied = jnp.broadcast_to(x, (rows * positions, *x.shape))
+        copied = jnp.broadcast_to(x, (devices, *x.shape))
         return jax.lax.with_sharding_constraint(copied, NamedSharding(partition.mesh, split))
 
     def share(x_BT: Array) -> Array:
         B, T, *rest = x_BT.shape
-        parts = x_BT.reshape(rows, B // rows, positions, T // positions, *rest).swapaxes(1, 2)
-        return parts.reshape(rows * positions, B // rows, T // positions, *rest)
+        b, t = B // over_batch, T // over_positions
+        parts = x_BT.reshape(over_batch, b, over_positions, t, *rest).swapaxes(1, 2)
+        return parts.reshape(devices, b, t, *rest)
 
-    on_each = jax.vmap(terms, spmd_axis_name=axes)
+    on_each = jax.vmap(sums, spmd_axis_name=axes)
     return sum_means(
         on_each(jax.tree.map(copies, output), *(share(x) for x in (hidden_BTD, *targets)))
     )
 
 
 def _padded(batch: Batch, partition: Partition | None) -> Batch:
-    """With positions that divide among the devices that share them; the new ones are padding."""
+    """Pad the positions to a multiple of the devices that share them."""
     devices = 1 if partition is None else partition.devices(partition.sequence_axes)
     missing = -batch.tokens_BT.shape[1] % devices
 

@@ -1,4 +1,6 @@
-"""How the weight of the guidance loss falls during training."""
+"""Schedules of gamma, the weight of the guidance loss."""
+
+from typing import get_args
 
 import jax.numpy as jnp
 import optax
@@ -9,11 +11,19 @@ from cat_jax.config import Schedule
 def guidance_weight(
     schedule: Schedule, weight: float, *, rate: float, steps: int, steps_per_epoch: int
 ) -> optax.Schedule:
-    """Returns gamma as a function of the step, counted from 0.
+    """Return gamma as a function of the step, counted from 0.
 
-    ``exponential`` is the paper's: weight * exp(-rate * epoch), epochs counted from 0 and gamma
-    constant within one (CAT, Han et al., EMNLP 2025). ``linear`` and ``cosine`` reach 0 at
-    ``steps``.
+    Args:
+        schedule: ``exponential`` is CAT's (Han et al., EMNLP 2025): weight * exp(-rate * epoch),
+            with epochs from 0 and gamma constant within one. ``linear`` and ``cosine`` reach 0 at
+            ``steps``; ``constant`` stays.
+        weight: Gamma at step 0.
+        rate: Decay rate per epoch (``exponential``).
+        steps: Steps of training (``linear``, ``cosine``).
+        steps_per_epoch: Steps of an epoch (``exponential``).
+
+    Raises:
+        ValueError: An unknown schedule.
     """
     if schedule == "exponential":
         return lambda step: weight * jnp.exp(-rate * (jnp.asarray(step) // steps_per_epoch))
@@ -23,4 +33,4 @@ def guidance_weight(
         return optax.cosine_decay_schedule(weight, steps)
     if schedule == "constant":
         return optax.constant_schedule(weight)
-    raise ValueError(f"schedule is one of exponential, linear, cosine, constant, not {schedule!r}")
+    raise ValueError(f"schedule is one of {', '.join(get_args(Schedule))}, not {schedule!r}")
