@@ -27,6 +27,7 @@ from jax import Array, lax
 
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
 from pallas_kernels.causal_mass_attention.reference import LOWEST, annotated_pairs, visible_pairs
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine
 
 BLOCK = 512
 
@@ -59,6 +60,10 @@ class _Stats(NamedTuple):
     denominator: Array
     out: Array
     mass: Array | None
+
+
+def unsupported_reason(_spec: InputSpec, _machine: Machine | None = None) -> None:
+    """Return None: ``xla_chunked`` supports every input on every machine."""
 
 
 def chunked_kernel(block: int = BLOCK) -> Kernel:

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int32, UInt32
 
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine
+
 LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+def unsupported_reason(_spec: InputSpec, _machine: Machine | None = None) -> None:
+    """Return None: ``xla`` supports every input on every machine."""
 
 
 def visible_pairs(

@@ -24,7 +24,7 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     full,
     hide_later,
     kernel,
-    marks_buffer,
+    tags_buffer,
     matrix,
     opaque,
     over_columns,
@@ -63,7 +63,7 @@ def forward(problem: Problem, tile: Tile, operands: Operands) -> Results:
         statistic if problem.words else None,
     )
     keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
-    tags = marks_buffer(problem, tile.columns)
+    tags = tags_buffer(problem, tile.columns)
     staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
     scratch = {
         "query": matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING),
@@ -72,10 +72,10 @@ def forward(problem: Problem, tile: Tile, operands: Operands) -> Results:
         "turn": plgpu.Barrier(num_arrivals=COMPUTING),
         "key_ring": ring(tile.stages, keys),
         "value_ring": ring(tile.stages, keys),
-        "marks_ring": ring(tile.stages, *tags) if tags else None,
+        "tags_ring": ring(tile.stages, *tags) if tags else None,
         "staging": staging if problem.interpret_friendly else None,
     }
-    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "row": problem.batch}
+    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "sequence": problem.batch}
     return kernel(
         "causal_mass_forward", ForwardBlock, problem, tile, operands, shapes, scratch, blocks
     )
@@ -90,8 +90,8 @@ class ForwardBlock(QueryBlock):
             (self.scratch["key_ring"], lambda n: (self.keys_of(self.refs.key, n),)),
             (self.scratch["value_ring"], lambda n: (self.keys_of(self.refs.value, n),)),
         ]
-        if self.scratch["marks_ring"] is not None:
-            streams.append((self.scratch["marks_ring"], lambda n: (self.marks_of_keys(n),)))
+        if self.scratch["tags_ring"] is not None:
+            streams.append((self.scratch["tags_ring"], lambda n: (self.tags_of_keys(n),)))
         produce(self.stop - self.first, self.tile.stages, *streams)
 
     def take_turn(self) -> None:
@@ -105,7 +105,7 @@ class ForwardBlock(QueryBlock):
         self.query = self.scratch["query"].at[self.warpgroup]
         ready = self.scratch["query_ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(self.queries_of(self.refs.query), self.query, ready)
-        self.load_marks()
+        self.load_tags()
         plgpu.barrier_wait(ready)
         pl.when(self.warpgroup == 1)(self.take_turn)
         nothing = full((ROWS,), 0.0, WGMMA.reduce(1))
@@ -122,7 +122,7 @@ class ForwardBlock(QueryBlock):
             self.take_turn()
             self.take_turn()
 
-        rings = [self.scratch[name] for name in ("key_ring", "value_ring", "marks_ring")]
+        rings = [self.scratch[name] for name in ("key_ring", "value_ring", "tags_ring")]
         rings = [each for each in rings if each is not None]
         drain(start, stop, self.tile.stages, *rings, also=both_turns)
         pl.when(self.warpgroup == 0)(self.take_turn)
@@ -132,7 +132,7 @@ class ForwardBlock(QueryBlock):
         scratch = self.scratch
         slot = lax.rem(n - self.first, jnp.int32(self.tile.stages))
         warpgroup, slot = opaque(self.warpgroup, slot)
-        tile = tile_of(self.refs.k_tiles, self.row, n) if self.tags is not None else ()
+        tile = tile_of(self.refs.k_tiles, self.sequence, n) if self.tags is not None else ()
         scores, factor = self._scores(slot, scratch["query"].at[warpgroup], tile)
         if diagonal:
             scores = hide_later(scores, self.gap - n * self.tile.columns, query_axis=0)
@@ -145,7 +145,7 @@ class ForwardBlock(QueryBlock):
         if mass is not None:
             mass = mass * decay + self._annotated_sum(slot, tile, weights)
         if self.tags is not None:
-            plgpu.barrier_arrive(scratch["marks_ring"].empty.at[slot])
+            plgpu.barrier_arrive(scratch["tags_ring"].empty.at[slot])
         plgpu.barrier_arrive(scratch["turn"])
         plgpu.barrier_wait(scratch["value_ring"].full.at[slot])
         plgpu.barrier_wait(scratch["turn"])
@@ -166,14 +166,14 @@ class ForwardBlock(QueryBlock):
         if factor <= 0:  # the maximum is taken before the factor, which must keep the order
             scores, factor = scores * factor, 1.0
         if self.tags is not None:
-            tags = self.scratch["marks_ring"]
+            tags = self.scratch["tags_ring"]
             plgpu.barrier_wait(tags.full.at[slot])
             scores = self.tags.hide_other_segments(scores, tags.buffers[0].at[slot], tile)
         return scores, factor
 
     def _annotated_sum(self, slot: Array, tile, weights: Array) -> Array:
         return self.tags.where_annotated(
-            self.scratch["marks_ring"].buffers[0].at[slot],
+            self.scratch["tags_ring"].buffers[0].at[slot],
             tile,
             lambda annotated, weights: jnp.where(annotated, weights, 0.0).sum(axis=1),
             lambda _: full((ROWS,), 0.0, WGMMA.reduce(1)),
@@ -191,7 +191,7 @@ class ForwardBlock(QueryBlock):
             statistics[1] = sums.mass * inverse
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(self.query, self.queries_of(results.out))
-        where = (self.row, self.head, self.where)
+        where = (self.sequence, self.head, self.where)
         plgpu.copy_smem_to_gmem(statistics.at[0], results.lse.at[where])
         if sums.mass is not None:
             plgpu.copy_smem_to_gmem(statistics.at[1], results.mass.at[where])

@@ -24,8 +24,8 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     hide_later,
     kernel,
     load,
-    marks_buffer,
-    marks_of_rows,
+    tags_buffer,
+    tags_of_rows,
     matrix,
     opaque,
     over_rows,
@@ -56,7 +56,7 @@ def key_gradients(
     rows = matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING)
     queries = matrix(tile.columns, problem.size, problem.dtype, tile.width)
     statistics = operands.statistics.shape[2]
-    tags = marks_buffer(problem, tile.columns)
+    tags = tags_buffer(problem, tile.columns)
     staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
     scratch = {
         "key": rows,
@@ -75,7 +75,7 @@ def key_gradients(
     batch, keys, groups, size = operands.key.shape
     shape = jax.ShapeDtypeStruct((batch, keys, groups * parts, size), problem.dtype)
     shapes = KeyGradients(shape if key else None, shape if value else None)
-    blocks = {"part": groups * parts, "block": problem.keys // BLOCK, "row": problem.batch}
+    blocks = {"part": groups * parts, "block": problem.keys // BLOCK, "sequence": problem.batch}
     name = "causal_mass_key_gradient"
     results = kernel(name, KeyGradientBlock, problem, tile, operands, shapes, scratch, blocks)
     if parts == 1:
@@ -105,11 +105,11 @@ class KeyGradientBlock:
         self.scratch = scratch
         parts = parts_of_group(problem)
         self.heads = problem.heads // (problem.groups * parts)
-        self.row, self.part = lax.axis_index("row"), lax.axis_index("part")
+        self.sequence, self.part = lax.axis_index("sequence"), lax.axis_index("part")
         self.group = lax.div(self.part, jnp.int32(parts))
         self.block, self.warpgroup = lax.axis_index("block"), lax.axis_index("warpgroup")
         count = problem.queries // tile.columns
-        self.stop = jnp.int32(count) if refs.reach is None else refs.reach[self.row, self.block]
+        self.stop = jnp.int32(count) if refs.reach is None else refs.reach[self.sequence, self.block]
         self.first = jnp.minimum(self._first_tile(self.block * BLOCK), self.stop)
 
     def _first_tile(self, key: Array) -> Array:
@@ -123,10 +123,10 @@ class KeyGradientBlock:
         def source(step):
             head = self.part * self.heads + lax.div(step, length)
             where = pl.ds((self.first + lax.rem(step, length)) * columns, columns)
-            sources = [ref.at[self.row, where, head] for ref in (refs.query, refs.d_out)]
-            sources.append(refs.statistics.at[self.row, head, :, where])
-            if self.problem.tags:
-                sources.append(refs.q_tags.at[self.row, :, where])
+            sources = [ref.at[self.sequence, where, head] for ref in (refs.query, refs.d_out)]
+            sources.append(refs.statistics.at[self.sequence, head, :, where])
+            if self.problem.tag_count:
+                sources.append(refs.q_tags.at[self.sequence, :, where])
             return sources
 
         produce(length * self.heads, self.tile.stages, (self.scratch["ring"], source))
@@ -135,17 +135,17 @@ class KeyGradientBlock:
         """Sum the gradients over the queries that see these 64 keys."""
         problem, refs = self.problem, self.refs
         self.start = self.block * BLOCK + self.warpgroup * ROWS
-        where = (self.row, pl.ds(self.start, ROWS), self.group)
+        where = (self.sequence, pl.ds(self.start, ROWS), self.group)
         self.key = self.scratch["key"].at[self.warpgroup]
         self.value = self.scratch["value"].at[self.warpgroup]
         ready = self.scratch["ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(refs.key.at[where], self.key, ready)
         plgpu.copy_gmem_to_smem(refs.value.at[where], self.value, ready)
-        self.tags: Any = marks_of_rows(
+        self.tags: Any = tags_of_rows(
             problem,
             refs.k_tags,
             refs.k_tiles,
-            self.row,
+            self.sequence,
             self.start,
         )
         plgpu.barrier_wait(ready)
@@ -172,7 +172,7 @@ class KeyGradientBlock:
         friendly, ring = self.problem.interpret_friendly, self.scratch["ring"]
         warpgroup, slot = opaque(self.warpgroup, lax.rem(base + n, jnp.int32(self.tile.stages)))
         key, value = (self.scratch[name].at[warpgroup] for name in ("key", "value"))
-        tile = tile_of(self.refs.q_tiles, self.row, n) if self.tags is not None else ()
+        tile = tile_of(self.refs.q_tiles, self.sequence, n) if self.tags is not None else ()
         plgpu.barrier_wait(ring.full.at[slot])
         query, d_out, statistics, *tags = (buffer.at[slot] for buffer in ring.buffers)
         zeros = full((ROWS, self.tile.columns), 0.0)
@@ -227,7 +227,7 @@ class KeyGradientBlock:
             self.value[...] = sums.value.astype(self.problem.dtype)
             pairs.append((self.value, self.results.value))
         plgpu.commit_smem()
-        where = (self.row, pl.ds(self.start, ROWS), self.part)
+        where = (self.sequence, pl.ds(self.start, ROWS), self.part)
         for smem, result in pairs:
             plgpu.copy_smem_to_gmem(smem, result.at[where])
         plgpu.wait_smem_to_gmem(0)

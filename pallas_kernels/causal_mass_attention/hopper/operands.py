@@ -39,7 +39,7 @@ class Problem(NamedTuple):
     interpret_friendly: bool
 
     @property
-    def tags(self) -> int:
+    def tag_count(self) -> int:
         """Integers that mark one position: its segment, if there are any, and its bits."""
         return self.segments + self.words
 
@@ -90,8 +90,8 @@ def prepare(sizes: TileSizes, inputs: Inputs, scale: float) -> tuple[Problem, Op
         _pad(inputs.query, {1: problem.queries, 3: problem.size}),
         _pad(inputs.key, {1: problem.keys, 3: problem.size}),
         _pad(inputs.value, {1: problem.keys, 3: problem.size}),
-        q_tags=_marks(q_segments, bits, problem.queries),
-        k_tags=_marks(segments, inputs.k_bits, problem.keys),
+        q_tags=_tags(q_segments, bits, problem.queries),
+        k_tags=_tags(segments, inputs.k_bits, problem.keys),
         q_tiles=None,
         k_tiles=None,
         reach=None,
@@ -128,7 +128,7 @@ def _pad(x: Array, lengths: dict[int, int], **how) -> Array:
     return x if not any(after for _, after in widths) else jnp.pad(x, widths, **how)
 
 
-def _marks(segments: Array | None, bits: Array | None, length: int) -> Array | None:
+def _tags(segments: Array | None, bits: Array | None, length: int) -> Array | None:
     """int32 [B, tags, T]: the segment, then the words of bits."""
     tags = []
     if segments is not None:  # the padding repeats the last segment, so its tile stays single
@@ -143,7 +143,7 @@ def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
     if tags is None:
         return None
     cut = tags.reshape(*tags.shape[:2], -1, step)
-    words = cut[:, problem.tags - problem.words :]
+    words = cut[:, problem.tag_count - problem.words :]
     union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
     entries = [union]
     if problem.segments:

@@ -79,11 +79,11 @@ def produce(count: Array, stages: int, *streams: tuple[Ring, Callable]) -> None:
     lax.fori_loop(jnp.maximum(count - stages, 0), count, finish, None)
 
 
-def marks_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
+def tags_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
     """A buffer for the marks of a tile of columns, if there are marks."""
-    if not problem.tags:
+    if not problem.tag_count:
         return ()
-    return (lambda lead: plgpu.SMEM((lead, problem.tags, columns), jnp.int32),)
+    return (lambda lead: plgpu.SMEM((lead, problem.tag_count, columns), jnp.int32),)
 
 
 def drain(start: Array, stop: Array, stages: int, *rings: Ring, also=lambda: None) -> None:
@@ -189,7 +189,7 @@ def hide_later(x: Array, gap: Array, query_axis: int) -> Array:
     return jnp.where(visible, x, -jnp.inf)
 
 
-class Marks(NamedTuple):
+class Tags(NamedTuple):
     """Compares the marks of this warpgroup's rows with those of a tile of columns (in SMEM)."""
 
     problem: Problem
@@ -218,7 +218,7 @@ class Marks(NamedTuple):
         def compare(*operands):
             shape = (ROWS, columns_ref.shape[1])
             common = None
-            for n in range(self.problem.segments, self.problem.tags):
+            for n in range(self.problem.segments, self.problem.tag_count):
                 columns = over_rows(load(columns_ref.at[n], 0), shape)
                 both = over_columns(self.rows(n), shape) & columns
                 common = both if common is None else common | both
@@ -227,21 +227,21 @@ class Marks(NamedTuple):
         return lax.cond(touched, compare, otherwise, *operands)
 
 
-def marks_of_rows(problem: Problem, marks_ref, tiles_ref, row: Array, start: Array) -> Marks | None:
-    """Marks of the rows from ``start``: a few are kept in registers, many loaded when needed."""
-    if not problem.tags:
+def tags_of_rows(problem: Problem, tags_ref, tiles_ref, row: Array, start: Array) -> Tags | None:
+    """Tags of the rows from ``start``: a few are kept in registers, many loaded when needed."""
+    if not problem.tag_count:
         return None
 
     def rows(n: int) -> Array:
-        return load(marks_ref.at[row, n, pl.ds(start, ROWS)], 1)
+        return load(tags_ref.at[row, n, pl.ds(start, ROWS)], 1)
 
     def row_tile() -> tuple[Array, ...]:
         return tile_of(tiles_ref, row, lax.div(start, ROWS))
 
-    if problem.tags > TAGS_IN_REGISTERS:
-        return Marks(problem, rows, row_tile)
-    loaded, entries = [rows(n) for n in range(problem.tags)], row_tile()
-    return Marks(problem, loaded.__getitem__, lambda: entries)
+    if problem.tag_count > TAGS_IN_REGISTERS:
+        return Tags(problem, rows, row_tile)
+    loaded, entries = [rows(n) for n in range(problem.tag_count)], row_tile()
+    return Tags(problem, loaded.__getitem__, lambda: entries)
 
 
 def tile_of(ref, *index) -> tuple[Array, ...]:

@@ -8,7 +8,7 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from pallas_kernels.causal_mass_attention.hopper.operands import Operands, Problem
-from pallas_kernels.causal_mass_attention.hopper.parts import marks_of_rows
+from pallas_kernels.causal_mass_attention.hopper.parts import tags_of_rows
 from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, ROWS, Tile
 
 
@@ -21,12 +21,12 @@ class QueryBlock:
     def __init__(self, problem: Problem, tile: Tile, refs: Operands, results, scratch):
         self.problem, self.tile, self.refs, self.results = problem, tile, refs, results
         self.scratch = scratch
-        self.head, self.row = lax.axis_index("head"), lax.axis_index("row")
+        self.head, self.sequence = lax.axis_index("head"), lax.axis_index("sequence")
         self.group = lax.div(self.head, jnp.int32(problem.heads // problem.groups))
         self.warpgroup = lax.axis_index("warpgroup")
         # The longest rows first, so that no long one is left alone at the end.
         self.block = problem.queries // BLOCK - 1 - lax.axis_index("block")
-        self.first = jnp.int32(0) if refs.reach is None else refs.reach[self.row, self.block]
+        self.first = jnp.int32(0) if refs.reach is None else refs.reach[self.sequence, self.block]
         self.stop = self._tiles_until(self.block * BLOCK + BLOCK)
 
     def locate_rows(self) -> None:
@@ -35,28 +35,28 @@ class QueryBlock:
         self.where = pl.ds(self.start, ROWS)
         self.gap = self.problem.offset + self.start
 
-    def load_marks(self) -> None:
+    def load_tags(self) -> None:
         """Set the marks of these rows, None without any."""
         refs = self.refs
-        self.tags: Any = marks_of_rows(
+        self.tags: Any = tags_of_rows(
             self.problem,
             refs.q_tags,
             refs.q_tiles,
-            self.row,
+            self.sequence,
             self.start,
         )
 
     def queries_of(self, ref):
         """These rows of an array of queries."""
-        return ref.at[self.row, self.where, self.head]
+        return ref.at[self.sequence, self.where, self.head]
 
     def keys_of(self, ref, n: Array):
         """The n-th tile, from the first, of an array of keys."""
-        return ref.at[self.row, self._columns(n), self.group]
+        return ref.at[self.sequence, self._columns(n), self.group]
 
-    def marks_of_keys(self, n: Array):
+    def tags_of_keys(self, n: Array):
         """The marks of that tile."""
-        return self.refs.k_tags.at[self.row, :, self._columns(n)]
+        return self.refs.k_tags.at[self.sequence, :, self._columns(n)]
 
     def walk(self, step, carry, skip):
         """Carry ``step(n, carry, diagonal=...)`` over this warpgroup's tiles; skip the rest."""

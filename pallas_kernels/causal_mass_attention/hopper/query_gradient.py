@@ -20,7 +20,7 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     hide_later,
     kernel,
     load,
-    marks_buffer,
+    tags_buffer,
     matrix,
     opaque,
     over_columns,
@@ -36,7 +36,7 @@ def query_gradient(problem: Problem, tile: Tile, operands: Operands) -> Array:
     """DQ [B, Q, H, C] in the dtype of the queries."""
     rows = matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING)
     keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
-    tags = marks_buffer(problem, tile.columns)
+    tags = tags_buffer(problem, tile.columns)
     staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
     scratch = {
         "query": rows,
@@ -46,7 +46,7 @@ def query_gradient(problem: Problem, tile: Tile, operands: Operands) -> Array:
         "staging": staging if problem.interpret_friendly else None,
     }
     shape = jax.ShapeDtypeStruct(operands.query.shape, problem.dtype)
-    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "row": problem.batch}
+    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "sequence": problem.batch}
     return kernel(
         "causal_mass_query_gradient",
         QueryGradientBlock,
@@ -67,7 +67,7 @@ class QueryGradientBlock(QueryBlock):
 
         def source(n):
             keys, values = (self.keys_of(ref, n) for ref in (self.refs.key, self.refs.value))
-            return (keys, values, *([self.marks_of_keys(n)] if self.problem.tags else []))
+            return (keys, values, *([self.tags_of_keys(n)] if self.problem.tag_count else []))
 
         produce(self.stop - self.first, self.tile.stages, (self.scratch["ring"], source))
 
@@ -78,10 +78,10 @@ class QueryGradientBlock(QueryBlock):
         ready = self.scratch["ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(self.queries_of(self.refs.query), query, ready)
         plgpu.copy_gmem_to_smem(self.queries_of(self.refs.d_out), d_out, ready)
-        self.load_marks()
+        self.load_tags()
         statistics = self.refs.statistics
         self.lse, self.delta, *rest = (
-            load(statistics.at[self.row, self.head, n, self.where], 1)
+            load(statistics.at[self.sequence, self.head, n, self.where], 1)
             for n in range(statistics.shape[2])
         )
         self.d_mass: Any = rest[0] if rest else None
@@ -101,7 +101,7 @@ class QueryGradientBlock(QueryBlock):
         slot = lax.rem(n - self.first, jnp.int32(self.tile.stages))
         warpgroup, slot = opaque(self.warpgroup, slot)
         query, d_out = (self.scratch[name].at[warpgroup] for name in ("query", "d_out"))
-        tile = tile_of(self.refs.k_tiles, self.row, n) if self.tags is not None else ()
+        tile = tile_of(self.refs.k_tiles, self.sequence, n) if self.tags is not None else ()
         plgpu.barrier_wait(ring.full.at[slot])
         keys, values, *tags = (buffer.at[slot] for buffer in ring.buffers)
         zeros = full((ROWS, self.tile.columns), 0.0)

@@ -106,7 +106,7 @@ def _keys_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_tags,
 def queries_gradient(t: Tiling, query, key, value, d_out, stats, tags, summaries) -> Array:
     """Return d_query [B, H, Q, C]; stats [B, H, 8, Q] hold L / |scale|, D and D - g."""
     size = query.shape[-1]
-    q_spec, k_spec, marks_specs = query_specs(t, size)
+    q_spec, k_spec, tag_specs = query_specs(t, size)
     stats_spec = pl.BlockSpec(
         (None, None, SUBLANES, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i)
     )
@@ -117,7 +117,7 @@ def queries_gradient(t: Tiling, query, key, value, d_out, stats, tags, summaries
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(t.batch, t.heads, t.q_count, t.k_count),
-            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *marks_specs],
+            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *tag_specs],
             out_specs=q_spec,
             scratch_shapes=[
                 pltpu.VMEM((t.q_block, size), jnp.float32),
@@ -163,7 +163,7 @@ def keys_gradient(
 ) -> tuple[Array, Array]:
     """Return d_key and d_value [B, G, K, C]; stats as for ``queries_gradient``."""
     size = query.shape[-1]
-    q_spec, stats_spec, k_spec, marks_specs = _key_specs(t, size)
+    q_spec, stats_spec, k_spec, tag_specs = _key_specs(t, size)
     operands = (query, key, value, d_out, stats, *tags)
     out_shape = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)]
     return pl.pallas_call(
@@ -171,7 +171,7 @@ def keys_gradient(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(t.batch, t.groups, t.k_count, t.per_group, t.q_count),
-            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *marks_specs],
+            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *tag_specs],
             out_specs=[k_spec, k_spec],
             scratch_shapes=[
                 pltpu.VMEM((t.k_block, size), jnp.float32),

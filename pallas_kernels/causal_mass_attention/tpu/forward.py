@@ -107,7 +107,7 @@ def query_specs(t: Tiling, size: int):
 def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array]:
     """Return out [B, H, Q, C] and stats float32 [B, H, S, Q]: log-sum-exp, then mass."""
     size = query.shape[-1]
-    q_spec, k_spec, marks_specs = query_specs(t, size)
+    q_spec, k_spec, tag_specs = query_specs(t, size)
     rows = 2 if t.words else 1
     stats_spec = pl.BlockSpec((None, None, rows, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i))
     column = pltpu.VMEM((t.q_block, LANES), jnp.float32)
@@ -121,7 +121,7 @@ def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(t.batch, t.heads, t.q_count, t.k_count),
-            in_specs=[q_spec, k_spec, k_spec, *marks_specs],
+            in_specs=[q_spec, k_spec, k_spec, *tag_specs],
             out_specs=[q_spec, stats_spec],
             scratch_shapes=[
                 pltpu.VMEM((t.q_block, size), jnp.float32),

@@ -37,6 +37,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
 from pallas_kernels.causal_mass_attention.tpu.backward import keys_gradient, queries_gradient
 from pallas_kernels.causal_mass_attention.tpu.forward import forward
 from pallas_kernels.causal_mass_attention.tpu.tiling import (
@@ -63,22 +64,30 @@ class Blocks(NamedTuple):
 BLOCKS = {"bfloat16": Blocks.square(1024), "float32": Blocks.square(512)}
 
 
-def mosaic_tpu_kernel(blocks: Blocks | None = None) -> Kernel:
-    """Attention and mass on a TPU, for any Q, K, C and W; memory O(T).
+def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
+    """Return in one sentence why ``mosaic_tpu`` does not support an input, or None."""
+    if machine is not None and machine.platform != "tpu":
+        return f"mosaic_tpu needs a TPU, and this machine runs JAX on a {machine.platform}"
+    if spec.dtype not in BLOCKS:
+        return (
+            f"mosaic_tpu takes {' or '.join(BLOCKS)}, not {spec.dtype}, which TPU kernels cannot "
+            "read: use xla_chunked"
+        )
+    return None
 
-    ``blocks`` are those of ``BLOCKS`` for the dtype by default. Traced with float16, which the
-    compiler of TPU kernels does not take, it raises ValueError.
+
+def mosaic_tpu_kernel(blocks: Blocks | None = None) -> Kernel:
+    """Return the kernel with these blocks, by default those of the dtype in ``BLOCKS``.
+
+    It takes any Q, K, C and W, in memory O(T). Traced with an input that ``unsupported_reason``
+    refuses, it raises ValueError with that sentence.
     """
     return Kernel(functools.partial(_forward, blocks), functools.partial(_backward, blocks))
 
 
 def _blocks(blocks: Blocks | None, inputs: Inputs) -> Blocks:
-    name = jnp.dtype(inputs.query.dtype).name
-    if name not in BLOCKS:
-        raise ValueError(
-            f"mosaic_tpu takes {' or '.join(BLOCKS)}, not {name}, which TPU kernels cannot read"
-        )
-    return blocks or BLOCKS[name]
+    require_supported(unsupported_reason, inputs)
+    return blocks or BLOCKS[jnp.dtype(inputs.query.dtype).name]
 
 
 def _forward(blocks: Blocks | None, inputs: Inputs, scale: float):

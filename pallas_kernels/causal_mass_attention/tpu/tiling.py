@@ -116,24 +116,24 @@ def tags(tiling: Tiling, inputs: Inputs) -> tuple[Array | None, Array | None]:
 def _marks(tiling: Tiling, bits_BTW, segments_BT, length: int) -> Array:
     parts = [] if bits_BTW is None else [lax.bitcast_convert_type(bits_BTW, jnp.int32)]
     parts += [] if segments_BT is None else [segments_BT[..., None]]
-    marks_BFT = jnp.concatenate(parts, -1).swapaxes(1, 2)
+    tags_BFT = jnp.concatenate(parts, -1).swapaxes(1, 2)
     # Any mark would do for the padding: no true query reads it. An equal one keeps blocks uniform.
-    short = length - marks_BFT.shape[2]
-    marks_BFT = jnp.pad(marks_BFT, ((0, 0), (0, 0), (0, short)), mode="edge")
-    return jnp.pad(marks_BFT, ((0, 0), (0, tiling.padded_fields - tiling.fields), (0, 0)))
+    short = length - tags_BFT.shape[2]
+    tags_BFT = jnp.pad(tags_BFT, ((0, 0), (0, 0), (0, short)), mode="edge")
+    return jnp.pad(tags_BFT, ((0, 0), (0, tiling.padded_fields - tiling.fields), (0, 0)))
 
 
-def summary(tiling: Tiling, marks_BFT: Array | None, block: int) -> Array | None:
+def summary(tiling: Tiling, tags_BFT: Array | None, block: int) -> Array | None:
     """Flat int32, per row and block: the OR of each bit word, least and largest segment."""
-    if marks_BFT is None:
+    if tags_BFT is None:
         return None
-    marks_BFNT = marks_BFT.reshape(*marks_BFT.shape[:2], -1, block)
+    tags_BFNT = tags_BFT.reshape(*tags_BFT.shape[:2], -1, block)
     words_BFN = lax.reduce(
-        marks_BFNT[:, : tiling.words], np.int32(0), lax.bitwise_or, dimensions=(3,)
+        tags_BFNT[:, : tiling.words], np.int32(0), lax.bitwise_or, dimensions=(3,)
     )
     parts = [words_BFN]
     if tiling.segments:
-        segment_B1NT = marks_BFNT[:, tiling.words : tiling.words + 1]
+        segment_B1NT = tags_BFNT[:, tiling.words : tiling.words + 1]
         parts += [segment_B1NT.min(-1), segment_B1NT.max(-1)]
     return jnp.concatenate(parts, 1).swapaxes(1, 2).reshape(-1)
 
