@@ -114,9 +114,9 @@ def struct(dtype, *shape):
 )
 def test_what_cudnn_does_not_support(change, message):
     """Refused in the same words when traced and, for a Hopper GPU, beforehand."""
-    dtype, head_dim, queries, keys, words, segments = (
-        InputSpec("bfloat16", 16, 8, 8, 1, False)._replace(**change)
-    )
+    dtype, head_dim, queries, keys, words, segments = InputSpec(
+        "bfloat16", 16, 8, 8, 1, False
+    )._replace(**change)
     query, key = struct(dtype, 3, queries, 4, head_dim), struct(dtype, 3, keys, 2, head_dim)
     bits = [struct("uint32", 3, t, words) if words else None for t in (queries, keys)]
     inputs = Inputs(query, key, key, *bits, struct("int32", 3, keys) if segments else None)

@@ -1,4 +1,4 @@
-"""The kernel for Hopper GPUs (H100, H200), through Pallas Mosaic GPU; jax 0.11 or newer."""
+"""Attention and mass as Hopper kernels (Pallas Mosaic GPU), for H100 and H200."""
 
 import functools
 
