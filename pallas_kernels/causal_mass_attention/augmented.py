@@ -25,24 +25,106 @@ from jaxtyping import Bool, Float, Float32, UInt32
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
 from pallas_kernels.causal_mass_attention.reference import xla
 from pallas_kernels.causal_mass_attention.sharded import Partition, shard_mapped, specs
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
 
 Stock = Callable[[Array, Array, Array, Array | None, float], Array]
 """(query, key, value, segment_ids, scale) -> out, where values may be wider than keys."""
 
 WORD = 32
+CUDNN_WIDEST = 256
+"""Widest heads, and widest values, of cuDNN on Hopper."""
 SPLASH_BLOCKS = (128, 256, 512)
 NOWHERE = jnp.iinfo(jnp.int32).max
 """Segment of the padding."""
 
 
+def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
+    """Return in one sentence why ``augmented`` does not support an input, or None.
+
+    Without a machine, the stock kernel is that of this process.
+    """
+    platform = jax.default_backend() if machine is None else machine.platform
+    if platform == "gpu":
+        return cudnn_unsupported_reason(spec, machine)
+    if platform == "tpu" and spec.dtype == "float16":
+        return (
+            "augmented on a TPU takes bfloat16 or float32, not float16, which TPU kernels cannot "
+            "read: use xla_chunked"
+        )
+    return None
+
+
+def cudnn_unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
+    """Return in one sentence why cuDNN does not support an input, or its gradient, or None.
+
+    Limits are those of JAX's ``check_is_flash_attention`` and of cuDNN's backward on Hopper
+    (``sdpa_support_surface.h`` of cudnn-frontend), which takes values wider than keys.
+    """
+    if spec.dtype not in ("bfloat16", "float16"):
+        return f"augmented on a GPU takes bfloat16 or float16, not {spec.dtype}: cuDNN has no other"
+    if spec.segments:
+        return (
+            "augmented on a GPU takes no segment_ids, cuDNN would need a mask of every pair: "
+            "use mosaic_gpu or xla_chunked for packed sequences"
+        )
+    return _cudnn_unsupported_length(spec) or _cudnn_unsupported_width(spec, machine)
+
+
+def _cudnn_unsupported_length(spec: InputSpec) -> str | None:
+    if spec.queries is None or spec.keys is None:
+        return None
+    if spec.queries != spec.keys:
+        return (
+            f"augmented on a GPU takes as many queries as keys, not {spec.queries} and "
+            f"{spec.keys}: cuDNN aligns the causal mask at the first query"
+        )
+    if spec.keys == 1:
+        return (
+            "augmented on a GPU takes sequences of two or more positions, not of one, of which "
+            "cuDNN has no gradient"
+        )
+    return None
+
+
+def _cudnn_unsupported_width(spec: InputSpec, machine: Machine | None) -> str | None:
+    if spec.words and machine is not None and not _hopper_or_newer(machine):
+        return (
+            "augmented on a GPU needs Hopper or newer (compute capability 9.0) for annotation "
+            f"bits, and this one has {machine.compute_capability}: values are wider than keys"
+        )
+    if spec.head_dim is None:
+        return None
+    if spec.head_dim % 8 or spec.head_dim > CUDNN_WIDEST:
+        return (
+            f"augmented on a GPU takes head sizes that are multiples of 8 up to {CUDNN_WIDEST}, "
+            f"not {spec.head_dim}: cuDNN has no other"
+        )
+    width = spec.head_dim + WORD * (spec.words or 0)
+    if width > CUDNN_WIDEST:
+        return (
+            f"augmented on a GPU takes values up to {CUDNN_WIDEST} wide, not {width} (head size "
+            f"{spec.head_dim} and {WORD} columns for each of {spec.words} words of bits)"
+        )
+    return None
+
+
+def _hopper_or_newer(machine: Machine) -> bool:
+    major = machine.compute_capability.split(".")[0]
+    return major.isdecimal() and int(major) >= 9
+
+
 def augmented(
     inputs: Inputs, scale: float, *, partition: Partition | None = None, stock: Stock | None = None
 ) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
-    """Attention and mass from ``stock``, by default the kernel of the machine.
+    """Return attention and mass from ``stock``, by default the stock kernel of this machine.
 
     Raises:
-      ValueError: cuDNN cannot take the input; the reason says what can.
+      ValueError: the default stock kernel, or cuDNN, does not support the input.
     """
+    if stock is None:
+        require_supported(unsupported_reason, inputs)
+    elif stock is cudnn:
+        require_supported(cudnn_unsupported_reason, inputs)
     stock = stock or STOCK.get(jax.default_backend(), materialized)
     if partition is None:
         return _augmented(stock, scale, *inputs)
@@ -109,26 +191,8 @@ def materialized(query, key, value, segment_ids, scale: float) -> Array:
     return xla(query, key, value, None, None, segment_ids, scale)[0]
 
 
-def cudnn(query, key, value, segment_ids, scale: float) -> Array:
-    """FlashAttention of cuDNN: values wider than keys need cuDNN 9.10 and Hopper or newer."""
-    if segment_ids is not None:
-        raise ValueError(
-            "augmented on a GPU takes no segment_ids, cuDNN would need a mask of every pair: "
-            "use mosaic_gpu or xla_chunked for packed rows"
-        )
-    if query.dtype not in (jnp.bfloat16, jnp.float16):
-        raise ValueError(
-            f"augmented on a GPU takes bfloat16 or float16, not {query.dtype}: cuDNN has no other"
-        )
-    if query.shape[1] != key.shape[1]:
-        raise ValueError(
-            f"augmented on a GPU takes as many queries as keys, not {query.shape[1]} and "
-            f"{key.shape[1]}: cuDNN aligns the causal mask at the first query"
-        )
-    return _cudnn_widths(query, key, value, scale)
-
-
-def _cudnn_widths(query, key, value, scale: float) -> Array:
+def cudnn(query, key, value, _segment_ids, scale: float) -> Array:
+    """Return the attention of cuDNN, for inputs that ``cudnn_unsupported_reason`` lets pass."""
     # The public jax.nn function insists on values as wide as keys.
     from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
 

@@ -1,20 +1,20 @@
-"""The same attention in O(T) memory: online softmax over blocks, with its own backward.
+"""Attention and mass in O(T) memory: online softmax over blocks, with a backward of its own.
 
-Query blocks run one after the other; each walks the key blocks up to the diagonal:
+Query blocks run one after the other; each loops over the key blocks up to the diagonal:
 
     keys  0  1  2  3
-    q 0   x              x  computed: one [B, H, block, block] float32 tile at a time
-    q 1   x  x              (a few of them in the backward)
-    q 2   x  x  x           blank: above the diagonal, never visited
+    q 0   x              x  computed, one float32 tile [B, H, block, block] at a time
+    q 1   x  x              (a few at a time in the backward)
+    q 2   x  x  x           blank: above the diagonal, not computed
     q 3   x  x  x  x
 
 The online softmax is that of FlashAttention (Dao et al., 2022). The forward saves the output, the
-log-sum-exp and the mass of each row; the backward computes every tile again. With g = dL/dmass,
+log-sum-exp and the mass of each row; the backward recomputes every tile. With g = dL/dmass,
 M the annotated pairs and D_i = dO_i . O_i + g_i mass_i, the gradient of the scores is
 dS_ij = P_ij (dO_i . V_j + g_i M_ij - D_i).
 
-Inside, every array is cut into N blocks in front and has its positions on axis -2, so that one
-``_cut`` and one ``_join`` serve them all: queries [N, B, G, R, Q, C], keys [N, B, G, K, C],
+Inside, every array has its N blocks on axis 0 and its positions on axis -2, so that one ``_cut``
+and one ``_join`` serve all: queries [N, B, G, R, Q, C], keys [N, B, G, K, C],
 bits [N, B, Q, W], segments [N, B, Q, 1], statistics of rows [N, B, G, R, Q, 1].
 """
 
@@ -25,8 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
+from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel, softmax_delta
 from pallas_kernels.causal_mass_attention.reference import LOWEST, annotated_pairs, visible_pairs
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine
 
 BLOCK = 512
 
@@ -53,7 +54,7 @@ class _Tile(NamedTuple):
 
 
 class _Stats(NamedTuple):
-    """The running softmax of one query block."""
+    """Running softmax of one query block."""
 
     maximum: Array
     denominator: Array
@@ -61,10 +62,14 @@ class _Stats(NamedTuple):
     mass: Array | None
 
 
-def chunked_kernel(block: int = BLOCK) -> Kernel:
-    """Attention and mass with tiles of at most [B, H, block, block], for any Q and K.
+def unsupported_reason(_spec: InputSpec, _machine: Machine | None = None) -> None:
+    """Return None: ``xla_chunked`` supports every input on every machine."""
 
-    Blocks are evened out, and the last one padded.
+
+def chunked_kernel(block: int = BLOCK) -> Kernel:
+    """Return the kernel with tiles of at most [B, H, block, block], for any Q and K.
+
+    Blocks are of even size; the last one is padded.
     """
     return Kernel(functools.partial(_forward, block), functools.partial(_backward, block))
 
@@ -77,10 +82,7 @@ def _forward(block: int, inputs: Inputs, scale: float):
 
 
 def _backward(block: int, inputs: Inputs, scale: float, out, mass, lse, d_out, d_mass):
-    delta_BQH = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), -1)
-    delta_BHQ = delta_BQH.swapaxes(1, 2)
-    if mass is not None:
-        delta_BHQ = delta_BHQ + d_mass * mass
+    delta_BHQ = softmax_delta(out, mass, d_out, d_mass)
     statistics = [None if s is None else s.swapaxes(1, 2)[..., None] for s in (d_mass, lse)]
     groups = inputs.key.shape[2]
     saved = (d_out, *statistics, delta_BHQ.swapaxes(1, 2)[..., None])
@@ -92,7 +94,7 @@ def _backward(block: int, inputs: Inputs, scale: float, out, mass, lse, d_out, d
 
 
 def _blocks(block: int, inputs: Inputs) -> tuple[int, _Rows, _Columns]:
-    """Cut the inputs; query n of the first block is at position ``offset + n`` of the keys."""
+    """Cut the inputs into blocks; query n is at position ``offset + n`` of the keys."""
     queries, (keys, groups) = inputs.query.shape[1], inputs.key.shape[1:3]
     offset = keys - queries
     segments_BK1 = None if inputs.segment_ids is None else inputs.segment_ids[..., None]
@@ -105,28 +107,28 @@ def _blocks(block: int, inputs: Inputs) -> tuple[int, _Rows, _Columns]:
 
 
 def _cut_heads(x_BQHC: Array, groups: int, block: int) -> Array:
-    """[B, Q, H, C] -> [N, B, G, R, Q, C]."""
+    """Cut [B, Q, H, C] into [N, B, G, R, Q, C]."""
     batch, queries, _, size = x_BQHC.shape
     x_BGRQC = x_BQHC.swapaxes(1, 2).reshape(batch, groups, -1, queries, size)
     return _cut(x_BGRQC, queries, block)
 
 
 def _join_heads(x: Array, queries: int) -> Array:
-    """[N, B, G, R, Q, C] -> [B, Q, H, C]."""
+    """Join [N, B, G, R, Q, C] to [B, Q, H, C]."""
     x_BGRQC = _join(x, queries)
     return x_BGRQC.reshape(x.shape[1], -1, *x_BGRQC.shape[-2:]).swapaxes(1, 2)
 
 
 def _join_statistic(x: Array, queries: int) -> Array:
-    """[N, B, G, R, Q, 1] -> [B, H, Q]."""
+    """Join [N, B, G, R, Q, 1] to [B, H, Q]."""
     return _join(x, queries).reshape(x.shape[1], -1, queries)
 
 
 def _cut(tree, length: int, block: int):
-    """[..., length, X] -> [N, ..., size, X], size <= block.
+    """Cut [..., length, X] into [N, ..., size, X], size <= block, with zeros at the end.
 
-    The zeros at the end need no mask: their keys come later than every true query, and the
-    rows of their queries are dropped (and get no gradient).
+    The padding needs no mask: padded keys are later than every real query, and the rows of padded
+    queries are dropped, so that they get no gradient.
     """
     count = -(-length // block)
     size = -(-length // count)
@@ -141,7 +143,7 @@ def _cut(tree, length: int, block: int):
 
 
 def _join(x: Array, length: int) -> Array:
-    """[N, ..., size, X] -> [..., length, X]."""
+    """Join [N, ..., size, X] to [..., length, X]."""
     x = jnp.moveaxis(x, 0, -3)
     return x.reshape(*x.shape[:-3], -1, x.shape[-1])[..., :length, :]
 
@@ -162,7 +164,7 @@ def _tile(scale: float, row: _Rows, column: _Columns, q_start: Array, k_start: A
 
 
 def _fold_columns(step, initial, scale: float, row: _Rows, columns: _Columns, q_start: Array):
-    """Carry ``step(j, carry, column, tile)`` over the key blocks up to the diagonal."""
+    """Fold ``step(j, carry, column, tile)`` over the key blocks up to the diagonal."""
     count, k_size = columns.key.shape[0], columns.key.shape[-2]
     last_query = q_start + row.query.shape[-2] - 1
 
@@ -174,10 +176,10 @@ def _fold_columns(step, initial, scale: float, row: _Rows, columns: _Columns, q_
 
 
 def _absorb(_, stats: _Stats, column: _Columns, tile: _Tile) -> _Stats:
-    """Take one more key block into the running softmax."""
+    """Add one more key block to the running softmax."""
     largest = jnp.max(tile.scores, -1, keepdims=True, where=tile.visible, initial=LOWEST)
     maximum = jnp.maximum(stats.maximum, largest)
-    # Zero by the mask, not by a large negative score: a row may see nothing of this block.
+    # Zero by the mask, not by a large negative score: a row may see no key of this block.
     weights = jnp.where(tile.visible, jnp.exp(tile.scores - maximum), 0.0)
     decay = jnp.exp(stats.maximum - maximum)
     denominator = decay * stats.denominator + weights.sum(-1, keepdims=True)
@@ -189,7 +191,7 @@ def _absorb(_, stats: _Stats, column: _Columns, tile: _Tile) -> _Stats:
 
 
 def _attend(scale: float, offset: int, rows: _Rows, columns: _Columns):
-    """Return out, mass (None without bits) and log-sum-exp, each in blocks of rows."""
+    """Return out, mass (None without bits) and log-sum-exp, each in blocks of queries."""
 
     def row_block(indexed: tuple[Array, _Rows]):
         n, row = indexed
@@ -210,7 +212,7 @@ def _attend(scale: float, offset: int, rows: _Rows, columns: _Columns):
 def _attend_backward(scale: float, offset: int, rows: _Rows, columns: _Columns, saved):
     """Return the gradients of query, key and value, in their blocks and dtypes.
 
-    ``saved``: d_out, d_mass, log-sum-exp and delta, in blocks of rows.
+    ``saved``: d_out, d_mass, log-sum-exp and delta, in blocks of queries.
     """
 
     def row_block(d_columns, block):

@@ -1,4 +1,4 @@
-"""The interface of a kernel, and the one rule that differentiates them all.
+"""The interface of a kernel, and the one differentiation rule for all kernels.
 
 A kernel computes attention and its gradient in the public layouts; how it cuts, pads and
 transposes them is its own business. Query i is at position K - Q + i of the keys.
@@ -9,16 +9,18 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Float32, Int32, UInt32
 
 RESIDUAL_NAMES = ("causal_mass_out", "causal_mass_mass", "causal_mass_lse")
-"""For ``jax.checkpoint_policies.save_only_these_names``: saved, no forward runs twice."""
+"""Residuals of the backward, for ``jax.checkpoint_policies.save_only_these_names``: a remat that
+saves them runs no forward kernel twice."""
 
 
 class Inputs(NamedTuple):
-    """What a kernel reads, as the public function takes it."""
+    """Arrays that a kernel reads, as the public function takes them."""
 
     query: Float[Array, "B Q H C"]
     key: Float[Array, "B K G C"]
@@ -29,7 +31,7 @@ class Inputs(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """Two functions; a row that sees no key is zero, with some finite log-sum-exp.
+    """Forward and backward; a query that sees no key has zeros and some finite log-sum-exp.
 
     forward: (inputs, scale) -> out [B, Q, H, C] in the query's dtype, mass float32 [B, H, Q]
       (None without bits) and lse float32 [B, H, Q], the log-sum-exp of the scaled scores.
@@ -45,7 +47,7 @@ class Kernel(NamedTuple):
 def differentiable(
     kernel: Kernel, inputs: Inputs, scale: float
 ) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
-    """Run the kernel; reverse mode runs its backward, from out, mass and lse that are saved."""
+    """Run the kernel; reverse mode runs its backward on the saved out, mass and log-sum-exp."""
     out, mass, _ = kernel.forward(inputs, scale)
     return out, mass
 
@@ -66,3 +68,19 @@ def _backward(kernel: Kernel, scale: float, residuals, cotangents) -> tuple[Inpu
 
 
 differentiable.defvjp(_forward, _backward)
+
+
+def softmax_delta(
+    out_BQHC: Float[Array, "B Q H C"],
+    mass_BHQ: Float32[Array, "B H Q"] | None,
+    d_out_BQHC: Float[Array, "B Q H C"],
+    d_mass_BHQ: Float32[Array, "B H Q"] | None,
+) -> Float32[Array, "B H Q"]:
+    """Return D_i = dO_i . O_i + g_i m_i, the sum of P_ij dP_ij over the keys of each query.
+
+    The gradient of a score is dS_ij = P_ij (dP_ij - D_i), with g = dL/dm.
+    """
+    # Not a dot product: a GPU would round its operands to tensor-float-32.
+    delta_BQH = jnp.sum(d_out_BQHC.astype(jnp.float32) * out_BQHC.astype(jnp.float32), -1)
+    delta_BHQ = delta_BQH.swapaxes(1, 2)
+    return delta_BHQ if mass_BHQ is None else delta_BHQ + d_mass_BHQ * mass_BHQ

@@ -1,11 +1,17 @@
-"""The definition: materialised attention in plain jnp, differentiated by autodiff."""
+"""The definition: full attention maps in plain jnp, differentiated by autodiff."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Float32, Int32, UInt32
 
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine
+
 LOWEST = float(jnp.finfo(jnp.float32).min)
+
+
+def unsupported_reason(_spec: InputSpec, _machine: Machine | None = None) -> None:
+    """Return None: ``xla`` supports every input on every machine."""
 
 
 def visible_pairs(
@@ -14,9 +20,9 @@ def visible_pairs(
     q_segments_BQ: Int32[Array, "B Q"] | None,
     k_segments_BK: Int32[Array, "B K"] | None,
 ) -> Bool[Array, "_ Q K"]:
-    """Which keys a query may read: none later than itself, none of another segment.
+    """Return which keys each query may read: none later than itself, none of another segment.
 
-    Returns [B, Q, K], or [1, Q, K] without segments.
+    bool [B, Q, K], or [1, Q, K] without segments.
     """
     visible_1QK = (k_positions_K[None, :] <= q_positions_Q[:, None])[None]
     if q_segments_BQ is None or k_segments_BK is None:
@@ -27,14 +33,14 @@ def visible_pairs(
 def annotated_pairs(
     q_bits_BQW: UInt32[Array, "B Q W"], k_bits_BKW: UInt32[Array, "B K W"]
 ) -> Bool[Array, "B Q K"]:
-    """Which pairs of positions share an annotation bit."""
+    """Return which pairs of positions share an annotation bit."""
     return ((q_bits_BQW[:, :, None] & k_bits_BKW[:, None]) != 0).any(-1)
 
 
 def masked_softmax(
     scores: Float32[Array, "*batch Q K"], visible: Bool[Array, "*#batch Q K"]
 ) -> Float32[Array, "*batch Q K"]:
-    """Softmax over the visible keys; a row that sees none is zero, and so is its gradient."""
+    """Compute the softmax over visible keys; a row without any is zero, and so is its gradient."""
     largest = jnp.max(scores, axis=-1, keepdims=True, where=visible, initial=LOWEST)
     # The inner where keeps an overflow at a hidden key from turning the gradient into NaN.
     shifted = jnp.where(visible, scores - jax.lax.stop_gradient(largest), 0.0)
@@ -79,7 +85,7 @@ def xla(
     segment_ids_BK: Int32[Array, "B K"] | None,
     scale: float,
 ) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
-    """Attention and mass from the full maps: O(Q K) memory, the oracle of every kernel."""
+    """Compute attention and mass from full maps in O(Q K) memory: what every kernel must equal."""
     probs_BHQK = attention_probabilities(query_BQHC, key_BKGC, segment_ids_BK, scale)
     batch, heads, queries, keys = probs_BHQK.shape
     groups = key_BKGC.shape[2]

@@ -1,73 +1,96 @@
-"""Which implementation this machine can run, and which is meant for it."""
+"""Which implementations run here, and which one ``auto`` takes.
+
+What an implementation cannot do is said in its own file; it is only asked here.
+"""
 
 from typing import Literal, NamedTuple
 
-import jax
+from pallas_kernels.causal_mass_attention import augmented, chunked, reference
+from pallas_kernels.causal_mass_attention.hopper import kernel as hopper
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, UnsupportedReason
+from pallas_kernels.causal_mass_attention.tpu import kernel as tpu
 
 Implementation = Literal["xla", "xla_chunked", "augmented", "mosaic_gpu", "mosaic_tpu"]
 
 MATERIALIZED_UP_TO = 512
-"""Positions up to which full maps are small, and as fast as tiles of them."""
-FIRST_JAX_OF_MOSAIC_GPU = (0, 11)
-HOPPER = 9.0
+"""Positions up to which full maps are small, and as fast as tiles."""
+
+_UNSUPPORTED_REASONS: dict[Implementation, UnsupportedReason] = {
+    "xla": reference.unsupported_reason,
+    "xla_chunked": chunked.unsupported_reason,
+    "augmented": augmented.unsupported_reason,
+    "mosaic_gpu": hopper.unsupported_reason,
+    "mosaic_tpu": tpu.unsupported_reason,
+}
+_KERNEL_OF_PLATFORM: dict[str, Implementation] = {"gpu": "mosaic_gpu", "tpu": "mosaic_tpu"}
 
 
 class Selection(NamedTuple):
-    """An implementation and, in a sentence, why it was taken."""
+    """An implementation and the reason for it, in a few words."""
 
     implementation: Implementation
     reason: str
 
 
-def unsupported_reason(implementation: Implementation, dtype: str = "bfloat16") -> str | None:
-    """What keeps an implementation from running here; None when it can.
+def unsupported_reason(
+    implementation: Implementation,
+    dtype: str = "bfloat16",
+    *,
+    head_dim: int | None = None,
+    length: int | None = None,
+    queries: int | None = None,
+    words: int | None = None,
+    segments: bool | None = None,
+) -> str | None:
+    """Return in one sentence why an implementation cannot run on this machine; None if it can.
 
-    It asks the backend of this process: programs for other machines are lowered without it.
-    """
-    platform = jax.default_backend()
-    if implementation == "mosaic_tpu":
-        if platform != "tpu":
-            return f"mosaic_tpu needs a TPU, and this machine runs JAX on a {platform}"
-        if dtype == "float16":
-            return "mosaic_tpu takes bfloat16 or float32: TPUs cannot compute with float16"
-    if implementation == "mosaic_gpu":
-        return _why_not_hopper(platform, dtype)
-    if implementation == "augmented" and platform == "gpu" and dtype == "float32":
-        return "augmented takes bfloat16 or float16 on a GPU: cuDNN has no float32 attention"
-    return None
-
-
-def _why_not_hopper(platform: str, dtype: str) -> str | None:
-    if jax.__version_info__ < FIRST_JAX_OF_MOSAIC_GPU:
-        return f"mosaic_gpu needs jax 0.11 or newer, and this is {jax.__version__}"
-    if platform != "gpu":
-        return f"mosaic_gpu needs a Hopper GPU, and this machine runs JAX on a {platform}"
-    capability = getattr(jax.devices()[0], "compute_capability", "unknown")
-    if capability != str(HOPPER):
-        return (
-            "mosaic_gpu needs a Hopper GPU (H100, H200; compute capability 9.0), and this one has "
-            f"{capability}"
-        )
-    if dtype == "float32":
-        return "mosaic_gpu takes bfloat16 or float16: the tensor cores have no float32"
-    return None
-
-
-def select_implementation(length: int, dtype: str = "bfloat16") -> Selection:
-    """The implementation for rows of ``length`` positions on this machine.
+    Facts that are None are not checked; what is not checked here may still be refused when the
+    implementation is traced, with the same sentence.
 
     Args:
-      length: of the longest rows.
-      dtype: of activations.
+      implementation: name of the implementation.
+      dtype: dtype of queries, keys and values.
+      head_dim: size of one head.
+      length: number of positions of the keys.
+      queries: number of positions of the queries, by default ``length``.
+      words: words of annotation bits, 0 without bits.
+      segments: whether there are segment ids.
+    """
+    queries = length if queries is None else queries
+    spec = InputSpec(dtype, head_dim, queries, length, words, segments)
+    return _UNSUPPORTED_REASONS[implementation](spec, Machine.here())
+
+
+def select_implementation(
+    length: int,
+    dtype: str = "bfloat16",
+    *,
+    head_dim: int | None = None,
+    words: int | None = None,
+    segments: bool | None = None,
+) -> Selection:
+    """Return the implementation for sequences of ``length`` positions on this machine.
+
+    It is one that ``unsupported_reason`` has nothing against: ``xla`` for short sequences, else the
+    kernel for this platform, else ``xla_chunked``.
+
+    Args:
+      length: number of positions of the longest sequences.
+      dtype: dtype of queries, keys and values.
+      head_dim: size of one head, if known.
+      words: words of annotation bits, if known.
+      segments: whether there are segment ids, if known.
     """
     if length <= MATERIALIZED_UP_TO:
-        return Selection("xla", f"the maps of {length} positions are small")
-    kernels: tuple[Implementation, ...] = ("mosaic_tpu", "mosaic_gpu")
-    for kernel in kernels:
-        if unsupported_reason(kernel, dtype) is None:
-            return Selection(kernel, f"the kernel for {jax.devices()[0].device_kind}")
-    reason = f"its memory grows with the {length} positions, not with their square"
-    if (platform := jax.default_backend()) != "cpu":
-        kernel = "mosaic_tpu" if platform == "tpu" else "mosaic_gpu"
-        reason += f"; {unsupported_reason(kernel, dtype)}"
-    return Selection("xla_chunked", reason)
+        return Selection("xla", f"full maps fit: {length} positions")
+    machine = Machine.here()
+    linear_memory = f"memory linear in the {length} positions"
+    kernel = _KERNEL_OF_PLATFORM.get(machine.platform)
+    if kernel is None:
+        return Selection("xla_chunked", linear_memory)
+    reason = unsupported_reason(
+        kernel, dtype, head_dim=head_dim, length=length, words=words, segments=segments
+    )
+    if reason is None:
+        return Selection(kernel, f"kernel for {machine.device}")
+    return Selection("xla_chunked", f"{linear_memory}; {reason}")

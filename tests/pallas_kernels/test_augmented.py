@@ -1,5 +1,6 @@
 """The mass from stock attention: on full maps, and on splash attention in its interpreter."""
 
+import re
 from functools import partial
 
 import jax
@@ -19,8 +20,10 @@ from pallas_kernels.causal_mass_attention.augmented import (
     materialized,
     may_share_two_bits,
     splash_attention,
+    unsupported_reason,
 )
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine
 
 STOCKS = {
     "materialized": materialized,
@@ -93,21 +96,52 @@ def test_sharing_two_bits_is_found(b, q, k, w, seed):
     assert np.array_equal(jax.jit(may_share_two_bits)(q_bits, k_bits), shared.any(-1))
 
 
+def struct(dtype, *shape):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dtype": jnp.float32}, "bfloat16 or float16, not float32"),
+        ({"dtype": "float32"}, "bfloat16 or float16, not float32"),
         ({"segments": True}, "takes no segment_ids"),
         ({"queries": 5}, "as many queries as keys, not 5 and 8"),
+        ({"queries": 1, "keys": 1}, "two or more positions, not of one"),
+        ({"head_dim": 12}, "multiples of 8 up to 256, not 12"),
+        ({"head_dim": 264, "words": 0}, "multiples of 8 up to 256, not 264"),
+        ({"head_dim": 200, "words": 2}, "values up to 256 wide, not 264"),
     ],
 )
-def test_what_cudnn_cannot_take(change, message):
-    dtype = change.get("dtype", jnp.bfloat16)
-    query = jnp.zeros((1, change.get("queries", 8), 2, 16), dtype)
-    key = jnp.zeros((1, 8, 2, 16), dtype)
-    segments = jnp.zeros((1, 8), jnp.int32) if "segments" in change else None
-    with pytest.raises(ValueError, match=message):
-        cudnn(query, key, key, segments, 0.5)
+def test_what_cudnn_does_not_support(change, message):
+    """Refused in the same words when traced and, for a Hopper GPU, beforehand."""
+    dtype, head_dim, queries, keys, words, segments = InputSpec(
+        "bfloat16", 16, 8, 8, 1, False
+    )._replace(**change)
+    query, key = struct(dtype, 3, queries, 4, head_dim), struct(dtype, 3, keys, 2, head_dim)
+    bits = [struct("uint32", 3, t, words) if words else None for t in (queries, keys)]
+    inputs = Inputs(query, key, key, *bits, struct("int32", 3, keys) if segments else None)
+    with pytest.raises(ValueError, match=message) as raised:
+        jax.eval_shape(lambda inputs: augmented(inputs, 0.5, stock=cudnn), inputs)
+    machine = Machine("gpu", "H100", "9.0")
+    assert unsupported_reason(InputSpec.of(inputs), machine) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype", "words", "message"),
+    [
+        ("gpu", "8.6", "bfloat16", 1, "needs Hopper or newer .* has 8.6"),
+        ("gpu", "8.6", "bfloat16", 0, None),
+        ("gpu", "9.0", "bfloat16", 1, None),
+        ("gpu", "10.0", "bfloat16", 1, None),
+        ("tpu", "unknown", "float16", 1, "takes bfloat16 or float32, not float16"),
+        ("tpu", "unknown", "float32", 1, None),
+        ("cpu", "unknown", "float16", 1, None),
+    ],
+)
+def test_what_a_machine_does_not_support(platform, capability, dtype, words, message):
+    spec = InputSpec(dtype, 64, 16, 16, words, segments=False)
+    reason = unsupported_reason(spec, Machine(platform, "some device", capability))
+    assert (reason is None) if message is None else re.search(message, reason)
 
 
 def gradient_and_shapes(stock, shape):
@@ -117,9 +151,6 @@ def gradient_and_shapes(stock, shape):
     def loss(query, key, value, q_bits, k_bits):
         out, mass = augmented(Inputs(query, key, value, q_bits, k_bits, None), 0.3, stock=stock)
         return out.astype(jnp.float32).sum() + mass.sum()
-
-    def struct(dtype, *shape):
-        return jax.ShapeDtypeStruct(shape, dtype)
 
     arrays = [struct(jnp.bfloat16, batch, length, n, size) for n in (heads, groups, groups)]
     bits = [struct(jnp.uint32, batch, length, 1)] * 2
@@ -142,6 +173,14 @@ def test_lowering_for_tpu():
     text = export(splash_attention, "tpu", (1, LONG, 4, 2, 128))
     assert text.count("tpu_custom_call") >= 3
     assert f"{LONG}x{LONG}" not in text
+
+
+@pytest.mark.slow
+def test_the_tpu_compiler_takes_no_float16():
+    """The limit that ``unsupported_reason`` states is real."""
+    arrays = [struct("float16", 1, 300, n, 64) for n in (4, 2, 2)]
+    with pytest.raises(Exception, match="Mosaic failed to compile"):
+        compile_for("v5e", lambda *x: splash_attention(*x, None, 0.3), *arrays)
 
 
 @pytest.mark.slow

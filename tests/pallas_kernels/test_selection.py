@@ -1,22 +1,29 @@
-"""What runs where, with the machine made up."""
+"""What runs where, on invented machines."""
 
 from types import SimpleNamespace
 
 import jax
 import pytest
 
-from pallas_kernels.causal_mass_attention.selection import select_implementation, unsupported_reason
+from pallas_kernels import select_implementation, unsupported_reason
+from pallas_kernels.causal_mass_attention.differentiable import Inputs
+from pallas_kernels.causal_mass_attention.hopper import kernel as hopper
+from pallas_kernels.causal_mass_attention.hopper.kernel import mosaic_gpu_kernel
+from pallas_kernels.causal_mass_attention.tpu.kernel import mosaic_tpu_kernel
+
+KERNELS = {"mosaic_gpu": mosaic_gpu_kernel(), "mosaic_tpu": mosaic_tpu_kernel()}
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretends to be another machine."""
+    """Pretend to be another machine."""
 
-    def pretend(platform, version=(0, 12, 0), capability="9.0"):
+    def pretend(platform, version=(0, 12, 0), capability="9.0", cuda=13000):
         device = SimpleNamespace(device_kind=f"some {platform}", compute_capability=capability)
         monkeypatch.setattr(jax, "default_backend", lambda: platform)
         monkeypatch.setattr(jax, "devices", lambda: [device])
         monkeypatch.setattr(jax, "__version_info__", version)
+        monkeypatch.setattr(hopper, "_cuda_version", lambda: cuda)
 
     return pretend
 
@@ -32,12 +39,73 @@ def machine(monkeypatch):
         ("gpu", "float32", "xla_chunked"),
     ],
 )
-def test_long_rows_get_the_kernel_of_the_machine(machine, platform, dtype, expected):
+def test_long_sequences_get_the_kernel_of_the_machine(machine, platform, dtype, expected):
     machine(platform)
-    choice = select_implementation(4096, dtype)
-    assert choice.implementation == expected
-    assert unsupported_reason(choice.implementation, dtype) is None
-    assert select_implementation(100, dtype).implementation == "xla"
+    selection = select_implementation(4096, dtype)
+    assert selection.implementation == expected
+    assert unsupported_reason(selection.implementation, dtype) is None
+
+
+def test_short_sequences_get_full_maps(machine):
+    machine("gpu")
+    assert select_implementation(256) == ("xla", "full maps fit: 256 positions")
+    assert select_implementation(512).implementation == "xla"
+    assert select_implementation(513) == ("mosaic_gpu", "kernel for some gpu")
+
+
+def test_a_selection_names_its_reason(machine):
+    machine("cpu")
+    assert select_implementation(513) == ("xla_chunked", "memory linear in the 513 positions")
+
+
+@pytest.mark.parametrize(
+    ("machine_of", "facts", "reason"),
+    [
+        ({"cuda": 12080}, {}, "not 12.8.0, whose ptxas miscompiles causal kernels"),
+        ({"cuda": 12090}, {}, "not 12.9.0, whose ptxas miscompiles causal kernels"),
+        ({"version": (0, 10, 2)}, {}, "needs jax 0.11 or newer"),
+        ({"capability": "8.0"}, {}, "and this one has 8.0"),
+        ({"capability": "10.0"}, {}, "and this one has 10.0"),
+        ({}, {"head_dim": 257}, "takes head sizes up to 256, not 257"),
+        ({}, {"words": 33}, "takes up to 32 words of bits, not 33"),
+        ({}, {"dtype": "float32"}, "takes bfloat16 or float16, not float32"),
+    ],
+)
+def test_what_the_hopper_kernel_refuses_is_not_selected(machine, machine_of, facts, reason):
+    machine("gpu", **machine_of)
+    selection = select_implementation(4096, **facts)
+    assert selection.implementation == "xla_chunked"
+    assert selection.reason.startswith("memory linear in the 4096 positions; mosaic_gpu ")
+    assert reason in selection.reason
+    assert unsupported_reason("xla_chunked", **facts) is None
+
+
+# All that is not a fact of the machine; other facts lead to the same words in a traced kernel.
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("head_dim", "words"), [(64, 1), (256, 32), (257, 1), (64, 33)])
+@pytest.mark.parametrize(
+    ("version", "cuda"), [((0, 12, 0), 13000), ((0, 12, 0), 12080), ((0, 10, 2), 13000)]
+)
+def test_a_kernel_refuses_just_what_it_says(machine, name, dtype, head_dim, words, version, cuda):
+    if name == "mosaic_gpu" and jax.__version_info__ < hopper.OLDEST_JAX and version > (0, 11):
+        pytest.skip("this jax has no Mosaic GPU kernels to trace")
+    machine("gpu" if name == "mosaic_gpu" else "tpu", version, cuda=cuda)
+    reason = unsupported_reason(name, dtype, head_dim=head_dim, length=136, words=words)
+    query, key = (jax.ShapeDtypeStruct((2, 136, n, head_dim), dtype) for n in (4, 2))
+    bits = jax.ShapeDtypeStruct((2, 136, words), "uint32")
+
+    def trace():
+        inputs = Inputs(query, key, key, bits, bits, None)
+        return jax.eval_shape(lambda x: KERNELS[name].forward(x, 1.0), inputs)
+
+    if reason is None:
+        out, mass, _ = trace()
+        assert (out.shape, mass.shape) == (query.shape, (2, 4, 136))
+    else:
+        with pytest.raises(ValueError) as raised:  # noqa: PT011 (the whole sentence is compared)
+            trace()
+        assert str(raised.value) == reason
 
 
 @pytest.mark.parametrize(
@@ -45,12 +113,10 @@ def test_long_rows_get_the_kernel_of_the_machine(machine, platform, dtype, expec
     [
         (("cpu",), "mosaic_tpu", "bfloat16", "needs a TPU, and this machine runs JAX on a cpu"),
         (("gpu",), "mosaic_tpu", "bfloat16", "on a gpu"),
+        (("tpu",), "mosaic_tpu", "float16", "takes bfloat16 or float32, not float16"),
         (("cpu",), "mosaic_gpu", "bfloat16", "needs a Hopper GPU, and this machine"),
-        (("gpu", (0, 10, 2)), "mosaic_gpu", "bfloat16", "needs jax 0.11 or newer"),
-        (("gpu", (0, 12, 0), "8.0"), "mosaic_gpu", "bfloat16", "and this one has 8.0"),
-        (("gpu", (0, 12, 0), "10.0"), "mosaic_gpu", "bfloat16", "and this one has 10.0"),
-        (("gpu",), "mosaic_gpu", "float32", "takes bfloat16 or float16"),
-        (("gpu",), "augmented", "float32", "cuDNN has no float32"),
+        (("tpu",), "mosaic_gpu", "bfloat16", "needs a Hopper GPU, and this machine"),
+        (("gpu",), "augmented", "float32", "takes bfloat16 or float16, not float32"),
     ],
 )
 def test_reasons(machine, machine_of, implementation, dtype, reason):
@@ -58,13 +124,15 @@ def test_reasons(machine, machine_of, implementation, dtype, reason):
     assert reason in unsupported_reason(implementation, dtype)
 
 
+def test_a_sequence_of_one_position_is_known_beforehand(machine):
+    machine("gpu")
+    assert "not of one" in unsupported_reason("augmented", length=1)
+    assert unsupported_reason("augmented", length=2) is None
+    assert "not 5 and 9" in unsupported_reason("augmented", length=9, queries=5)
+
+
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_what_always_runs(machine, platform):
     machine(platform)
     for implementation in ("xla", "xla_chunked", "augmented"):
         assert unsupported_reason(implementation) is None
-
-
-def test_a_choice_says_what_keeps_the_kernel_away(machine):
-    machine("gpu", capability="8.0")
-    assert "this one has 8.0" in select_implementation(4096).reason

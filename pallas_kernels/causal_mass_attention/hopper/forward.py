@@ -1,9 +1,9 @@
 """Forward for Hopper: FlashAttention 3 (Shah et al., 2024) that also sums the annotated mass.
 
-One block is 128 queries of one head. Its two computing warpgroups take turns: while one runs
-its softmax, the other has the tensor cores (the barrier ``turn``). Key tiles run up to the
-diagonal; only the last ones are masked, and only tiles that may hold an annotated pair add to
-the mass.
+A block is 128 queries of one head. Its two computing warpgroups take turns: while one runs its
+softmax, the other has the tensor cores (the barrier ``turn``). Key tiles up to the diagonal are
+computed; only the last ones are masked, and only tiles that may hold an annotated pair add to the
+mass.
 """
 
 from typing import Any, NamedTuple
@@ -24,21 +24,23 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     full,
     hide_later,
     kernel,
-    marks_buffer,
     matrix,
     opaque,
     over_columns,
     produce,
     product,
     ring,
+    staging_buffer,
+    staging_of,
+    tags_buffer,
     tile_of,
 )
-from pallas_kernels.causal_mass_attention.hopper.queries import QueryBlock
-from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, COMPUTING, ROWS, Tile
+from pallas_kernels.causal_mass_attention.hopper.queries import QueryBlock, query_blocks
+from pallas_kernels.causal_mass_attention.hopper.tiles import COMPUTING, ROWS, Tile
 
 
 class Results(NamedTuple):
-    """out [B, Q, H, C]; float32 [B, H, Q] the natural log-sum-exp and, with bits, the mass."""
+    """Out [B, Q, H, C]; natural log-sum-exp and, with bits, mass, float32 [B, H, Q]."""
 
     out: Any
     lse: Any
@@ -46,7 +48,7 @@ class Results(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """The running softmax, in base 2."""
+    """Running softmax, in base 2."""
 
     out: Array
     maximum: Array
@@ -55,7 +57,7 @@ class _Sums(NamedTuple):
 
 
 def forward(problem: Problem, tile: Tile, operands: Operands) -> Results:
-    """Out [B, Q, H, C], and in float32 [B, H, Q] the natural log-sum-exp and the mass."""
+    """Return out, log-sum-exp and mass."""
     statistic = jax.ShapeDtypeStruct((problem.batch, problem.heads, problem.queries), jnp.float32)
     shapes = Results(
         jax.ShapeDtypeStruct(operands.query.shape, problem.dtype),
@@ -63,8 +65,7 @@ def forward(problem: Problem, tile: Tile, operands: Operands) -> Results:
         statistic if problem.words else None,
     )
     keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
-    tags = marks_buffer(problem, tile.columns)
-    staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
+    tags = tags_buffer(problem, tile.columns)
     scratch = {
         "query": matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING),
         "query_ready": plgpu.Barrier(num_barriers=COMPUTING),
@@ -72,26 +73,24 @@ def forward(problem: Problem, tile: Tile, operands: Operands) -> Results:
         "turn": plgpu.Barrier(num_arrivals=COMPUTING),
         "key_ring": ring(tile.stages, keys),
         "value_ring": ring(tile.stages, keys),
-        "marks_ring": ring(tile.stages, *tags) if tags else None,
-        "staging": staging if problem.interpret_friendly else None,
+        "position_tags_ring": ring(tile.stages, *tags) if tags else None,
+        "staging": staging_buffer(problem, tile),
     }
-    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "row": problem.batch}
-    return kernel(
-        "causal_mass_forward", ForwardBlock, problem, tile, operands, shapes, scratch, blocks
-    )
+    name, blocks = "causal_mass_forward", query_blocks(problem)
+    return kernel(name, ForwardBlock, problem, tile, operands, shapes, scratch, blocks)
 
 
 class ForwardBlock(QueryBlock):
     """Attention of 128 queries of one head."""
 
     def copy(self) -> None:
-        """Stream key tiles, value tiles and marks, each in a ring of its own."""
+        """Stream key tiles, value tiles and tags, each in a ring of its own."""
         streams = [
             (self.scratch["key_ring"], lambda n: (self.keys_of(self.refs.key, n),)),
             (self.scratch["value_ring"], lambda n: (self.keys_of(self.refs.value, n),)),
         ]
-        if self.scratch["marks_ring"] is not None:
-            streams.append((self.scratch["marks_ring"], lambda n: (self.marks_of_keys(n),)))
+        if self.scratch["position_tags_ring"] is not None:
+            streams.append((self.scratch["position_tags_ring"], lambda n: (self.tags_of_keys(n),)))
         produce(self.stop - self.first, self.tile.stages, *streams)
 
     def take_turn(self) -> None:
@@ -105,7 +104,7 @@ class ForwardBlock(QueryBlock):
         self.query = self.scratch["query"].at[self.warpgroup]
         ready = self.scratch["query_ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(self.queries_of(self.refs.query), self.query, ready)
-        self.load_marks()
+        self.load_tags()
         plgpu.barrier_wait(ready)
         pl.when(self.warpgroup == 1)(self.take_turn)
         nothing = full((ROWS,), 0.0, WGMMA.reduce(1))
@@ -122,17 +121,17 @@ class ForwardBlock(QueryBlock):
             self.take_turn()
             self.take_turn()
 
-        rings = [self.scratch[name] for name in ("key_ring", "value_ring", "marks_ring")]
+        rings = [self.scratch[name] for name in ("key_ring", "value_ring", "position_tags_ring")]
         rings = [each for each in rings if each is not None]
         drain(start, stop, self.tile.stages, *rings, also=both_turns)
         pl.when(self.warpgroup == 0)(self.take_turn)
 
     def _absorb(self, n: Array, sums: _Sums, *, diagonal: bool) -> _Sums:
-        """Take one key tile into the running softmax."""
+        """Add one key tile to the running softmax."""
         scratch = self.scratch
         slot = lax.rem(n - self.first, jnp.int32(self.tile.stages))
         warpgroup, slot = opaque(self.warpgroup, slot)
-        tile = tile_of(self.refs.k_tiles, self.row, n) if self.tags is not None else ()
+        tile = tile_of(self.refs.k_tiles, self.sequence, n) if self.tags is not None else ()
         scores, factor = self._scores(slot, scratch["query"].at[warpgroup], tile)
         if diagonal:
             scores = hide_later(scores, self.gap - n * self.tile.columns, query_axis=0)
@@ -145,35 +144,35 @@ class ForwardBlock(QueryBlock):
         if mass is not None:
             mass = mass * decay + self._annotated_sum(slot, tile, weights)
         if self.tags is not None:
-            plgpu.barrier_arrive(scratch["marks_ring"].empty.at[slot])
+            plgpu.barrier_arrive(scratch["position_tags_ring"].empty.at[slot])
         plgpu.barrier_arrive(scratch["turn"])
         plgpu.barrier_wait(scratch["value_ring"].full.at[slot])
         plgpu.barrier_wait(scratch["turn"])
-        staging = None if scratch["staging"] is None else scratch["staging"].at[warpgroup]
         values = scratch["value_ring"].buffers[0].at[slot]
+        staging = staging_of(scratch, warpgroup)
         term = Term(out, weights.astype(self.problem.dtype), values, staging)
         [out] = add_products(self.problem.interpret_friendly, term)
         plgpu.barrier_arrive(scratch["value_ring"].empty.at[slot])
         return _Sums(out, maximum, denominator, mass)
 
     def _scores(self, slot: Array, query, tile) -> tuple[Array, float]:
-        """Scores of one tile, and the positive factor that they lack."""
+        """Return the scores of one tile, and the positive factor that they lack."""
         keys = self.scratch["key_ring"]
         plgpu.barrier_wait(keys.full.at[slot])
         scores = product(query, keys.buffers[0].at[slot], self.take_turn)
         plgpu.barrier_arrive(keys.empty.at[slot])
         factor = self.problem.scale * LOG2_E
-        if factor <= 0:  # the maximum is taken before the factor, which must keep the order
+        if factor <= 0:  # the maximum is taken before the factor, so it must keep the order
             scores, factor = scores * factor, 1.0
         if self.tags is not None:
-            tags = self.scratch["marks_ring"]
+            tags = self.scratch["position_tags_ring"]
             plgpu.barrier_wait(tags.full.at[slot])
             scores = self.tags.hide_other_segments(scores, tags.buffers[0].at[slot], tile)
         return scores, factor
 
     def _annotated_sum(self, slot: Array, tile, weights: Array) -> Array:
         return self.tags.where_annotated(
-            self.scratch["marks_ring"].buffers[0].at[slot],
+            self.scratch["position_tags_ring"].buffers[0].at[slot],
             tile,
             lambda annotated, weights: jnp.where(annotated, weights, 0.0).sum(axis=1),
             lambda _: full((ROWS,), 0.0, WGMMA.reduce(1)),
@@ -191,7 +190,7 @@ class ForwardBlock(QueryBlock):
             statistics[1] = sums.mass * inverse
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(self.query, self.queries_of(results.out))
-        where = (self.row, self.head, self.where)
+        where = (self.sequence, self.head, self.where)
         plgpu.copy_smem_to_gmem(statistics.at[0], results.lse.at[where])
         if sums.mass is not None:
             plgpu.copy_smem_to_gmem(statistics.at[1], results.mass.at[where])

@@ -1,4 +1,4 @@
-"""The kernel for Hopper GPUs (H100, H200), through Pallas Mosaic GPU; jax 0.11 or newer."""
+"""Attention and mass as Hopper kernels (Pallas Mosaic GPU), for H100 and H200."""
 
 import functools
 
@@ -13,32 +13,88 @@ from pallas_kernels.causal_mass_attention.hopper.operands import (
     with_cotangents,
 )
 from pallas_kernels.causal_mass_attention.hopper.tiles import SIZES, TileSizes, padded_size
+from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
 
 OLDEST_JAX = (0, 11)
-MOST_WORDS = 32  # of which every buffered tile has a copy in shared memory
+HOPPER = "9.0"
+DTYPES = ("bfloat16", "float16")
+MOST_WORDS = 32  # every buffered tile has a copy of them in shared memory
 MISCOMPILING_CUDA = range(12080, 12091)  # 12.8.0 to 12.9.0
 
 
+def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
+    """Return in one sentence why ``mosaic_gpu`` does not support an input, or None.
+
+    Of the machine, only the versions of JAX and CUDA are checked when ``machine`` is None.
+    """
+    if jax.__version_info__ < OLDEST_JAX:
+        return f"mosaic_gpu needs jax 0.11 or newer, not {jax.__version__}"
+    return _unsupported_machine(machine) or _unsupported_cuda() or _unsupported_input(spec)
+
+
+def _unsupported_machine(machine: Machine | None) -> str | None:
+    if machine is None:
+        return None
+    if machine.platform != "gpu":
+        return f"mosaic_gpu needs a Hopper GPU, and this machine runs JAX on a {machine.platform}"
+    if machine.compute_capability != HOPPER:
+        return (
+            f"mosaic_gpu needs a Hopper GPU (H100, H200; compute capability {HOPPER}), and this "
+            f"one has {machine.compute_capability}"
+        )
+    return None
+
+
+def _unsupported_cuda() -> str | None:
+    version = _cuda_version()
+    if version not in MISCOMPILING_CUDA:
+        return None
+    name = f"{version // 1000}.{version // 10 % 100}.{version % 10}"
+    return (
+        f"mosaic_gpu needs a CUDA older than 12.8.0 or newer than 12.9.0, not {name}, whose ptxas "
+        "miscompiles causal kernels"
+    )
+
+
+def _unsupported_input(spec: InputSpec) -> str | None:
+    if spec.dtype not in DTYPES:
+        return (
+            f"mosaic_gpu takes {' or '.join(DTYPES)}, not {spec.dtype}: the tensor cores of Hopper "
+            "have no float32, use xla_chunked"
+        )
+    if spec.head_dim is not None and spec.head_dim > max(SIZES):
+        return (
+            f"mosaic_gpu takes head sizes up to {max(SIZES)}, not {spec.head_dim}: use xla_chunked"
+        )
+    if spec.words is not None and spec.words > MOST_WORDS:
+        return (
+            f"mosaic_gpu takes up to {MOST_WORDS} words of bits, not {spec.words}: use xla_chunked"
+        )
+    return None
+
+
 def mosaic_gpu_kernel(sizes: TileSizes | None = None) -> Kernel:
-    """The kernel with these tiles, by default those of the head size in ``SIZES``.
+    """Return the kernel with these tiles, by default those of the head size in ``SIZES``.
 
-    float16 and bfloat16, head sizes up to 256, at most 32 words of bits, any lengths.
-
-    Raises (when run):
-      ValueError: input other than that, a jax older than 0.11, or a CUDA of which ptxas is known
-        to miscompile causal kernels.
+    It takes sequences of any length. Traced with an input that ``unsupported_reason`` refuses, it
+    raises ValueError with that sentence.
     """
     return Kernel(functools.partial(_forward, sizes), functools.partial(_backward, sizes))
 
 
-# Mosaic GPU is imported when a kernel is built: it takes most of a second, and not every
+def _tile_sizes(sizes: TileSizes | None, inputs: Inputs) -> TileSizes:
+    require_supported(unsupported_reason, inputs)
+    return SIZES[padded_size(inputs.query.shape[-1])] if sizes is None else sizes
+
+
+# Mosaic GPU is imported when a kernel is traced: the import takes most of a second, and not every
 # build of jax has it.
 
 
 def _forward(
     sizes: TileSizes | None, inputs: Inputs, scale: float
 ) -> tuple[Array, Array | None, Array]:
-    sizes = _checked(inputs, sizes)
+    sizes = _tile_sizes(sizes, inputs)
     from pallas_kernels.causal_mass_attention.hopper.forward import forward
 
     problem, operands = prepare(sizes, inputs, scale)
@@ -52,7 +108,7 @@ def _forward(
 def _backward(
     sizes: TileSizes | None, inputs: Inputs, scale: float, out, mass, lse, d_out, d_mass
 ) -> tuple[Array, Array, Array]:
-    sizes = _checked(inputs, sizes)
+    sizes = _tile_sizes(sizes, inputs)
     from pallas_kernels.causal_mass_attention.hopper.key_gradient import key_gradients
     from pallas_kernels.causal_mass_attention.hopper.query_gradient import query_gradient
 
@@ -72,35 +128,8 @@ def _backward(
     return d_query, d_key[:, :keys, :, :size], d_value[:, :keys, :, :size]
 
 
-def _checked(inputs: Inputs, sizes: TileSizes | None) -> TileSizes:
-    """The tiles to use, or one sentence about why this input cannot be taken."""
-    if jax.__version_info__ < OLDEST_JAX:
-        raise ValueError(f"mosaic_gpu needs jax 0.11 or newer, not {jax.__version__}")
-    if _cuda_version() in MISCOMPILING_CUDA:
-        raise ValueError(
-            f"mosaic_gpu needs a CUDA older than 12.8 or newer than 12.9.0, not {_cuda_version()}: "
-            "ptxas of these versions miscompiles causal kernels"
-        )
-    dtype, size = inputs.query.dtype, inputs.query.shape[-1]
-    if dtype.name not in ("bfloat16", "float16"):
-        raise ValueError(
-            f"mosaic_gpu needs bfloat16 or float16, not {dtype}: the tensor cores of Hopper have "
-            "no float32, use xla_chunked"
-        )
-    if size > max(SIZES):
-        raise ValueError(
-            f"mosaic_gpu needs a head size of at most {max(SIZES)}, not {size}: use xla_chunked"
-        )
-    words = 0 if inputs.q_bits is None else inputs.q_bits.shape[-1]
-    if words > MOST_WORDS:
-        raise ValueError(
-            f"mosaic_gpu needs at most {MOST_WORDS} words of bits, not {words}: use xla_chunked"
-        )
-    return SIZES[padded_size(size)] if sizes is None else sizes
-
-
 def _cuda_version() -> int:
-    """1000 major + 10 minor + patch; 0 where jax has no CUDA, as when lowering for another host."""
+    """Return 1000 major + 10 minor + patch, or 0 for a JAX without CUDA, which only lowers."""
     from jax._src.lib import cuda_versions
 
     return 0 if cuda_versions is None else cuda_versions.cuda_runtime_get_version()

@@ -1,9 +1,9 @@
-"""Gradients of keys and values for Hopper: blocks of 128 keys walk the query tiles below them.
+"""Gradients of keys and values for Hopper: blocks of 128 keys loop over the later query tiles.
 
-Tiles are transposed, keys as rows: dV = P^T dO and dK = scale dS^T Q. A block goes over the
-query heads of its group one after the other, so that their shares add up in float32 registers.
-With few keys there would be fewer blocks than multiprocessors: then each block takes a part of
-the heads, and the parts, rounded to the dtype of the keys, are summed outside in float32.
+Tiles are transposed, keys as rows: dV = P^T dO and dK = scale dS^T Q. A block loops over the query
+heads of its group and sums them in float32 registers. With few keys there would be fewer blocks
+than multiprocessors: then each block takes a part of the heads, and the parts, rounded to the dtype
+of the keys, are summed outside in float32.
 """
 
 import functools
@@ -24,13 +24,15 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     hide_later,
     kernel,
     load,
-    marks_buffer,
-    marks_of_rows,
     matrix,
     opaque,
     over_rows,
     produce,
     ring,
+    staging_buffer,
+    staging_of,
+    tags_buffer,
+    tags_of_rows,
     tile_of,
 )
 from pallas_kernels.causal_mass_attention.hopper.tiles import (
@@ -43,7 +45,7 @@ from pallas_kernels.causal_mass_attention.hopper.tiles import (
 
 
 class KeyGradients(NamedTuple):
-    """dK and dV [B, K, G, C] in the dtype of the keys; None if another pass computes it."""
+    """Gradients [B, K, G, C] in the dtype of the keys; None if another pass computes it."""
 
     key: Any
     value: Any
@@ -52,12 +54,11 @@ class KeyGradients(NamedTuple):
 def key_gradients(
     problem: Problem, tile: Tile, operands: Operands, *, key: bool = True, value: bool = True
 ) -> KeyGradients:
-    """One pass over the tiles, for dK, dV or both."""
+    """Run one pass over the tiles, for dK, dV or both."""
     rows = matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING)
     queries = matrix(tile.columns, problem.size, problem.dtype, tile.width)
     statistics = operands.statistics.shape[2]
-    tags = marks_buffer(problem, tile.columns)
-    staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
+    tags = tags_buffer(problem, tile.columns)
     scratch = {
         "key": rows,
         "value": rows,
@@ -69,13 +70,13 @@ def key_gradients(
             lambda lead: plgpu.SMEM((lead, statistics, tile.columns), jnp.float32),
             *tags,
         ),
-        "staging": staging if problem.interpret_friendly else None,
+        "staging": staging_buffer(problem, tile),
     }
     parts = parts_of_group(problem)
     batch, keys, groups, size = operands.key.shape
     shape = jax.ShapeDtypeStruct((batch, keys, groups * parts, size), problem.dtype)
     shapes = KeyGradients(shape if key else None, shape if value else None)
-    blocks = {"part": groups * parts, "block": problem.keys // BLOCK, "row": problem.batch}
+    blocks = {"part": groups * parts, "block": problem.keys // BLOCK, "sequence": problem.batch}
     name = "causal_mass_key_gradient"
     results = kernel(name, KeyGradientBlock, problem, tile, operands, shapes, scratch, blocks)
     if parts == 1:
@@ -87,7 +88,7 @@ def key_gradients(
 
 
 def parts_of_group(problem: Problem) -> int:
-    """Into how many parts to cut the query heads of a group, to have two blocks per processor."""
+    """Return into how many parts to cut a group's query heads for two blocks per multiprocessor."""
     heads = problem.heads // problem.groups
     blocks = problem.batch * problem.groups * (problem.keys // BLOCK)
     enough = [n for n in range(1, heads) if heads % n == 0 and n * blocks >= 2 * MULTIPROCESSORS]
@@ -95,9 +96,9 @@ def parts_of_group(problem: Problem) -> int:
 
 
 class KeyGradientBlock:
-    """dK and dV of 128 keys, from a part of a group's heads; this warpgroup has 64, from ``start``.
+    """Gradients of 128 keys from a part of a group's heads; this warpgroup has 64, from ``start``.
 
-    The tiles [first, stop) of each query head in turn are agreed by all three warpgroups.
+    The tiles [first, stop) of each query head are the same for all three warpgroups.
     """
 
     def __init__(self, problem: Problem, tile: Tile, refs: Operands, results, scratch):
@@ -105,28 +106,30 @@ class KeyGradientBlock:
         self.scratch = scratch
         parts = parts_of_group(problem)
         self.heads = problem.heads // (problem.groups * parts)
-        self.row, self.part = lax.axis_index("row"), lax.axis_index("part")
+        self.sequence, self.part = lax.axis_index("sequence"), lax.axis_index("part")
         self.group = lax.div(self.part, jnp.int32(parts))
         self.block, self.warpgroup = lax.axis_index("block"), lax.axis_index("warpgroup")
         count = problem.queries // tile.columns
-        self.stop = jnp.int32(count) if refs.reach is None else refs.reach[self.row, self.block]
+        self.stop = (
+            jnp.int32(count) if refs.reach is None else refs.reach[self.sequence, self.block]
+        )
         self.first = jnp.minimum(self._first_tile(self.block * BLOCK), self.stop)
 
     def _first_tile(self, key: Array) -> Array:
-        """The first query tile that can see the key."""
+        """Return the first query tile that can see the key."""
         return lax.div(jnp.maximum(key - self.problem.offset, 0), self.tile.columns)
 
     def copy(self) -> None:
-        """Stream the query tiles of one head after the other, with dO, statistics and marks."""
+        """Stream the query tiles of one head after the other, with dO, statistics and tags."""
         refs, columns, length = self.refs, self.tile.columns, self.stop - self.first
 
         def source(step):
             head = self.part * self.heads + lax.div(step, length)
             where = pl.ds((self.first + lax.rem(step, length)) * columns, columns)
-            sources = [ref.at[self.row, where, head] for ref in (refs.query, refs.d_out)]
-            sources.append(refs.statistics.at[self.row, head, :, where])
-            if self.problem.tags:
-                sources.append(refs.q_tags.at[self.row, :, where])
+            sources = [ref.at[self.sequence, where, head] for ref in (refs.query, refs.d_out)]
+            sources.append(refs.statistics.at[self.sequence, head, :, where])
+            if self.problem.tag_count:
+                sources.append(refs.q_tags.at[self.sequence, :, where])
             return sources
 
         produce(length * self.heads, self.tile.stages, (self.scratch["ring"], source))
@@ -135,26 +138,20 @@ class KeyGradientBlock:
         """Sum the gradients over the queries that see these 64 keys."""
         problem, refs = self.problem, self.refs
         self.start = self.block * BLOCK + self.warpgroup * ROWS
-        where = (self.row, pl.ds(self.start, ROWS), self.group)
+        where = (self.sequence, pl.ds(self.start, ROWS), self.group)
         self.key = self.scratch["key"].at[self.warpgroup]
         self.value = self.scratch["value"].at[self.warpgroup]
         ready = self.scratch["ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(refs.key.at[where], self.key, ready)
         plgpu.copy_gmem_to_smem(refs.value.at[where], self.value, ready)
-        self.tags: Any = marks_of_rows(
-            problem,
-            refs.k_tags,
-            refs.k_tiles,
-            self.row,
-            self.start,
-        )
+        self.tags: Any = tags_of_rows(problem, refs.k_tags, refs.k_tiles, self.sequence, self.start)
         plgpu.barrier_wait(ready)
         zeros = full((ROWS, problem.size), 0.0)
         wanted = KeyGradients(*(None if result is None else zeros for result in self.results))
         self._store(lax.fori_loop(0, self.heads, self._walk, wanted))
 
     def _walk(self, head: Array, sums: KeyGradients) -> KeyGradients:
-        """Go down the query tiles of one head: skip, masked ones, the rest."""
+        """Loop over the query tiles of one head: those to skip, masked ones, the rest."""
         columns, stages = self.tile.columns, self.tile.stages
         start, first, stop = opaque(self.start, self.first, self.stop)
         begin = jnp.minimum(self._first_tile(start), stop)
@@ -168,11 +165,11 @@ class KeyGradientBlock:
         return lax.fori_loop(unmasked, stop, inside, sums)
 
     def _add(self, base: Array, n: Array, sums: KeyGradients, *, diagonal: bool) -> KeyGradients:
-        """Add the share of one query tile."""
+        """Add what one query tile contributes."""
         friendly, ring = self.problem.interpret_friendly, self.scratch["ring"]
         warpgroup, slot = opaque(self.warpgroup, lax.rem(base + n, jnp.int32(self.tile.stages)))
         key, value = (self.scratch[name].at[warpgroup] for name in ("key", "value"))
-        tile = tile_of(self.refs.q_tiles, self.row, n) if self.tags is not None else ()
+        tile = tile_of(self.refs.q_tiles, self.sequence, n) if self.tags is not None else ()
         plgpu.barrier_wait(ring.full.at[slot])
         query, d_out, statistics, *tags = (buffer.at[slot] for buffer in ring.buffers)
         zeros = full((ROWS, self.tile.columns), 0.0)
@@ -182,8 +179,7 @@ class KeyGradientBlock:
             terms.append(Term(share, value, d_out.transpose((1, 0))))
         scores, *d_weights = add_products(friendly, *terms)
         weights = self._weights(n, scores, statistics, tags, tile, diagonal)
-        staging = self.scratch["staging"]
-        staging = None if staging is None else staging.at[warpgroup]
+        staging = staging_of(self.scratch, warpgroup)
         terms = []
         if sums.key is not None:
             d_scores = (weights * d_weights[0]).astype(self.problem.dtype)
@@ -206,7 +202,7 @@ class KeyGradientBlock:
         return jnp.exp2(scores)
 
     def _mass_share(self, statistics, tags, tile) -> Array:
-        """G [annotated] - delta: what the gradient of the weights has besides V . dO."""
+        """Return g [annotated] - delta: what the gradient of the weights has besides V . dO."""
         shape = (ROWS, self.tile.columns)
         share = over_rows(-load(statistics.at[1], 0), shape)
         if not self.problem.words:
@@ -227,7 +223,7 @@ class KeyGradientBlock:
             self.value[...] = sums.value.astype(self.problem.dtype)
             pairs.append((self.value, self.results.value))
         plgpu.commit_smem()
-        where = (self.row, pl.ds(self.start, ROWS), self.part)
+        where = (self.sequence, pl.ds(self.start, ROWS), self.part)
         for smem, result in pairs:
             plgpu.copy_smem_to_gmem(smem, result.at[where])
         plgpu.wait_smem_to_gmem(0)

@@ -1,8 +1,8 @@
-"""What the Hopper kernels read: padded arrays, marks of positions, and of whole tiles.
+"""What the Hopper kernels read: padded arrays, and tags of positions and of whole tiles.
 
 Nothing here needs Mosaic GPU. Positions are padded to whole tiles and head sizes to those of
-``SIZES``. A padded key is later than every query; a padded query and its dO and delta are zero, so
-it adds nothing to a gradient.
+``SIZES``. A padded key is later than every query; a padded query, its dO and its delta are zero, so
+that it adds nothing to a gradient.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from pallas_kernels.causal_mass_attention.differentiable import Inputs
+from pallas_kernels.causal_mass_attention.differentiable import Inputs, softmax_delta
 from pallas_kernels.causal_mass_attention.hopper.tiles import (
     BLOCK,
     ROWS,
@@ -23,7 +23,7 @@ LOG2_E = math.log2(math.e)
 
 
 class Problem(NamedTuple):
-    """Static facts; lengths are padded, query i is at position offset + i of the keys."""
+    """Static sizes; lengths are padded, and query i is at position offset + i of the keys."""
 
     batch: int
     heads: int
@@ -39,19 +39,27 @@ class Problem(NamedTuple):
     interpret_friendly: bool
 
     @property
-    def tags(self) -> int:
-        """Integers that mark one position: its segment, if there are any, and its bits."""
+    def tag_count(self) -> int:
+        """Number of tags of one position: its segment, if there are segments, and its words."""
         return self.segments + self.words
 
 
 class Operands(NamedTuple):
-    """What the kernels read, padded; None where there is nothing to say, refs inside a kernel.
+    """Padded arrays that the kernels read, as refs inside a kernel; None where there are none.
 
-    Marks are int32 [B, tags, T]. A tile of positions has entries, int32 [B, N, entries]: its
-    least and greatest segment (if there are segments) and the union of each word of bits; tiles
-    are as long as this kernel cuts queries and keys. ``reach`` int32 [B, N] is, for every block
-    of rows, the first tile of keys that it meets, or the end of the tiles of queries.
-    ``statistics`` float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass.
+    Attributes:
+        query: As padded, [B, Q, H, C].
+        key: As padded, [B, K, G, C].
+        value: As padded, [B, K, G, C].
+        q_tags: Tags of the queries, int32 [B, tags, Q].
+        k_tags: Tags of the keys, int32 [B, tags, K].
+        q_tiles: Entries of each tile of queries, int32 [B, N, E]: least and greatest segment
+            (if there are segments), and the union of each word of bits.
+        k_tiles: Likewise of each tile of keys.
+        reach: int32 [B, N], of every block of 128: the first tile of keys that its queries meet,
+            or the end of the tiles of queries that its keys meet.
+        d_out: Gradient of the output, as padded.
+        statistics: float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass.
     """
 
     query: Any
@@ -67,7 +75,7 @@ class Operands(NamedTuple):
 
 
 def prepare(sizes: TileSizes, inputs: Inputs, scale: float) -> tuple[Problem, Operands]:
-    """The problem and its padded arrays and marks; tiles are left to the kernels."""
+    """Return the problem with its padded arrays and tags; tiles depend on the kernel."""
     batch, queries, heads, size = inputs.query.shape
     keys, groups = inputs.key.shape[1:3]
     segments, bits = inputs.segment_ids, inputs.q_bits
@@ -90,8 +98,8 @@ def prepare(sizes: TileSizes, inputs: Inputs, scale: float) -> tuple[Problem, Op
         _pad(inputs.query, {1: problem.queries, 3: problem.size}),
         _pad(inputs.key, {1: problem.keys, 3: problem.size}),
         _pad(inputs.value, {1: problem.keys, 3: problem.size}),
-        q_tags=_marks(q_segments, bits, problem.queries),
-        k_tags=_marks(segments, inputs.k_bits, problem.keys),
+        q_tags=_tags(q_segments, bits, problem.queries),
+        k_tags=_tags(segments, inputs.k_bits, problem.keys),
         q_tiles=None,
         k_tiles=None,
         reach=None,
@@ -110,13 +118,11 @@ def with_cotangents(
 
 
 def _statistics(problem: Problem, out, mass, lse, d_out, d_mass) -> Array:
-    """float32 [B, H, 2 or 3, Q]: base-2 log-sum-exp, delta and d_mass of each query."""
-    # Not a dot product: the GPU would round its operands to tensor-float-32.
-    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
-    rows = [lse * LOG2_E, delta]
+    """Return base-2 log-sum-exp, delta and d_mass of each query, float32 [B, H, 2 or 3, Q]."""
+    statistics = [lse * LOG2_E, softmax_delta(out, mass, d_out, d_mass)]
     if mass is not None:
-        rows = [lse * LOG2_E, delta + d_mass * mass, d_mass]
-    return _pad(jnp.stack(rows, axis=2), {3: problem.queries})
+        statistics.append(d_mass)
+    return _pad(jnp.stack(statistics, axis=2), {3: problem.queries})
 
 
 def _round_up(length: int, step: int) -> int:
@@ -128,10 +134,10 @@ def _pad(x: Array, lengths: dict[int, int], **how) -> Array:
     return x if not any(after for _, after in widths) else jnp.pad(x, widths, **how)
 
 
-def _marks(segments: Array | None, bits: Array | None, length: int) -> Array | None:
-    """int32 [B, tags, T]: the segment, then the words of bits."""
+def _tags(segments: Array | None, bits: Array | None, length: int) -> Array | None:
+    """Return the segment, then the words of bits, int32 [B, tags, T]."""
     tags = []
-    if segments is not None:  # the padding repeats the last segment, so its tile stays single
+    if segments is not None:  # the padding repeats the last segment: its tile keeps a single one
         tags.append(_pad(segments[:, None], {2: length}, mode="edge"))
     if bits is not None:
         tags.append(_pad(lax.bitcast_convert_type(bits, jnp.int32).swapaxes(1, 2), {2: length}))
@@ -139,11 +145,11 @@ def _marks(segments: Array | None, bits: Array | None, length: int) -> Array | N
 
 
 def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
-    """int32 [B, N, entries]: least and greatest segment, union of each word, per tile."""
+    """Return, per tile, least and greatest segment and union of each word, int32 [B, N, E]."""
     if tags is None:
         return None
     cut = tags.reshape(*tags.shape[:2], -1, step)
-    words = cut[:, problem.tags - problem.words :]
+    words = cut[:, problem.tag_count - problem.words :]
     union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
     entries = [union]
     if problem.segments:
@@ -152,7 +158,7 @@ def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
 
 
 def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
-    """Tiles for blocks of queries that walk key tiles of ``step``, from the first they meet."""
+    """Add tiles for query blocks that loop over key tiles of ``step``, from the first they meet."""
     meet = _meeting(problem, operands.q_tags, operands.k_tags, step)
     return operands._replace(
         q_tiles=_tiles(problem, operands.q_tags, ROWS),
@@ -162,7 +168,7 @@ def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
 
 
 def cut_queries(problem: Problem, operands: Operands, step: int) -> Operands:
-    """Tiles for blocks of keys that walk query tiles of ``step``, to the last they meet."""
+    """Add tiles for key blocks that loop over query tiles of ``step``, to the last they meet."""
     meet = _meeting(problem, operands.k_tags, operands.q_tags, step)
     if meet is not None:
         ends = jnp.arange(1, meet.shape[-1] + 1, dtype=jnp.int32)
@@ -175,7 +181,7 @@ def cut_queries(problem: Problem, operands: Operands, step: int) -> Operands:
 
 
 def _meeting(problem: Problem, rows: Any, columns: Any, step: int) -> Array | None:
-    """Which blocks of rows may share a segment with which tiles of columns, [B, rows, columns]."""
+    """Return which row blocks may share a segment with which column tiles, bool [B, M, N]."""
     if not problem.segments:
         return None
     row_least, row_most = _extremes(rows[:, 0], BLOCK)
@@ -186,6 +192,6 @@ def _meeting(problem: Problem, rows: Any, columns: Any, step: int) -> Array | No
 
 
 def _extremes(segments: Array, step: int) -> tuple[Array, Array]:
-    """The least and greatest segment of each tile of ``step`` positions, [B, N]."""
+    """Return the least and greatest segment of each tile of ``step`` positions, [B, N] each."""
     cut = segments.reshape(len(segments), -1, step)
     return cut.min(-1), cut.max(-1)

@@ -1,4 +1,4 @@
-"""What the Hopper kernels share: rings of buffers, products and masks.
+"""Parts of the Hopper kernels: rings of buffers, products and masks.
 
 Inside a kernel an array [64, n] is one tile: rows of this warpgroup against a tile of columns.
 ``Layout.WGMMA.reduce(1)`` is the layout of one value per row, ``reduce(0)`` of one per column.
@@ -27,11 +27,11 @@ from pallas_kernels.causal_mass_attention.hopper.tiles import (
 
 WGMMA: Any = plgpu.Layout.WGMMA
 TAGS_IN_REGISTERS = 3
-LOWEST = -1.5e38  # finite, and finite still when a score of the same size is subtracted
+LOWEST = -1.5e38  # finite, also after a score of the same size is subtracted
 
 
 class Ring(NamedTuple):
-    """Buffers in shared memory, [stages, ...] each, that are filled and emptied in turn."""
+    """Buffers in shared memory, [stages, ...] each, filled and emptied in turn."""
 
     buffers: tuple[Any, ...]
     full: Any
@@ -39,7 +39,7 @@ class Ring(NamedTuple):
 
 
 def ring(stages: int, *buffers) -> Ring:
-    """Types for the scratch of a kernel; ``buffers`` are functions of the leading shape."""
+    """Return scratch types of a ring; ``buffers`` are functions of the number of stages."""
     return Ring(
         tuple(buffer(stages) for buffer in buffers),
         plgpu.Barrier(num_arrivals=len(buffers), num_barriers=stages),
@@ -48,7 +48,7 @@ def ring(stages: int, *buffers) -> Ring:
 
 
 def matrix(rows: int, size: int, dtype, width: int) -> Callable[[int], Any]:
-    """[lead, rows, size] in the tiling that wgmma reads, the same for all of a kernel's."""
+    """Return a function to the type of [lead, rows, size] in the layout that wgmma reads."""
     tiling: Any = plgpu.TilingTransform
     swizzle: Any = plgpu.SwizzleTransform
     transforms = (tiling((8, width)), swizzle(2 * width))
@@ -56,7 +56,7 @@ def matrix(rows: int, size: int, dtype, width: int) -> Callable[[int], Any]:
 
 
 def produce(count: Array, stages: int, *streams: tuple[Ring, Callable]) -> None:
-    """Fill every ring ``count`` times; ``source(step)`` names what its buffers take."""
+    """Fill every ring ``count`` times; ``source(step)`` returns the refs to copy to its buffers."""
 
     def fill(step, _):
         slot = lax.rem(step, jnp.int32(stages))
@@ -75,19 +75,31 @@ def produce(count: Array, stages: int, *streams: tuple[Ring, Callable]) -> None:
             plgpu.barrier_wait(target.empty.at[slot])
 
     lax.fori_loop(0, count, fill, None)
-    # Whoever waits on a barrier waits on every phase of it.
+    # A barrier must be waited on in every phase.
     lax.fori_loop(jnp.maximum(count - stages, 0), count, finish, None)
 
 
-def marks_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
-    """A buffer for the marks of a tile of columns, if there are marks."""
-    if not problem.tags:
+def tags_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
+    """Return the buffer for the tags of a tile of columns; empty without tags."""
+    if not problem.tag_count:
         return ()
-    return (lambda lead: plgpu.SMEM((lead, problem.tags, columns), jnp.int32),)
+    return (lambda lead: plgpu.SMEM((lead, problem.tag_count, columns), jnp.int32),)
+
+
+def staging_buffer(problem: Problem, tile: Tile) -> Any:
+    """Return the buffer for left operands of the interpreter's products; None on the hardware."""
+    if not problem.interpret_friendly:
+        return None
+    return matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
+
+
+def staging_of(scratch, warpgroup: Array) -> Any:
+    """Return this warpgroup's part of the staging buffer; None on the hardware."""
+    return None if scratch["staging"] is None else scratch["staging"].at[warpgroup]
 
 
 def drain(start: Array, stop: Array, stages: int, *rings: Ring, also=lambda: None) -> None:
-    """Pass over the steps that only the other warpgroup computes."""
+    """Release the buffers of steps that only the other warpgroup computes."""
 
     def skip(step, _):
         slot = lax.rem(step, jnp.int32(stages))
@@ -100,37 +112,37 @@ def drain(start: Array, stop: Array, stages: int, *rings: Ring, also=lambda: Non
 
 
 def opaque(*values: Array) -> tuple[Array, ...]:
-    """The same values, opaque to the compiler: what it derives from them it does not keep.
+    """Return the same values, opaque to the compiler, so that it keeps nothing derived from them.
 
-    Addresses and bounds that do not change over a loop would stay in registers across it; the
-    accumulators leave no room for that.
+    Addresses and bounds that are constant over a loop would else stay in registers, for which the
+    accumulators leave no room.
     """
     return lax.optimization_barrier(values)
 
 
 def full(shape: tuple[int, ...], value: float, layout: Any = WGMMA) -> Array:
-    """A float32 array in registers."""
+    """Return a float32 array in registers."""
     return plgpu.layout_cast(jnp.full(shape, value, jnp.float32), layout)
 
 
 def load(ref, axis: int) -> Array:
-    """One value per row (axis 1) or per column (axis 0) of a tile."""
+    """Load one value per row (axis 1) or per column (axis 0) of a tile."""
     layout = WGMMA.reduce(axis)
     return plgpu.load(ref, layout=layout, optimized=False)  # pyright: ignore[reportCallIssue]
 
 
 def over_columns(x: Array, shape) -> Array:
-    """One value per row, repeated in every column."""
+    """Repeat one value per row in every column."""
     return lax.broadcast_in_dim(x, shape, [0])
 
 
 def over_rows(x: Array, shape) -> Array:
-    """One value per column, repeated in every row."""
+    """Repeat one value per column in every row."""
     return lax.broadcast_in_dim(x, shape, [1])
 
 
 def product(left_ref, right_ref, meanwhile=lambda: None) -> Array:
-    """Left @ right.T in float32; ``meanwhile`` runs once the product is under way."""
+    """Compute left @ right.T in float32; ``meanwhile`` runs once the product is under way."""
 
     def issue(accumulator):
         plgpu.wgmma(accumulator, left_ref, right_ref.transpose((1, 0)))
@@ -142,16 +154,23 @@ def product(left_ref, right_ref, meanwhile=lambda: None) -> Array:
 
 
 class Term(NamedTuple):
-    """total + left @ right: float32 registers, 16-bit registers or shared memory, shared memory."""
+    """Operands of total + left @ right.
+
+    Attributes:
+        total: float32 in registers.
+        left: 16-bit, in registers or shared memory.
+        right: 16-bit, in shared memory.
+        staging: Shared memory for a left in registers; None on the hardware.
+    """
 
     total: Array
     left: Any
     right: Any
-    staging: Any = None  # shared memory for a left in registers; None on the hardware
+    staging: Any = None
 
 
 def add_products(interpret_friendly: bool, *terms: Term) -> Any:
-    """The totals of all terms, which the tensor cores compute in one go."""
+    """Return the totals of all terms, issued to the tensor cores together."""
 
     def issue(accumulators):
         for accumulator, term in zip(accumulators, terms, strict=True):
@@ -163,7 +182,7 @@ def add_products(interpret_friendly: bool, *terms: Term) -> Any:
 
 
 def _add_product(term: Term) -> Array:
-    """One term the way that the interpreter can run it."""
+    """Return the total of one term, in the way that the interpreter can run."""
     left = term.left
     if term.staging is not None:
         term.staging[...] = left
@@ -179,7 +198,7 @@ def _add_product(term: Term) -> Array:
 
 
 def hide_later(x: Array, gap: Array, query_axis: int) -> Array:
-    """-inf where the key is later than the query: key > query + gap, counted inside the tile."""
+    """Set to -inf where the key is later than the query: key > query + gap, both in the tile."""
     rows = plgpu.broadcasted_iota(jnp.int32, x.shape[:1], 0, layout=WGMMA.reduce(1))
     columns = plgpu.broadcasted_iota(jnp.int32, x.shape[1:], 0, layout=WGMMA.reduce(0))
     [rows] = opaque(rows)
@@ -189,15 +208,15 @@ def hide_later(x: Array, gap: Array, query_axis: int) -> Array:
     return jnp.where(visible, x, -jnp.inf)
 
 
-class Marks(NamedTuple):
-    """Compares the marks of this warpgroup's rows with those of a tile of columns (in SMEM)."""
+class Tags(NamedTuple):
+    """Tags of this warpgroup's rows, to compare with those of a tile of columns (in SMEM)."""
 
     problem: Problem
     rows: Callable[[int], Array]
     row_tile: Callable[[], tuple[Array, ...]]
 
     def hide_other_segments(self, x: Array, columns_ref, column_tile) -> Array:
-        """-inf across segments; no compare where both sides are one and the same segment."""
+        """Set to -inf across segments; nothing is compared if the tile has a single segment."""
         if not self.problem.segments:
             return x
         (least, most), (row_least, row_most) = column_tile[:2], self.row_tile()[:2]
@@ -210,7 +229,7 @@ class Marks(NamedTuple):
         return lax.cond(single, lambda x: x, compare, x)
 
     def where_annotated(self, columns_ref, column_tile, then, otherwise, *operands):
-        """``then(annotated, *operands)`` if any pair of the tile may share a bit."""
+        """Run ``then(annotated, *operands)`` if a pair may share a bit, else ``otherwise``."""
         first = 2 * self.problem.segments
         unions = zip(self.row_tile()[first:], column_tile[first:], strict=True)
         touched = functools.reduce(operator.or_, [row & column for row, column in unions]) != 0
@@ -218,7 +237,7 @@ class Marks(NamedTuple):
         def compare(*operands):
             shape = (ROWS, columns_ref.shape[1])
             common = None
-            for n in range(self.problem.segments, self.problem.tags):
+            for n in range(self.problem.segments, self.problem.tag_count):
                 columns = over_rows(load(columns_ref.at[n], 0), shape)
                 both = over_columns(self.rows(n), shape) & columns
                 common = both if common is None else common | both
@@ -227,32 +246,34 @@ class Marks(NamedTuple):
         return lax.cond(touched, compare, otherwise, *operands)
 
 
-def marks_of_rows(problem: Problem, marks_ref, tiles_ref, row: Array, start: Array) -> Marks | None:
-    """Marks of the rows from ``start``: a few are kept in registers, many loaded when needed."""
-    if not problem.tags:
+def tags_of_rows(
+    problem: Problem, tags_ref, tiles_ref, sequence: Array, start: Array
+) -> Tags | None:
+    """Return the tags of the rows from ``start``; few stay in registers, many are loaded on use."""
+    if not problem.tag_count:
         return None
 
     def rows(n: int) -> Array:
-        return load(marks_ref.at[row, n, pl.ds(start, ROWS)], 1)
+        return load(tags_ref.at[sequence, n, pl.ds(start, ROWS)], 1)
 
     def row_tile() -> tuple[Array, ...]:
-        return tile_of(tiles_ref, row, lax.div(start, ROWS))
+        return tile_of(tiles_ref, sequence, lax.div(start, ROWS))
 
-    if problem.tags > TAGS_IN_REGISTERS:
-        return Marks(problem, rows, row_tile)
-    loaded, entries = [rows(n) for n in range(problem.tags)], row_tile()
-    return Marks(problem, loaded.__getitem__, lambda: entries)
+    if problem.tag_count > TAGS_IN_REGISTERS:
+        return Tags(problem, rows, row_tile)
+    loaded, entries = [rows(n) for n in range(problem.tag_count)], row_tile()
+    return Tags(problem, loaded.__getitem__, lambda: entries)
 
 
 def tile_of(ref, *index) -> tuple[Array, ...]:
-    """The entries of one tile, as scalars."""
+    """Return the entries of one tile, as scalars."""
     return tuple(ref[*index, entry] for entry in range(ref.shape[-1]))
 
 
 def kernel(
     name: str, work, problem: Problem, tile: Tile, operands: Operands, out_type, scratch, blocks
 ):
-    """Run ``work(...)``'s compute() on two warpgroups and its copy() on a third.
+    """Run ``compute()`` of a ``work`` on two warpgroups and its ``copy()`` on a third.
 
     ``blocks`` names the axes of the grid, fastest first, with their lengths.
     """

@@ -1,4 +1,4 @@
-"""Blocks of 128 queries that walk the key tiles: what the forward and the query gradient share."""
+"""Blocks of 128 queries that loop over key tiles, for the forward and the query gradient."""
 
 import functools
 from typing import Any
@@ -8,58 +8,63 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from pallas_kernels.causal_mass_attention.hopper.operands import Operands, Problem
-from pallas_kernels.causal_mass_attention.hopper.parts import marks_of_rows
+from pallas_kernels.causal_mass_attention.hopper.parts import tags_of_rows
 from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, ROWS, Tile
 
 
-class QueryBlock:
-    """128 queries of one head; this warpgroup's are 64 of them, from ``start``.
+def query_blocks(problem: Problem) -> dict[str, int]:
+    """Return the axes of the grid, fastest first."""
+    return {
+        "head": problem.heads,
+        "block": problem.queries // BLOCK,
+        "sequence": problem.batch,
+    }
 
-    All three warpgroups agree on the tiles [first, stop).
+
+class QueryBlock:
+    """128 queries of one head, of which this warpgroup has the 64 from ``start``.
+
+    The tiles [first, stop) are the same for all three warpgroups.
     """
 
     def __init__(self, problem: Problem, tile: Tile, refs: Operands, results, scratch):
         self.problem, self.tile, self.refs, self.results = problem, tile, refs, results
         self.scratch = scratch
-        self.head, self.row = lax.axis_index("head"), lax.axis_index("row")
+        self.head, self.sequence = lax.axis_index("head"), lax.axis_index("sequence")
         self.group = lax.div(self.head, jnp.int32(problem.heads // problem.groups))
         self.warpgroup = lax.axis_index("warpgroup")
-        # The longest rows first, so that no long one is left alone at the end.
+        # Latest queries first: they see most keys, and none should be left alone at the end.
         self.block = problem.queries // BLOCK - 1 - lax.axis_index("block")
-        self.first = jnp.int32(0) if refs.reach is None else refs.reach[self.row, self.block]
+        self.first = jnp.int32(0) if refs.reach is None else refs.reach[self.sequence, self.block]
         self.stop = self._tiles_until(self.block * BLOCK + BLOCK)
 
     def locate_rows(self) -> None:
-        """Set the rows of this computing warpgroup."""
+        """Set where the queries of this computing warpgroup lie."""
         self.start = self.block * BLOCK + self.warpgroup * ROWS
         self.where = pl.ds(self.start, ROWS)
         self.gap = self.problem.offset + self.start
 
-    def load_marks(self) -> None:
-        """Set the marks of these rows, None without any."""
+    def load_tags(self) -> None:
+        """Set the tags of these queries, None without tags."""
         refs = self.refs
-        self.tags: Any = marks_of_rows(
-            self.problem,
-            refs.q_tags,
-            refs.q_tiles,
-            self.row,
-            self.start,
+        self.tags: Any = tags_of_rows(
+            self.problem, refs.q_tags, refs.q_tiles, self.sequence, self.start
         )
 
     def queries_of(self, ref):
-        """These rows of an array of queries."""
-        return ref.at[self.row, self.where, self.head]
+        """Return these queries of an array."""
+        return ref.at[self.sequence, self.where, self.head]
 
     def keys_of(self, ref, n: Array):
-        """The n-th tile, from the first, of an array of keys."""
-        return ref.at[self.row, self._columns(n), self.group]
+        """Return the n-th tile from the first of an array of keys."""
+        return ref.at[self.sequence, self._columns(n), self.group]
 
-    def marks_of_keys(self, n: Array):
-        """The marks of that tile."""
-        return self.refs.k_tags.at[self.row, :, self._columns(n)]
+    def tags_of_keys(self, n: Array):
+        """Return the tags of the n-th tile from the first."""
+        return self.refs.k_tags.at[self.sequence, :, self._columns(n)]
 
     def walk(self, step, carry, skip):
-        """Carry ``step(n, carry, diagonal=...)`` over this warpgroup's tiles; skip the rest."""
+        """Fold ``step(n, carry, diagonal=...)`` over this warpgroup's tiles; skip the rest."""
         stop = jnp.maximum(self._tiles_until(self.start + ROWS), self.first)
         unmasked = jnp.clip(lax.div(self.gap + 1, self.tile.columns), self.first, stop)
         inside = functools.partial(step, diagonal=False)
@@ -69,10 +74,10 @@ class QueryBlock:
         return carry
 
     def _columns(self, n: Array):
-        """Positions of the n-th tile from the first."""
+        """Return the positions of the n-th tile from the first."""
         return pl.ds((self.first + n) * self.tile.columns, self.tile.columns)
 
     def _tiles_until(self, query: Array) -> Array:
-        """How many key tiles the queries before ``query`` can see."""
+        """Return how many key tiles the queries before ``query`` can see."""
         tiles = lax.div(self.problem.offset + query + self.tile.columns - 1, self.tile.columns)
         return jnp.minimum(tiles, self.problem.keys // self.tile.columns)

@@ -1,4 +1,4 @@
-"""Gradient of the queries for Hopper: blocks of 128 queries walk the key tiles again.
+"""Gradient of the queries for Hopper: blocks of 128 queries loop over key tiles.
 
 With g = d_mass and delta = sum(dO * O) + g mass, the gradient of a score is
 dS = P (dO . V + g [annotated] - delta), and dQ = scale dS K.
@@ -20,54 +20,46 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     hide_later,
     kernel,
     load,
-    marks_buffer,
     matrix,
     opaque,
     over_columns,
     produce,
     ring,
+    staging_buffer,
+    staging_of,
+    tags_buffer,
     tile_of,
 )
-from pallas_kernels.causal_mass_attention.hopper.queries import QueryBlock
-from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, COMPUTING, ROWS, Tile
+from pallas_kernels.causal_mass_attention.hopper.queries import QueryBlock, query_blocks
+from pallas_kernels.causal_mass_attention.hopper.tiles import COMPUTING, ROWS, Tile
 
 
 def query_gradient(problem: Problem, tile: Tile, operands: Operands) -> Array:
-    """DQ [B, Q, H, C] in the dtype of the queries."""
+    """Return dQ [B, Q, H, C] in the dtype of the queries."""
     rows = matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING)
     keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
-    tags = marks_buffer(problem, tile.columns)
-    staging = matrix(ROWS, tile.columns, problem.dtype, tile.width)(COMPUTING)
+    tags = tags_buffer(problem, tile.columns)
     scratch = {
         "query": rows,
         "d_out": rows,
         "ready": plgpu.Barrier(num_arrivals=2, num_barriers=COMPUTING),
         "ring": ring(tile.stages, keys, keys, *tags),
-        "staging": staging if problem.interpret_friendly else None,
+        "staging": staging_buffer(problem, tile),
     }
     shape = jax.ShapeDtypeStruct(operands.query.shape, problem.dtype)
-    blocks = {"head": problem.heads, "block": problem.queries // BLOCK, "row": problem.batch}
-    return kernel(
-        "causal_mass_query_gradient",
-        QueryGradientBlock,
-        problem,
-        tile,
-        operands,
-        shape,
-        scratch,
-        blocks,
-    )
+    name, blocks = "causal_mass_query_gradient", query_blocks(problem)
+    return kernel(name, QueryGradientBlock, problem, tile, operands, shape, scratch, blocks)
 
 
 class QueryGradientBlock(QueryBlock):
-    """dQ of 128 queries of one head."""
+    """Gradient of 128 queries of one head."""
 
     def copy(self) -> None:
-        """Stream key tiles, value tiles and marks in one ring."""
+        """Stream key tiles, value tiles and tags in one ring."""
 
         def source(n):
             keys, values = (self.keys_of(ref, n) for ref in (self.refs.key, self.refs.value))
-            return (keys, values, *([self.marks_of_keys(n)] if self.problem.tags else []))
+            return (keys, values, *([self.tags_of_keys(n)] if self.problem.tag_count else []))
 
         produce(self.stop - self.first, self.tile.stages, (self.scratch["ring"], source))
 
@@ -78,10 +70,10 @@ class QueryGradientBlock(QueryBlock):
         ready = self.scratch["ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(self.queries_of(self.refs.query), query, ready)
         plgpu.copy_gmem_to_smem(self.queries_of(self.refs.d_out), d_out, ready)
-        self.load_marks()
+        self.load_tags()
         statistics = self.refs.statistics
         self.lse, self.delta, *rest = (
-            load(statistics.at[self.row, self.head, n, self.where], 1)
+            load(statistics.at[self.sequence, self.head, n, self.where], 1)
             for n in range(statistics.shape[2])
         )
         self.d_mass: Any = rest[0] if rest else None
@@ -96,12 +88,12 @@ class QueryGradientBlock(QueryBlock):
         drain(start, stop, self.tile.stages, self.scratch["ring"])
 
     def _add(self, n: Array, d_query: Array, *, diagonal: bool) -> Array:
-        """Add the share of one key tile."""
+        """Add what one key tile contributes."""
         friendly, ring = self.problem.interpret_friendly, self.scratch["ring"]
         slot = lax.rem(n - self.first, jnp.int32(self.tile.stages))
         warpgroup, slot = opaque(self.warpgroup, slot)
         query, d_out = (self.scratch[name].at[warpgroup] for name in ("query", "d_out"))
-        tile = tile_of(self.refs.k_tiles, self.row, n) if self.tags is not None else ()
+        tile = tile_of(self.refs.k_tiles, self.sequence, n) if self.tags is not None else ()
         plgpu.barrier_wait(ring.full.at[slot])
         keys, values, *tags = (buffer.at[slot] for buffer in ring.buffers)
         zeros = full((ROWS, self.tile.columns), 0.0)
@@ -116,14 +108,13 @@ class QueryGradientBlock(QueryBlock):
         if diagonal:
             scores = hide_later(scores, self.gap - n * self.tile.columns, query_axis=0)
         d_scores = (jnp.exp2(scores) * d_weights).astype(self.problem.dtype)
-        staging = self.scratch["staging"]
-        staging = None if staging is None else staging.at[warpgroup]
+        staging = staging_of(self.scratch, warpgroup)
         [d_query] = add_products(friendly, Term(d_query, d_scores, keys, staging))
         plgpu.barrier_arrive(ring.empty.at[slot])
         return d_query
 
     def _mass_share(self, tags, tile) -> Array:
-        """G [annotated] - delta: what the gradient of the weights has besides dO . V."""
+        """Return g [annotated] - delta: what the gradient of the weights has besides dO . V."""
         shape = (ROWS, self.tile.columns)
         share = over_columns(-self.delta, shape)
         if not self.problem.words:

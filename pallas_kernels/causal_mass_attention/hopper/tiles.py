@@ -1,9 +1,9 @@
 """Tile sizes of the Hopper kernels, and why they fit.
 
 A block is three warpgroups: one copies (TMA), two compute. Each computing warpgroup owns 64
-rows (the M of one ``wgmma``) and walks tiles of columns through a ring of ``stages`` buffers:
-rows are queries and columns keys in the forward and the query gradient, the reverse in the key
-and value gradient.
+rows (the M of one ``wgmma``) and loops over tiles of columns in a ring of ``stages`` buffers: rows
+are queries and columns keys in the forward and the query gradient, and the reverse in the key and
+value gradient.
 
 Registers: 65,536 per multiprocessor, so 168 per thread at the start, of which the copying
 warpgroup keeps 24 and the computing ones take 240. A [64, n] float32 array takes n / 2 of them,
@@ -14,14 +14,14 @@ a 16-bit one n / 4:
     key gradient     dK C/2 + dV C/2 + weights n/2 + their gradient n/2 + two 16-bit n/4
                      (C = 256 would need 256 for dK and dV alone: two passes, one for each)
 
-Shared memory: 232,448 bytes per block, at 2 bytes per value, and some for marks and statistics:
+Shared memory: 232,448 bytes per block, at 2 bytes per value, and some for tags and statistics:
 
     forward          128 rows of Q and stages * n rows of K and V
     query gradient   128 rows of Q and dO and stages * n rows of K and V
     key gradient     128 rows of K and V and stages * n rows of Q and dO
 
-What ptxas 13.0 made of it for one word of bits and, after the bar, for two and segments: the most
-registers in use at once (nothing is spilled), and KiB of shared memory:
+As compiled by ptxas 13.0 for one word of bits and, after the bar, for two words and segments: most
+live registers at once (none is spilled), and KiB of shared memory:
 
     C     forward            query gradient     key gradient
     64    170 | 176, 149     213 | 224, 130     164 | 178, 100
@@ -40,22 +40,27 @@ MULTIPROCESSORS = 132  # of an H100 or H200
 
 
 class Tile(NamedTuple):
-    """``columns`` positions per step (32 or a multiple of 64), in a ring of ``stages`` buffers."""
+    """Positions per step (32 or a multiple of 64), and buffers of the ring that holds them."""
 
     columns: int
     stages: int
 
     @property
     def width(self) -> int:
-        """Values per row of a shared-memory tile: 64 fill the widest swizzle, 32 the next."""
+        """Values per row of a tile in shared memory: 64 fill the widest swizzle, 32 the next."""
         return min(self.columns, 64)
 
 
 class TileSizes(NamedTuple):
-    """Tiles of the three kernels; ``separate`` computes dK and dV in two passes.
+    """Tiles of the three kernels.
 
-    ``interpret_friendly`` keeps to what the GPU interpreter of jax can run: the left operand of
-    every product goes through shared memory and no accumulator lives across products.
+    Attributes:
+        forward: Tile of the forward.
+        query_gradient: Tile of the query gradient.
+        key_gradient: Tile of the key and value gradient.
+        separate: Whether dK and dV are computed in two passes.
+        interpret_friendly: Whether to use only what JAX's GPU interpreter can run: the left operand
+            of every product goes through shared memory, and no accumulator outlives a product.
     """
 
     forward: Tile
@@ -70,9 +75,9 @@ SIZES = {
     128: TileSizes(Tile(128, 2), Tile(64, 3), Tile(64, 3)),
     256: TileSizes(Tile(64, 2), Tile(32, 2), Tile(32, 2), separate=True),
 }
-"""By padded head size."""
+"""Tile sizes by padded head size."""
 
 
 def padded_size(size: int) -> int:
-    """The head size that the kernels compute with."""
+    """Return the head size that the kernels compute with."""
     return min(padded for padded in SIZES if padded >= size)

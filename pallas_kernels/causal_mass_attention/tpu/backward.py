@@ -1,14 +1,12 @@
 """The backward TPU kernels: one for queries, one for keys and values.
 
 With L the log-sum-exp, D_i = dO_i . O_i + g_i mass_i and M the annotated pairs, every tile is
-computed again: P = e**(S - L) and dS = P (dO V^T - where(M, D - g, D)). The mass costs a select:
-both D and D - g come as statistics of the row.
+recomputed: P = e**(S - L) and dS = P (dO V^T - where(M, D - g, D)). The mass costs a select: both
+D and D - g are given as statistics of the row.
 
-The queries' kernel has tiles [queries, keys] and walks keys; the keys' has tiles [keys, queries]
-and walks the queries of its R heads, so that neither ever transposes a tile.
+The kernel for queries has tiles [queries, keys] and loops over keys; the one for keys has tiles
+[keys, queries] and loops over the queries of its R heads, so that neither transposes a tile.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +21,8 @@ from pallas_kernels.causal_mass_attention.tpu.tiling import (
     SUBLANES,
     Tiling,
     annotated,
-    compiler_params,
-    cost,
+    call,
+    columns_buffer,
     dot,
     for_this_tile,
     repeat,
@@ -36,11 +34,12 @@ from pallas_kernels.causal_mass_attention.tpu.tiling import (
 
 def _softmax_gradient(t: Tiling, products, d_probs, stats, hits, seen):
     """Return P and dS of one tile; stats are L / |scale|, D and D - g, products lack the scale."""
-    lse, delta, less = stats
+    lse, delta, annotated_delta = stats
     if seen is not None:
         products = jnp.where(seen, products, -jnp.inf)
     probs = jnp.exp2((products - lse) * (t.strength * LOG2E))
-    return probs, probs * (d_probs - (delta if hits is None else jnp.where(hits, less, delta)))
+    offset = delta if hits is None else jnp.where(hits, annotated_delta, delta)
+    return probs, probs * (d_probs - offset)
 
 
 def _queries_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_tags, k_tags, *refs):
@@ -106,54 +105,56 @@ def _keys_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_tags,
 def queries_gradient(t: Tiling, query, key, value, d_out, stats, tags, summaries) -> Array:
     """Return d_query [B, H, Q, C]; stats [B, H, 8, Q] hold L / |scale|, D and D - g."""
     size = query.shape[-1]
-    q_spec, k_spec, marks_specs = query_specs(t, size)
+    q_spec, k_spec, tag_specs = query_specs(t, size)
     stats_spec = pl.BlockSpec(
         (None, None, SUBLANES, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i)
     )
-    operands = (query, key, value, d_out, stats, *tags)
-    out_shape = jax.ShapeDtypeStruct(query.shape, query.dtype)
-    return pl.pallas_call(
-        functools.partial(_queries_kernel, t),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
-            grid=(t.batch, t.heads, t.q_count, t.k_count),
-            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *marks_specs],
-            out_specs=q_spec,
-            scratch_shapes=[
-                pltpu.VMEM((t.q_block, size), jnp.float32),
-                pltpu.VMEM((3, t.q_block, LANES), jnp.float32),
-                pltpu.VMEM((t.fields, t.q_block, LANES), jnp.int32) if t.fields else None,
-            ],
-        ),
-        out_shape=out_shape,
-        compiler_params=compiler_params(sequential=1),
-        cost_estimate=cost(t, 3, operands, [out_shape]),
-        name="causal_mass_query_gradient",
-    )(*summaries, *operands)
+    return call(
+        "causal_mass_query_gradient",
+        _queries_kernel,
+        t,
+        grid=(t.batch, t.heads, t.q_count, t.k_count),
+        summaries=summaries,
+        operands=(query, key, value, d_out, stats, *tags),
+        in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *tag_specs],
+        out_specs=q_spec,
+        out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
+        scratch_shapes=[
+            pltpu.VMEM((t.q_block, size), jnp.float32),
+            pltpu.VMEM((3, t.q_block, LANES), jnp.float32),
+            columns_buffer(t, t.q_block),
+        ],
+        products=3,
+    )
 
 
 def _key_specs(t: Tiling, size: int):
-    """Queries, their statistics, keys and both marks: grid [B, G, blocks K, R, blocks Q]."""
+    """Return blocks of queries, of their statistics, of keys and of the tags of both.
+
+    The grid is [B, G, key blocks, R, query blocks].
+    """
 
     def head(g, r):
         return g * t.per_group + r
 
-    def q_row(i, j):
-        # The first block that counts is waiting when its turn comes: nothing else is copied.
+    def q_block(i, j):
+        # Before the first block that counts it is that block already: nothing else is copied.
         return jnp.maximum(i, t.first_q_block(j))
 
     q_spec = pl.BlockSpec(
-        (None, None, t.q_block, size), lambda b, g, j, r, i, *_: (b, head(g, r), q_row(i, j), 0)
+        (None, None, t.q_block, size), lambda b, g, j, r, i, *_: (b, head(g, r), q_block(i, j), 0)
     )
     stats_spec = pl.BlockSpec(
         (None, None, SUBLANES, t.q_block),
-        lambda b, g, j, r, i, *_: (b, head(g, r), 0, q_row(i, j)),
+        lambda b, g, j, r, i, *_: (b, head(g, r), 0, q_block(i, j)),
     )
     k_spec = pl.BlockSpec((None, None, t.k_block, size), lambda b, g, j, r, i, *_: (b, g, j, 0))
     if not t.fields:
         return q_spec, stats_spec, k_spec, (None, None)
     fields = t.padded_fields
-    q_tags = pl.BlockSpec((None, fields, t.q_block), lambda b, g, j, r, i, *_: (b, 0, q_row(i, j)))
+    q_tags = pl.BlockSpec(
+        (None, fields, t.q_block), lambda b, g, j, r, i, *_: (b, 0, q_block(i, j))
+    )
     k_tags = pl.BlockSpec((None, fields, t.k_block), lambda b, g, j, r, i, *_: (b, 0, j))
     return q_spec, stats_spec, k_spec, (q_tags, k_tags)
 
@@ -163,24 +164,21 @@ def keys_gradient(
 ) -> tuple[Array, Array]:
     """Return d_key and d_value [B, G, K, C]; stats as for ``queries_gradient``."""
     size = query.shape[-1]
-    q_spec, stats_spec, k_spec, marks_specs = _key_specs(t, size)
-    operands = (query, key, value, d_out, stats, *tags)
-    out_shape = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)]
-    return pl.pallas_call(
-        functools.partial(_keys_kernel, t),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
-            grid=(t.batch, t.groups, t.k_count, t.per_group, t.q_count),
-            in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *marks_specs],
-            out_specs=[k_spec, k_spec],
-            scratch_shapes=[
-                pltpu.VMEM((t.k_block, size), jnp.float32),
-                pltpu.VMEM((t.k_block, size), jnp.float32),
-                pltpu.VMEM((t.fields, t.k_block, LANES), jnp.int32) if t.fields else None,
-            ],
-        ),
-        out_shape=out_shape,
-        compiler_params=compiler_params(sequential=2),
-        cost_estimate=cost(t, 4, operands, out_shape),
-        name="causal_mass_key_gradient",
-    )(*summaries, *operands)
+    q_spec, stats_spec, k_spec, tag_specs = _key_specs(t, size)
+    return call(
+        "causal_mass_key_gradient",
+        _keys_kernel,
+        t,
+        grid=(t.batch, t.groups, t.k_count, t.per_group, t.q_count),
+        summaries=summaries,
+        operands=(query, key, value, d_out, stats, *tags),
+        in_specs=[q_spec, k_spec, k_spec, q_spec, stats_spec, *tag_specs],
+        out_specs=[k_spec, k_spec],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (key, value)],
+        scratch_shapes=[
+            pltpu.VMEM((t.k_block, size), jnp.float32),
+            pltpu.VMEM((t.k_block, size), jnp.float32),
+            columns_buffer(t, t.k_block),
+        ],
+        products=4,
+    )

@@ -1,7 +1,7 @@
 """The forward TPU kernel: online softmax, output, log-sum-exp and mass in one pass.
 
-Tiles are [queries, keys]. Sums over keys stay spread over 128 lanes until the last tile: only
-the maximum needs a reduction across lanes, and the mass costs no more than the selected adds.
+Tiles are [queries, keys]. Sums over keys stay as 128 partial sums in lanes until the last tile:
+only the maximum needs a reduction across lanes, and the mass costs a select and an add.
 """
 
 import functools
@@ -18,8 +18,8 @@ from pallas_kernels.causal_mass_attention.tpu.tiling import (
     LOG2E,
     Tiling,
     annotated,
-    compiler_params,
-    cost,
+    call,
+    columns_buffer,
     dot,
     for_this_tile,
     repeat,
@@ -48,7 +48,7 @@ def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs
         if masked:
             s = jnp.where(visible(tiling, i, j, q_columns, k_tags, 0), s, -jnp.inf)
         previous = top[...]
-        # Never -inf, so that a row with nothing to see yet gets weights of zero.
+        # Never -inf, so that a row that has seen no key yet gets weights of zero.
         largest = jnp.maximum(previous, s.max(-1, keepdims=True))
         top[...] = largest
         exponent = tiling.strength * LOG2E
@@ -80,34 +80,37 @@ def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs
 
 
 def _lane_sums(x: Array) -> Array:
-    """[Q, K] -> [Q, 128], partial sums over the keys."""
+    """Reduce [Q, K] to [Q, 128], partial sums over the keys."""
     return functools.reduce(jnp.add, (x[:, at : at + LANES] for at in range(0, x.shape[1], LANES)))
 
 
 def query_specs(t: Tiling, size: int):
-    """Blocks of queries, of keys and of both marks, for a grid of [B, H, blocks Q, blocks K]."""
+    """Return blocks of queries, of keys and of the tags of both.
 
-    def k_row(i, j):
-        # Above the diagonal the block of the last step stays: nothing is copied.
+    The grid is [B, H, query blocks, key blocks].
+    """
+
+    def k_block(i, j):
+        # Above the diagonal it is the block of the step before: nothing is copied.
         return jnp.minimum(j, t.last_k_block(i))
 
     q_spec = pl.BlockSpec((None, None, t.q_block, size), lambda b, h, i, j, *_: (b, h, i, 0))
     k_spec = pl.BlockSpec(
         (None, None, t.k_block, size),
-        lambda b, h, i, j, *_: (b, lax.div(h, t.per_group), k_row(i, j), 0),
+        lambda b, h, i, j, *_: (b, lax.div(h, t.per_group), k_block(i, j), 0),
     )
     if not t.fields:
         return q_spec, k_spec, (None, None)
     fields = t.padded_fields
     q_tags = pl.BlockSpec((None, fields, t.q_block), lambda b, h, i, j, *_: (b, 0, i))
-    k_tags = pl.BlockSpec((None, fields, t.k_block), lambda b, h, i, j, *_: (b, 0, k_row(i, j)))
+    k_tags = pl.BlockSpec((None, fields, t.k_block), lambda b, h, i, j, *_: (b, 0, k_block(i, j)))
     return q_spec, k_spec, (q_tags, k_tags)
 
 
 def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array]:
     """Return out [B, H, Q, C] and stats float32 [B, H, S, Q]: log-sum-exp, then mass."""
     size = query.shape[-1]
-    q_spec, k_spec, marks_specs = query_specs(t, size)
+    q_spec, k_spec, tag_specs = query_specs(t, size)
     rows = 2 if t.words else 1
     stats_spec = pl.BlockSpec((None, None, rows, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i))
     column = pltpu.VMEM((t.q_block, LANES), jnp.float32)
@@ -115,22 +118,20 @@ def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array
         jax.ShapeDtypeStruct(query.shape, query.dtype),
         jax.ShapeDtypeStruct((t.batch, t.heads, rows, query.shape[2]), jnp.float32),
     ]
-    operands = (query, key, value, *tags)
-    return pl.pallas_call(
-        functools.partial(_kernel, t),
-        grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
-            grid=(t.batch, t.heads, t.q_count, t.k_count),
-            in_specs=[q_spec, k_spec, k_spec, *marks_specs],
-            out_specs=[q_spec, stats_spec],
-            scratch_shapes=[
-                pltpu.VMEM((t.q_block, size), jnp.float32),
-                *(column, column, column if t.words else None),
-                pltpu.VMEM((t.fields, t.q_block, LANES), jnp.int32) if t.fields else None,
-            ],
-        ),
+    return call(
+        "causal_mass_forward",
+        _kernel,
+        t,
+        grid=(t.batch, t.heads, t.q_count, t.k_count),
+        summaries=summaries,
+        operands=(query, key, value, *tags),
+        in_specs=[q_spec, k_spec, k_spec, *tag_specs],
+        out_specs=[q_spec, stats_spec],
         out_shape=out_shape,
-        compiler_params=compiler_params(sequential=1),
-        cost_estimate=cost(t, 2, operands, out_shape),
-        name="causal_mass_forward",
-    )(*summaries, *operands)
+        scratch_shapes=[
+            pltpu.VMEM((t.q_block, size), jnp.float32),
+            *(column, column, column if t.words else None),
+            columns_buffer(t, t.q_block),
+        ],
+        products=2,
+    )

@@ -1,16 +1,19 @@
-"""How the TPU kernels cut rows into tiles, and what they know of a tile before computing it.
+"""How the TPU kernels cut sequences into tiles, and what they know of a tile beforehand.
 
-A position carries "marks": its W bit words, then its segment id, as int32. They lie in lanes,
-[B, F, T] with the F fields padded to 8 sublanes, on both sides; a kernel that needs one side as
-a column transposes that block once per row of tiles. Per block of positions a summary goes to
-SMEM, [OR of each word, least segment, largest segment], from which every tile is classified
-before anything is computed.
+The tags of a position are its W words of bits, then its segment id, as int32. Positions lie along
+lanes, [B, F, T] with the F tags padded to multiples of 8 sublanes, for queries and keys alike; a
+kernel that needs one of the two as a column transposes that block once, before it loops over the
+other. A summary of every block, [OR of each word, least segment, greatest segment], goes to SMEM,
+and each tile is classified by it before anything is computed.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -22,12 +25,12 @@ from pallas_kernels.causal_mass_attention.differentiable import Inputs
 LANES, SUBLANES = 128, 8
 VMEM_LIMIT = 48 * 2**20
 LOG2E = 1.4426950408889634
-"""The hardware has 2**x; e**x is made of it."""
+"""The hardware computes 2**x, and e**x as 2**(x log2 e)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """Everything static about one call; a tile is q_block queries against k_block keys."""
+    """Static sizes of one call; a tile is q_block queries against k_block keys."""
 
     batch: int
     heads: int
@@ -42,7 +45,7 @@ class Tiling:
 
     @classmethod
     def of(cls, inputs: Inputs, scale: float, q_block: int, k_block: int) -> "Tiling":
-        """Even out the blocks: whole lanes, and no more of them than the length needs."""
+        """Choose blocks of even size: multiples of 128, and no longer than the sequence needs."""
         batch, queries, heads, _ = inputs.query.shape
         keys, groups = inputs.key.shape[1:3]
         words = 0 if inputs.q_bits is None else inputs.q_bits.shape[-1]
@@ -52,17 +55,17 @@ class Tiling:
 
     @property
     def q_count(self) -> int:
-        """Blocks of queries."""
+        """Number of query blocks."""
         return -(-self.queries // self.q_block)
 
     @property
     def k_count(self) -> int:
-        """Blocks of keys."""
+        """Number of key blocks."""
         return -(-self.keys // self.k_block)
 
     @property
     def per_group(self) -> int:
-        """Query heads that read the same keys."""
+        """Number of query heads that read the same keys."""
         return self.heads // self.groups
 
     @property
@@ -72,26 +75,26 @@ class Tiling:
 
     @property
     def fields(self) -> int:
-        """Marks of a position: bit words, then the segment."""
+        """Number of tags of a position: words of bits, then the segment."""
         return self.words + self.segments
 
     @property
     def padded_fields(self) -> int:
-        """Whole sublanes of them."""
+        """Number of tags, rounded up to whole sets of sublanes."""
         return -(-self.fields // SUBLANES) * SUBLANES
 
     @property
     def strength(self) -> float:
-        """|scale|, but above zero: a hidden score of -inf must stay one."""
+        """|scale|, but above zero: a hidden score of -inf must stay -inf."""
         return max(abs(self.scale), 1e-30)
 
     def last_k_block(self, i: Array) -> Array:
-        """The last block of keys that queries of block i may read."""
+        """Return the last block of keys that queries of block i may read."""
         last = jnp.maximum(self.offset + (i + 1) * self.q_block - 1, 0)
         return jnp.minimum(lax.div(last, self.k_block), self.k_count - 1)
 
     def first_q_block(self, j: Array) -> Array:
-        """The first block of queries that may read keys of block j."""
+        """Return the first block of queries that may read keys of block j."""
         first = jnp.maximum(j * self.k_block - self.offset, 0)
         return jnp.minimum(lax.div(first, self.q_block), self.q_count - 1)
 
@@ -102,38 +105,38 @@ def _even(length: int, block: int) -> int:
 
 
 def tags(tiling: Tiling, inputs: Inputs) -> tuple[Array | None, Array | None]:
-    """Return the marks of the queries [B, F, Q] and of the keys [B, F, K], padded."""
+    """Return the tags of the queries [B, F, Q] and of the keys [B, F, K], padded; int32."""
     if tiling.fields == 0:
         return None, None
     segments_BK = inputs.segment_ids
     segments_BQ = None if segments_BK is None else segments_BK[:, tiling.offset :]
     return (
-        _marks(tiling, inputs.q_bits, segments_BQ, tiling.q_count * tiling.q_block),
-        _marks(tiling, inputs.k_bits, segments_BK, tiling.k_count * tiling.k_block),
+        _padded_tags(tiling, inputs.q_bits, segments_BQ, tiling.q_count * tiling.q_block),
+        _padded_tags(tiling, inputs.k_bits, segments_BK, tiling.k_count * tiling.k_block),
     )
 
 
-def _marks(tiling: Tiling, bits_BTW, segments_BT, length: int) -> Array:
+def _padded_tags(tiling: Tiling, bits_BTW, segments_BT, length: int) -> Array:
     parts = [] if bits_BTW is None else [lax.bitcast_convert_type(bits_BTW, jnp.int32)]
     parts += [] if segments_BT is None else [segments_BT[..., None]]
-    marks_BFT = jnp.concatenate(parts, -1).swapaxes(1, 2)
-    # Any mark would do for the padding: no true query reads it. An equal one keeps blocks uniform.
-    short = length - marks_BFT.shape[2]
-    marks_BFT = jnp.pad(marks_BFT, ((0, 0), (0, 0), (0, short)), mode="edge")
-    return jnp.pad(marks_BFT, ((0, 0), (0, tiling.padded_fields - tiling.fields), (0, 0)))
+    tags_BFT = jnp.concatenate(parts, -1).swapaxes(1, 2)
+    # No real query reads the padding; repeating the last tag leaves the summary as it is.
+    short = length - tags_BFT.shape[2]
+    tags_BFT = jnp.pad(tags_BFT, ((0, 0), (0, 0), (0, short)), mode="edge")
+    return jnp.pad(tags_BFT, ((0, 0), (0, tiling.padded_fields - tiling.fields), (0, 0)))
 
 
-def summary(tiling: Tiling, marks_BFT: Array | None, block: int) -> Array | None:
-    """Flat int32, per row and block: the OR of each bit word, least and largest segment."""
-    if marks_BFT is None:
+def summary(tiling: Tiling, tags_BFT: Array | None, block: int) -> Array | None:
+    """Return flat int32, per block: the OR of each word, least and greatest segment."""
+    if tags_BFT is None:
         return None
-    marks_BFNT = marks_BFT.reshape(*marks_BFT.shape[:2], -1, block)
+    tags_BFNT = tags_BFT.reshape(*tags_BFT.shape[:2], -1, block)
     words_BFN = lax.reduce(
-        marks_BFNT[:, : tiling.words], np.int32(0), lax.bitwise_or, dimensions=(3,)
+        tags_BFNT[:, : tiling.words], np.int32(0), lax.bitwise_or, dimensions=(3,)
     )
     parts = [words_BFN]
     if tiling.segments:
-        segment_B1NT = marks_BFNT[:, tiling.words : tiling.words + 1]
+        segment_B1NT = tags_BFNT[:, tiling.words : tiling.words + 1]
         parts += [segment_B1NT.min(-1), segment_B1NT.max(-1)]
     return jnp.concatenate(parts, 1).swapaxes(1, 2).reshape(-1)
 
@@ -141,7 +144,7 @@ def summary(tiling: Tiling, marks_BFT: Array | None, block: int) -> Array | None
 def for_this_tile(
     tiling: Tiling, b: Array, i: Array, j: Array, q_summary, k_summary, body: Callable
 ) -> None:
-    """Run ``body(masked, annotated)`` as the tile needs it; not at all where nothing is visible.
+    """Run ``body(masked, annotated)`` as the tile needs it, and not at all if no pair is visible.
 
     masked: some pair of the tile is hidden. annotated: some pair may share a bit.
     """
@@ -172,9 +175,9 @@ def for_this_tile(
 
 
 def visible(tiling: Tiling, i: Array, j: Array, q_tags, k_tags, q_axis: int) -> Array:
-    """Which pairs of the tile are visible; queries run along ``q_axis``, keys along the other.
+    """Return which pairs of the tile are visible, with queries along ``q_axis``.
 
-    The marks of axis 0 are columns [F, T, 128], those of axis 1 rows [F, T].
+    The tags of the positions along axis 0 are columns [F, T, 128], along axis 1 rows [F, T].
     """
     shape = (tiling.q_block, tiling.k_block)[:: 1 if q_axis == 0 else -1]
     ahead = lax.broadcasted_iota(jnp.int32, shape, 1 - q_axis)
@@ -188,7 +191,7 @@ def visible(tiling: Tiling, i: Array, j: Array, q_tags, k_tags, q_axis: int) -> 
 
 
 def annotated(tiling: Tiling, q_tags, k_tags, q_axis: int) -> Array:
-    """Which pairs of the tile share an annotation bit; axes as for ``visible``."""
+    """Return which pairs of the tile share an annotation bit; axes as in ``visible``."""
     width = tiling.k_block if q_axis == 0 else tiling.q_block
     shared = None
     for word in range(tiling.words):
@@ -205,7 +208,7 @@ def _field(ref, field: int, axis: int, width: int) -> Array:
 def set_columns(columns, rows) -> None:
     """Turn rows [8, T] into columns [F, T, 128], each repeated over the lanes.
 
-    Once per row of tiles: a broadcast across lanes in every tile costs more than the mass.
+    Once per block: a broadcast across lanes in every tile would cost more than the mass.
     """
     columns_T8 = rows[...].T
     for field in range(columns.shape[0]):
@@ -214,18 +217,55 @@ def set_columns(columns, rows) -> None:
 
 
 def repeat(x: Array, width: int) -> Array:
-    """[T, 128] of equal lanes -> [T, width]."""
+    """Widen [T, 128] of equal lanes to [T, width]."""
     return jnp.tile(x, (1, -(-width // LANES)))[:, :width]
 
 
-def compiler_params(sequential: int) -> pltpu.CompilerParams:
-    """Three axes of independent blocks, then those that a block accumulates over."""
-    semantics = [pltpu.PARALLEL] * 3 + [pltpu.ARBITRARY] * sequential
-    return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=VMEM_LIMIT)
+def call(
+    name: str,
+    kernel: Callable,
+    tiling: Tiling,
+    grid: tuple[int, ...],
+    summaries,
+    operands,
+    in_specs,
+    out_specs,
+    out_shape,
+    scratch_shapes,
+    *,
+    products: int,
+) -> Any:
+    """Run ``kernel(tiling, *summaries, *operands, *outputs, *scratch)`` over a grid.
+
+    The first three axes of the grid are independent blocks; a block accumulates over the others.
+    ``products`` counts the matrix products per tile.
+    """
+    semantics = [pltpu.PARALLEL] * 3 + [pltpu.ARBITRARY] * (len(grid) - 3)
+    return pl.pallas_call(
+        functools.partial(kernel, tiling),
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(summaries),
+            grid=grid,
+            in_specs=in_specs,
+            out_specs=out_specs,
+            scratch_shapes=scratch_shapes,
+        ),
+        out_shape=out_shape,
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=semantics, vmem_limit_bytes=VMEM_LIMIT
+        ),
+        cost_estimate=_cost(tiling, products, operands, jax.tree.leaves(out_shape)),
+        name=name,
+    )(*summaries, *operands)
 
 
-def cost(tiling: Tiling, products: int, operands, results) -> pl.CostEstimate:
-    """What the scheduler of XLA should know: visible pairs only, every operand read once."""
+def columns_buffer(tiling: Tiling, block: int) -> Any:
+    """Return the scratch shape of a block's tags as columns; None without tags."""
+    return pltpu.VMEM((tiling.fields, block, LANES), jnp.int32) if tiling.fields else None
+
+
+def _cost(tiling: Tiling, products: int, operands, results) -> pl.CostEstimate:
+    """Estimate the cost for XLA's scheduler: visible pairs only, every operand read once."""
     pairs = tiling.queries * (tiling.offset + (tiling.queries + 1) / 2)
     pairs = int(pairs * tiling.batch * tiling.heads)
     size = operands[0].shape[-1]
@@ -238,13 +278,13 @@ def cost(tiling: Tiling, products: int, operands, results) -> pl.CostEstimate:
 
 
 def dot(x: Array, y: Array, axes: tuple[int, int]) -> Array:
-    """Matrix product over one axis of each, summed in float32; float32 is not rounded first."""
+    """Multiply over one axis of each, summed in float32; float32 operands are not rounded first."""
     precision = lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
     numbers = (((axes[0],), (axes[1],)), ((), ()))
     return lax.dot_general(x, y, numbers, precision, preferred_element_type=jnp.float32)
 
 
 def scores(tiling: Tiling, x: Array, y: Array) -> Array:
-    """Dot products, of the sign of the scale; their size is left to the exponent."""
+    """Return dot products with the sign of the scale; ``strength`` is applied in the exponent."""
     products = dot(x, y, (1, 1))
     return -products if tiling.scale < 0 else products
