@@ -35,7 +35,7 @@ def toy_tokenizer() -> PreTrainedTokenizerFast:
     characters = ["\n", *map(chr, range(32, 127))]
     vocabulary = {token: n for n, token in enumerate([UNKNOWN, END, TURN_END, *characters])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = Split(Regex("(?s)."), behavior="isolated")
+    tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = Fuse()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

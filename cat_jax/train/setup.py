@@ -121,7 +121,7 @@ def setup_training(
         InputError: Whatever is wrong with model, tokenizer or settings.
     """
     mesh = make_mesh(train.mesh, train.batch_size, train.accumulate)
-    attention = resolve_attention(start, train.max_length)
+    attention = resolve_attention(start, train.max_length, packed=train.pack)
     model, params = _load(start, tokenizer, attention, seed, mesh)
     check_settings(train, guidance, tokenizer, model, mesh)
     lora = start.lora if isinstance(start, PretrainedLora) else lora
@@ -137,12 +137,13 @@ def setup_training(
     return TrainSetup(tokenizer, model, attention, mesh, params, base, source)
 
 
-def resolve_attention(start: Start, length: int) -> Selection:
+def resolve_attention(start: Start, length: int, *, packed: bool = False) -> Selection:
     """Return the attention implementation that is named, or for ``auto`` the one selected here.
 
     Args:
         start: Names it.
         length: Length of the longest sequences.
+        packed: Whether sequences hold several records.
 
     Raises:
         InputError: The one that is named cannot run here.
@@ -151,8 +152,10 @@ def resolve_attention(start: Start, length: int) -> Selection:
         return Selection(start.model.config.attention, "the model's own")
     dtype = start.dtype if isinstance(start, Pretrained) else "float32"
     if start.attention == "auto":
-        return select_implementation(length, dtype)
-    refusal = unsupported_reason(start.attention, dtype)
+        return select_implementation(length, dtype, segments=packed)
+    refusal = unsupported_reason(
+        start.attention, dtype, length=length, queries=length, segments=packed
+    )
     if refusal is not None:
         raise InputError(
             f"model.attention is {start.attention}, but {refusal}; auto takes one that runs here"
