@@ -9,7 +9,9 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2
 # The versions the tests pass with; without a file for this Python the floors of setup.py hold.
 CONSTRAINTS = $(addprefix -c ,$(wildcard constraints/$(VERSION).txt))
 
-.PHONY: demo test lint
+.PHONY: demo test test-extras lint
+
+TESTER := $(VENV)/.$(subst $(COMMA),-,$(EXTRAS))
 
 demo: $(VENV)/.run
 	$(BIN)/python -m experiments.train_stg
@@ -17,7 +19,9 @@ demo: $(VENV)/.run
 test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
 
-TESTER := $(VENV)/.$(subst $(COMMA),-,$(EXTRAS))
+# What needs an environment of its own: the wheel, installed alone.
+test-extras: $(TESTER)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/extras
 
 lint: $(TESTER)
 	$(BIN)/ruff check .

@@ -15,12 +15,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["cat_jax*", "pallas_kernels*", "experiments*", "configs*"]),
+    packages=find_packages(include=["cat_jax*", "pallas_kernels*"]),
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
+        "etils[epath]>=1.12",
         "transformers>=5.0",
         "tokenizers>=0.22",
         "safetensors>=0.7",
@@ -43,6 +44,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "annotate": ["openai>=2.0", "pydantic>=2.10"],
+        "gcs": ["gcsfs>=2025.3"],
         "wandb": ["wandb>=0.19"],
         "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
         "test": [

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cat_jax.data.records import write_jsonl
+from cat_jax.data.sources import write_records
 from cat_jax.distributed import (
     CollectiveInputError,
     broadcast_from_primary,
     coordinator_args,
-    joined,
+    join_sentences,
     sync_errors,
 )
 from cat_jax.errors import InputError
@@ -52,15 +52,18 @@ def test_an_incomplete_environment_is_named(change, message):
 
 
 def test_a_sentence_names_the_processes_that_found_something():
-    assert joined(["no file", "no file"]) == "no file"
-    assert joined(["", "no file", "", "no word"]) == "process 1: no file; process 3: no word"
+    assert join_sentences(["no file", "no file"]) == "no file"
+    assert (
+        join_sentences(["", "no file", "", "no word"]) == "process 1: no file; process 3: no word"
+    )
 
 
 def test_one_process_agrees_with_itself():
     with sync_errors():
         pass
-    with pytest.raises(CollectiveInputError, match="no file"), sync_errors():
+    with pytest.raises(InputError, match="no file") as caught, sync_errors():
         raise InputError("no file")
+    assert not isinstance(caught.value, CollectiveInputError)  # the others have not got it
     with pytest.raises(KeyError), sync_errors():
         raise KeyError
     assert broadcast_from_primary(True) is True
@@ -89,13 +92,20 @@ def test_bad_input_in_one_process_ends_all_with_one_sentence(tmp_path):
     """The second process finds its test file missing; no folder is made."""
     (tmp_path / "0").mkdir()
     (tmp_path / "1").mkdir()
-    write_jsonl(tmp_path / "0" / "extra.jsonl", [next(stg_records(seed=0))])
+    write_records(tmp_path / "0" / "extra.jsonl", [next(stg_records(seed=0))])
     meeting = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     processes = [
         start(
             [
                 *("-m", "experiments.train_stg", "--distributed", "--out", tmp_path / "runs"),
-                *("--data.train-rows", "600", "--data.test-rows", "4", "--train.batch-size", "8"),
+                *(
+                    "--data.train-records",
+                    "600",
+                    "--data.test-records",
+                    "4",
+                    "--train.batch-size",
+                    "8",
+                ),
                 *("--data.test-files", tmp_path / str(number) / "extra.jsonl"),
             ],
             meeting | {"JAX_PROCESS_ID": str(number)},
@@ -113,7 +123,7 @@ def test_bad_input_in_one_process_ends_all_with_one_sentence(tmp_path):
 
 GIVES_UP = """
 import sys
-from experiments import distributed
+from cat_jax import distributed
 from experiments.command_line import exit_status
 distributed.PATIENCE_SECONDS = 2
 sys.exit(exit_status(distributed.join_processes))

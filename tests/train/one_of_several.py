@@ -92,11 +92,10 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
                 step,
                 batches,
                 config=config,
-                work=step_flops(MODEL.config),
+                flops=step_flops(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda params: {"mass": causal_mass(model, params, examples)},
-                report=lambda step, values: None,
             )
     finally:
         log.close()

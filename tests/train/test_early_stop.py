@@ -79,8 +79,12 @@ def test_the_count_survives_a_signal_in_the_deciding_evaluation(tmp_path, undist
         run()
     assert_same(run(), undisturbed[1])
     assert run.lines() == undisturbed[0].lines()
+    evaluated = len(run.evaluated)
     assert_same(run(), undisturbed[1])
     assert run.steps[-1] == 16
+    # The evaluation came after the save: the next run must know it, and not log it again.
+    assert len(run.evaluated) == evaluated
+    assert run.lines() == undisturbed[0].lines()
 
 
 def test_more_patience_finds_the_later_maximum(tmp_path):

@@ -60,18 +60,18 @@ class Run:
             on_step(int(state.step) + 1)
             return step_function(state, batch)
 
-        log = MetricsLog(self.folder, resume_step=self.start)
+        report = [lambda line: line["kind"] == "train" and self.reported.append(line["step"])]
+        log = MetricsLog(self.folder, resume_step=self.start, callbacks=report)
         try:
             return train(
                 state,
                 step,
                 batches,
                 config=self.config,
-                work=step_flops(MODEL.config),
+                flops=step_flops(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=lambda params: {"iid": 0.5},
-                report=lambda step, values: self.reported.append(step),
             )
         finally:
             log.close()

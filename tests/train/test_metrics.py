@@ -1,4 +1,4 @@
-"""The log survives a crash in the middle of a line."""
+"""The log survives a crash in the middle of a line, and counts time over resumed runs."""
 
 from cat_jax.train.metrics import MetricsLog, read_metrics
 

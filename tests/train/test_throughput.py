@@ -69,13 +69,13 @@ def test_the_meter_starts_anew_at_each_line(monkeypatch):
     now = iter([100, 109, 110, 150, 152, 200, 204])
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
     meter = StepTimer(StepFlops(5.0, 2.0))  # at 100
-    meter.waited(3.0)
-    meter.ended(tokens=90, pairs=7)  # 9 s
-    meter.ended(tokens=10, pairs=7)  # 1 s
+    meter.wait_for_input(3.0)
+    meter.end_step(tokens=90, pairs=7)  # 9 s
+    meter.end_step(tokens=10, pairs=7)  # 1 s
     meter.start()  # at 150, after an evaluation
-    meter.waited(1.0)
-    meter.ended(tokens=20, pairs=7)  # 2 s
+    meter.wait_for_input(1.0)
+    meter.end_step(tokens=20, pairs=7)  # 2 s
     assert meter.take() == {"seconds_per_step": 2, "input_wait": 4 / 12, "tokens_per_second": 20}
     meter.start()
-    meter.ended(tokens=8, pairs=7)  # 4 s
+    meter.end_step(tokens=8, pairs=7)  # 4 s
     assert meter.take() == {"seconds_per_step": 4, "input_wait": 0, "tokens_per_second": 2}

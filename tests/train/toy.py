@@ -71,7 +71,8 @@ class Toy:
         if checkpoints.latest_step() is not None:
             state = checkpoints.restore(state, batches)
         self.checkpoints, self.start = checkpoints, int(state.step)
-        log = MetricsLog(self.log_folder, resume_step=self.start)
+        resume_step = None if self.start == 0 else self.start
+        log = MetricsLog(self.log_folder, resume_step)
         save = checkpoints.save
 
         def noted_save(state, batches):
@@ -95,11 +96,10 @@ class Toy:
                 step,
                 batches,
                 config=self.config,
-                work=StepFlops(1.0, 1.0),
+                flops=StepFlops(1.0, 1.0),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=evaluate,
-                report=lambda step, values: None,
             )
         finally:
             log.close()

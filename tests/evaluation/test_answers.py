@@ -1,3 +1,4 @@
+import dataclasses
 from itertools import islice
 
 import jax
@@ -5,80 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cat_jax.analysis import attention_maps
-from cat_jax.data.alignment import Example, align_records
-from cat_jax.data.bitset import encode_mask, mask_counts
+from cat_jax.data.alignment import align_records
+from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.tokenizer import train_tokenizer
-from cat_jax.evaluation import answers, causal_mass, changed_answers, exact_match
+from cat_jax.evaluation import answer_matches, answers, changed_answers, exact_match
+from cat_jax.evaluation.answers import answer_range
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.tasks.stg import stg_records
-
-VOCAB = 31
-MODEL = CausalLM(
-    ModelConfig(
-        VOCAB, width=12, mlp_width=20, num_layers=3, num_heads=4, num_kv_heads=2, head_dim=6
-    )
-)
+from cat_jax.testing import TURN_END, toy_model, toy_tokenizer
 
 
 def random_params(model, scale=1.0):
     params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     return jax.tree.map(lambda x: scale * x if x.ndim > 2 else x, params)
-
-
-def random_example(seed, length, density):
-    """Tokens, any mask below the diagonal, and that mask."""
-    rng = np.random.default_rng(seed)
-    mask_TT = np.tril(rng.random((length, length)) < density)
-    q_bits, k_bits = encode_mask(mask_TT)
-    tokens = rng.integers(1, VOCAB, length).astype(np.int32)
-    counts = mask_counts(q_bits, k_bits)
-    return Example(tokens, np.arange(length) == length - 1, q_bits, k_bits, *counts), mask_TT
-
-
-# The masks take one or two words; a row without any mask lies in the last batch, and nothing else
-# lies there with batch_size 3. Density 1 marks whole rows, which do not count.
-SAMPLES = [
-    random_example(seed, length, density)
-    for seed, (length, density) in enumerate(
-        [(5, 0.3), (40, 0.2), (5, 0.6), (11, 0.0), (5, 1.0), (40, 0.5), (11, 0.0)]
-    )
-]
-EXAMPLES = [example for example, _ in SAMPLES]
-
-
-@pytest.fixture(scope="module")
-def params():
-    return random_params(MODEL, scale=3.0)
-
-
-@pytest.fixture(scope="module")
-def masses(params):
-    """By the definition, of every counted row: what full maps put on the mask, per sample."""
-    found = []
-    for example, mask_TT in SAMPLES:
-        maps = attention_maps(MODEL, params, jnp.asarray(example.tokens[None]))
-        map_TT = np.asarray(maps, np.float64).mean((0, 1, 2))
-        visible = np.tril(np.ones_like(mask_TT))
-        counted = mask_TT.any(1) & (mask_TT != visible).any(1)
-        found.append((map_TT * mask_TT).sum(1)[counted])
-    return found
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 16])
-def test_causal_mass_is_the_mean_over_all_annotated_rows(params, masses, batch_size):
-    assert {example.q_bits.shape[1] for example in EXAMPLES} == {1, 2}
-    expected = np.concatenate(masses).mean()
-    # Else the mean over samples, which is not asked for, would pass as well.
-    assert abs(expected - np.mean([m.mean() for m in masses if m.size])) > 1e-2
-    given = causal_mass(MODEL, params, EXAMPLES, batch_size=batch_size)
-    np.testing.assert_allclose(given, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("chosen", [[3], [4], [3, 4, 6]])
-def test_causal_mass_of_nothing_annotated_is_nan(params, chosen):
-    """Neither rows without a mask nor rows whose mask is all that they see are annotated."""
-    assert np.isnan(causal_mass(MODEL, params, [EXAMPLES[i] for i in chosen], batch_size=2))
 
 
 RECORDS = list(islice(stg_records(seed=0, prefix=False), 5))
@@ -140,3 +80,62 @@ def test_changed_answers_is_the_share_that_differs():
 def test_answers_and_targets_of_different_numbers_are_refused():
     with pytest.raises(ValueError, match="argument 2 is longer"):
         exact_match(["a"], ["a", "b"])
+
+
+TOY = toy_tokenizer()
+CHAT = Conversation(
+    (
+        Message("user", "a=3?"),
+        Message("assistant", "3"),
+        Message("user", "b=7 b?"),
+        Message("assistant", "it is 7"),
+    )
+)
+
+
+def test_the_answer_of_a_conversation_is_its_last_turn():
+    (example,), _ = align_records([CHAT], TOY, max_length=200)
+    found = answer_range(example)
+    assert TOY.decode(example.tokens[list(found)]) == f"it is 7{TURN_END}"
+    prompt = TOY.decode(example.tokens[: found.start])
+    assert prompt.endswith("user: b=7 b?<turn_end>assistant: ")
+    assert example.target_mask[: found.start].any()  # the first answer is trained, too
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [("it is 7", True), (" it is 7\n", True), ("it is 7.", False), ("It is 7", False), ("", False)],
+)
+def test_an_answer_matches_but_for_surrounding_space(text, right):
+    (example,), _ = align_records([CHAT], TOY, max_length=200)
+    ids = TOY(text, add_special_tokens=False).input_ids
+    assert answer_matches(ids, example, TOY) is right
+    assert answer_matches([*ids, TOY.eos_token_id], example, TOY) is right
+
+
+def test_an_unknown_right_answer_is_never_matched():
+    record = dataclasses.replace(RECORDS[0], target="Å", important=())
+    (example,), _ = align_records([record], TOKENIZER, max_length=64)
+    assert not answer_matches([TOKENIZER.unk_token_id], example, TOKENIZER)
+    assert not answer_matches([], example, TOKENIZER)
+
+
+def test_an_answer_ends_with_its_turn():
+    """The end token of the tokenizer is another one."""
+    toy = toy_model()
+    examples, _ = align_records([CHAT], TOY, max_length=200)
+    position = answer_range(examples[0]).start - 1
+    hidden_BTD, _ = toy.model.apply(
+        {"params": toy.params}, examples[0].tokens[None], method="hidden_states"
+    )
+    kernel_DV = jnp.zeros_like(toy.params["unembed"]["kernel"])
+
+    def answer(token):
+        """Of the model whose likeliest next token this is."""
+        column = kernel_DV.at[:, TOY.convert_tokens_to_ids(token)].set(hidden_BTD[0, position])
+        return answers(
+            toy.model, {**toy.params, "unembed": {"kernel": column}}, TOY, examples
+        )[0]
+
+    assert answer(TURN_END) == answer(TOY.eos_token) == ""
+    assert answer("7").startswith("7")
