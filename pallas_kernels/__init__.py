@@ -1,4 +1,4 @@
-"""Attention kernels for JAX that also return what causal guidance needs."""
+"""Attention for JAX that also returns the causal mass, for causal guidance."""
 
 from pallas_kernels.causal_mass_attention.api import KERNELS, causal_mass_attention
 from pallas_kernels.causal_mass_attention.differentiable import RESIDUAL_NAMES

@@ -1,1 +1,1 @@
-"""Time, memory and error of every implementation, beside stock attention without the mass."""
+"""Time, memory and errors of every implementation, beside stock attention without the mass."""

@@ -1,4 +1,4 @@
-"""Measures every implementation that can run on this machine, on fixed shapes."""
+"""Measure every implementation that can run on this machine, on fixed shapes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from pallas_kernels.benchmark.shapes import (
 )
 
 HEAD = 0
-"""The head whose errors are reported."""
+"""Head whose errors are reported."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Request:
     """What to measure.
 
     Attributes:
-        out: path of the results without suffix: OUT.json and OUT.md.
-        lengths: T; by default up to 1024 on a CPU, all elsewhere.
-        heads: query heads, 32 (of 8 groups) or 12 (of 2).
-        sizes: of one head.
-        annotations: dense or sparse.
-        dtype: of queries, keys and values; by default float32 on a CPU, bfloat16 elsewhere.
-        samples: of every time.
-        trace: a folder for a profiler trace of one call of everything.
+        out: Path of the results without suffix: OUT.json and OUT.md.
+        lengths: Sequence lengths; by default up to 1024 on a CPU, all elsewhere.
+        heads: Numbers of query heads, 32 (8 key/value heads) or 12 (2 key/value heads).
+        sizes: Head sizes.
+        annotations: Dense or sparse.
+        dtype: Dtype of queries, keys and values; by default float32 on a CPU, bfloat16 elsewhere.
+        samples: Number of samples of every time.
+        trace: Folder for a profiler trace of one call of every program.
     """
 
     out: Path
@@ -56,7 +56,7 @@ class Request:
 
 
 def main() -> None:
-    """Prints the progress and writes the results after every shape."""
+    """Print the progress and write the results after every shape."""
     request = complete(
         tyro.cli(Request, prog="python -m pallas_kernels.benchmark", description=__doc__)
     )
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def complete(request: Request) -> Request:
-    """Fills in what depends on the machine."""
+    """Fill in the defaults that depend on the machine."""
     on_cpu = jax.default_backend() == "cpu"
     lengths = request.lengths or tuple(t for t in LENGTHS if t <= 1024 or not on_cpu)
     return replace(
@@ -79,7 +79,7 @@ def complete(request: Request) -> Request:
 
 
 def chosen_shapes(request: Request) -> Iterator[Shape]:
-    """The fixed shapes that the request names."""
+    """Yield the fixed shapes that the request names."""
     for shape in SHAPES:
         wanted = (request.lengths, request.heads, request.sizes, request.annotations)
         given = (shape.length, shape.heads, shape.size, shape.annotation)
@@ -88,7 +88,7 @@ def chosen_shapes(request: Request) -> Iterator[Shape]:
 
 
 def measure_shape(shape: Shape, request: Request) -> list[Result]:
-    """All candidates on one shape, timed in turn."""
+    """Measure all candidates on one shape, timed in turn."""
     dtype = str(request.dtype)
     case = round_to(make_case(shape), dtype)
     arguments = on_device(case, dtype)
@@ -115,21 +115,21 @@ def measure_shape(shape: Shape, request: Request) -> list[Result]:
 
 
 def round_to(case: Case, dtype: str) -> Case:
-    """The case with its floats as ``dtype`` holds them: the error is then the computation's."""
+    """Round the floats to ``dtype``, so that errors are those of the computation alone."""
     floats = {name: getattr(case, name) for name in ("query", "key", "value", "d_out")}
     kind = jnp.dtype(dtype)
     return replace(case, **{n: x.astype(kind).astype(np.float32) for n, x in floats.items()})
 
 
 def on_device(case: Case, dtype: str) -> list[Any]:
-    """Queries, keys, values, bits of both, and the cotangents."""
+    """Put queries, keys, values, bits of both, and the cotangents on the device."""
     floats = [jnp.asarray(x, dtype) for x in (case.query, case.key, case.value)]
     bits = [jnp.asarray(case.q_bits), jnp.asarray(case.k_bits)]
     return [*floats, *bits, jnp.asarray(case.d_out, dtype), jnp.asarray(case.d_mass)]
 
 
 def with_gradient(candidate: Candidate):
-    """(inputs, cotangents) -> out, mass, and the gradients of queries, keys and values."""
+    """Return a function (inputs, cotangents) -> out, mass, gradients of query, key and value."""
 
     def run(query, key, value, q_bits, k_bits, d_out, d_mass):
         (out, mass), pullback = jax.vjp(
@@ -141,7 +141,7 @@ def with_gradient(candidate: Candidate):
 
 
 def errors(program: Program, case: Case) -> dict[str, float]:
-    """Relative errors against float64 on some rows; the gradient's only with the mass in it."""
+    """Return errors relative to float64 for some queries, the gradient of the mass included."""
     out, mass, (d_query, _, _) = program.call()
     rows = sample_rows(case.query.shape[1])
     if mass is None:

@@ -12,12 +12,18 @@ from pallas_kernels.causal_mass_attention.augmented import splash_attention
 from pallas_kernels.causal_mass_attention.selection import Implementation, unsupported_reason
 
 MAPS_LIMIT = 2**33
-"""Bytes of maps up to which implementations that store them are run."""
+"""Most bytes of maps with which implementations that store them are run."""
 STOCK = "stock attention"
 
 
 class Candidate(NamedTuple):
-    """(query, key, value, q_bits, k_bits) -> (out, mass or None), and why it cannot run here."""
+    """Function (query, key, value, q_bits, k_bits) -> (out, mass or None) with its name.
+
+    Attributes:
+        name: Name in the report.
+        run: The function.
+        refusal: Why it cannot run here; None if it can.
+    """
 
     name: str
     run: Callable[..., tuple[Array, Array | None]]
@@ -25,13 +31,16 @@ class Candidate(NamedTuple):
 
 
 def candidates(shape: Shape, dtype: str) -> list[Candidate]:
-    """All of them for one shape; ``refusal`` is None for those that can run."""
+    """Return all candidates for one shape, those that cannot run included."""
     found = [Candidate(STOCK, _stock, _too_large(shape, _stock_stores_maps()))]
     for name in IMPLEMENTATIONS:
         stores_maps = name == "xla" or (name == "augmented" and _stock_stores_maps())
-        refusal = unsupported_reason(name, dtype) or _too_large(shape, stores_maps)
-        found.append(Candidate(name, _implementation(name, with_mass=True), refusal))
-        found.append(Candidate(f"{name}, no mass", _implementation(name, with_mass=False), refusal))
+        for label, words in ((name, 1), (f"{name}, no mass", 0)):
+            refusal = unsupported_reason(
+                name, dtype, head_dim=shape.size, length=shape.length, words=words, segments=False
+            )
+            run = _implementation(name, with_mass=words > 0)
+            found.append(Candidate(label, run, refusal or _too_large(shape, stores_maps)))
     return found
 
 
@@ -44,7 +53,7 @@ def _implementation(name: Implementation, with_mass: bool):
 
 
 def _stock(query, key, value, q_bits, k_bits):
-    """The attention that a JAX program without this package would call here."""
+    """Compute the attention that a JAX program without this package would use here."""
     platform = jax.default_backend()
     if platform == "tpu":
         return splash_attention(query, key, value, None, query.shape[-1] ** -0.5), None

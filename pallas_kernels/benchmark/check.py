@@ -1,7 +1,7 @@
-"""Checks kernels on the machine that they are for, where the tests have interpreters only.
+"""Check an implementation on this machine, where the tests have interpreters only.
 
-Values and gradients are compared with xla_chunked in float32, and each case runs twice: numbers
-that differ would be a race.
+Values and gradients are compared with xla_chunked in float32, and each case runs twice: a
+difference between the two runs would be a race.
 """
 
 import sys
@@ -18,13 +18,13 @@ from pallas_kernels.causal_mass_attention.api import causal_mass_attention
 from pallas_kernels.causal_mass_attention.selection import Implementation, unsupported_reason
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1.5e-2, "float16": 4e-3}
-"""Of the largest entry (at least 1), of out and gradients."""
+"""Tolerance of out and gradients, relative to the largest entry or 1."""
 MASS_TOLERANCE = 1e-4
 FEW_BITS = np.array([0, 1, 1 << 31], np.uint32)
 
 
 class Case(NamedTuple):
-    """Sizes by the letters of the package; without words there are no bits."""
+    """Sizes, by the letters of the shape suffixes; w = 0 means no bits."""
 
     b: int
     q: int
@@ -54,9 +54,9 @@ class Request:
     """What to check.
 
     Attributes:
-        implementation: the one to check.
-        dtype: of queries, keys and values.
-        cases: how many of the cases, the smallest first.
+        implementation: Implementation to check.
+        dtype: Dtype of queries, keys and values.
+        cases: Number of cases to run, the smallest first, of those that it supports.
     """
 
     implementation: Annotated[Implementation, tyro.conf.Positional]
@@ -65,7 +65,7 @@ class Request:
 
 
 def main() -> int:
-    """Prints a line per case; 1 if any differs, 2 if the implementation cannot run here."""
+    """Print a line per case; return 1 if any differs, 2 if the implementation cannot run here."""
     request = tyro.cli(
         Request, prog="python -m pallas_kernels.benchmark.check", description=__doc__
     )
@@ -73,19 +73,42 @@ def main() -> int:
     if refusal is not None:
         print(f"error: {refusal}", file=sys.stderr)
         return 2
-    passed = True
-    for case in CASES[: request.cases]:
+    passed, run = True, 0
+    for case in CASES:
+        if run == request.cases:
+            break
+        refusal = unsupported(case, request)
+        if refusal is not None:
+            print(f"not supported: {case} ({refusal})", flush=True)
+            continue
+        run += 1
         errors, repeats = check(case, request.implementation, request.dtype)
         good = repeats and all(error <= 1 for error in errors.values())
         passed &= good
         numbers = ", ".join(f"{name} {error:.2g}" for name, error in errors.items())
         verdict = "ok" if good else "WRONG" if repeats else "DIFFERS FROM RUN TO RUN"
         print(f"{verdict}: {case} (errors over tolerance: {numbers})", flush=True)
+    if run == 0:
+        print(f"error: {request.implementation} supports none of the cases", file=sys.stderr)
+        return 2
     return 0 if passed else 1
 
 
+def unsupported(case: Case, request: Request) -> str | None:
+    """Return why the implementation does not support a case, or None."""
+    return unsupported_reason(
+        request.implementation,
+        request.dtype,
+        head_dim=case.c,
+        length=case.k,
+        queries=case.q,
+        words=case.w,
+        segments=case.segments,
+    )
+
+
 def check(case: Case, implementation: Implementation, dtype: str) -> tuple[dict[str, float], bool]:
-    """Largest errors in units of their tolerance, and whether a second run gives the same bits."""
+    """Return the largest errors over their tolerance, and whether a second run is bit-equal."""
     given = make_inputs(case, dtype)
     run = jax.jit(partial(value_and_gradient, implementation))
     actual, again = run(*given), run(*given)
@@ -104,17 +127,17 @@ def check(case: Case, implementation: Implementation, dtype: str) -> tuple[dict[
 
 
 def relative(actual: Any, expected: Any) -> float:
-    """Largest difference, of the largest entry or 1."""
+    """Return the largest difference, relative to the largest entry or 1."""
     return float(jnp.abs(actual - expected).max() / jnp.maximum(1, jnp.abs(expected).max()))
 
 
 def widen(x: Any) -> Any:
-    """Floats in float32."""
+    """Return floats in float32, other arrays as they are."""
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def make_inputs(case: Case, dtype: str) -> list[Any]:
-    """Queries, keys, values, bits of both, segments, and cotangents of out and mass."""
+    """Return queries, keys, values, bits of both, segments, and cotangents of out and mass."""
     rng = np.random.default_rng(sum(case))
     b, q, k, h, g, c, w, segments = case
 
@@ -124,19 +147,19 @@ def make_inputs(case: Case, dtype: str) -> list[Any]:
     def bits(length):
         return rng.choice(FEW_BITS, p=[0.8, 0.1, 0.1], size=(b, length, w))
 
-    # One word for every query: a pair then shares one bit at most, as augmented needs it.
+    # Each query has bits of one word only: a pair then shares at most one, as augmented needs.
     q_bits = bits(q) * (rng.integers(0, max(w, 1), (b, q, 1)) == np.arange(w))
-    tags = [jnp.asarray(x, jnp.uint32) if w else None for x in (q_bits, bits(k))]
+    both = [jnp.asarray(x, jnp.uint32) if w else None for x in (q_bits, bits(k))]
     ids = jnp.asarray(np.sort(rng.integers(0, 4, (b, k)), axis=1), jnp.int32)
     arrays = [normal(b, q, h, c), normal(b, k, g, c), normal(b, k, g, c)]
     cotangents = [normal(b, q, h, c), normal(b, h, q, dtype="float32") if w else None]
-    return [*arrays, *tags, ids if segments else None, *cotangents]
+    return [*arrays, *both, ids if segments else None, *cotangents]
 
 
 def value_and_gradient(
     implementation: Implementation, query, key, value, q_bits, k_bits, segments, d_out, d_mass
 ) -> dict[str, Any]:
-    """out, mass (with bits) and the three gradients, by name."""
+    """Return out, mass (with bits) and the three gradients, by name."""
 
     def attend(query, key, value):
         arrays = query, key, value, q_bits, k_bits

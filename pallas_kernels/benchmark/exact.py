@@ -1,4 +1,4 @@
-"""Out, mass and the gradient of queries in float64, for a few rows of any length."""
+"""Out, mass and query gradient in float64, for a few queries of a sequence of any length."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ ROWS = 24
 
 
 class Rows(NamedTuple):
-    """What some queries of one head have: out [R, C], mass [R], d_query [R, C]."""
+    """Results of R queries of one head: out [R, C], mass [R], d_query [R, C]."""
 
     out: np.ndarray
     mass: np.ndarray
@@ -18,12 +18,12 @@ class Rows(NamedTuple):
 
 
 def sample_rows(length: int) -> np.ndarray:
-    """The first and last positions and some between, R of them."""
+    """Return R positions: the first, the last and some between."""
     return np.unique(np.linspace(0, length - 1, ROWS).astype(int))
 
 
 def exact_rows(case: Case, head: int, rows: np.ndarray) -> Rows:
-    """Softmax row by row, from the numbers as they are in ``case``."""
+    """Compute the softmax row by row in float64, from the numbers in ``case``."""
     group = head // (case.query.shape[2] // case.key.shape[2])
     size = case.query.shape[-1]
     key, value = (x[0, :, group].astype(np.float64) for x in (case.key, case.value))
@@ -42,6 +42,6 @@ def exact_rows(case: Case, head: int, rows: np.ndarray) -> Rows:
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Root mean square of the difference, in units of that of the expected numbers."""
+    """Return the root mean square of the difference over that of the expected numbers."""
     difference = np.asarray(actual).astype(np.float64) - expected
     return float(np.sqrt(np.mean(difference**2) / np.mean(expected**2)))

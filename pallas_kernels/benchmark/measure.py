@@ -1,4 +1,4 @@
-"""Compiles candidates and times them in turn, so that all see the same machine."""
+"""Compile programs and time them in turn, so that all see the same state of the machine."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 SAMPLE_SECONDS = 0.02
-"""A sample is as many calls as take this long: the clock and the dispatch are then small."""
+"""Duration of a sample, which is as many calls as fit: clock and dispatch are then small."""
 
 
 class Timing(NamedTuple):
@@ -20,22 +20,22 @@ class Timing(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled function with its arguments, and the bytes that it needs beside them."""
+    """Compiled function with its arguments, and the bytes that it needs beside them."""
 
     call: Callable[[], Any]
     temporary_bytes: int
 
 
 def compile_program(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:
-    """Compiles for the shapes of the arguments, which stay on the device."""
+    """Compile for the shapes of the arguments, which stay on the device."""
     compiled = jax.jit(function).lower(*arguments).compile()
     memory = compiled.memory_analysis()
-    assert memory is not None  # all the backends here have one
+    assert memory is not None  # every backend used here has one
     return Program(lambda: compiled(*arguments), memory.temp_size_in_bytes)
 
 
 def time_in_turn(programs: Sequence[Program], samples: int) -> list[Timing]:
-    """Warms up, then takes one sample of each program after the other, ``samples`` times."""
+    """Warm up, then take one sample of each program after the other, ``samples`` times."""
     calls = [_calls_per_sample(program) for program in programs]
     taken: list[list[float]] = [[] for _ in programs]
     for _ in range(samples):

@@ -17,10 +17,16 @@ from pallas_kernels.benchmark.shapes import Shape
 
 @dataclass(frozen=True)
 class Result:
-    """One candidate on one shape; errors are relative, of out, mass and the query's gradient.
+    """One candidate on one shape; without a refusal everything is measured.
 
-    ``both`` is forward and backward together. Without a ``refusal`` all but errors of a mass that
-    is not computed are there.
+    Attributes:
+        candidate: Name.
+        shape: Shape of the inputs.
+        refusal: Why it cannot run; None if it can.
+        forward: Time of the forward.
+        both: Time of forward and backward together.
+        temporary_bytes: Bytes that forward and backward need beside their arrays.
+        errors: Relative errors of out, mass (if computed) and query gradient.
     """
 
     candidate: str
@@ -33,7 +39,7 @@ class Result:
 
 
 def environment() -> dict[str, Any]:
-    """Device, versions and commit."""
+    """Return device, versions and commit."""
     return {
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
@@ -59,7 +65,7 @@ def _commit() -> str:
 
 
 def write_report(path: Path, settings: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Writes ``path.json`` and ``path.md``."""
+    """Write ``path.json`` and ``path.md``."""
     rows = [asdict(result) for result in results]
     content = {**settings, "results": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +74,7 @@ def write_report(path: Path, settings: Mapping[str, Any], results: Sequence[Resu
 
 
 def page(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
-    """A heading of the settings, and a table per shape."""
+    """Return the report in Markdown: the settings, then a table per shape."""
     heading = "\n".join(f"- {name}: {value}" for name, value in settings.items())
     shapes = list(dict.fromkeys(result.shape for result in results))
     tables = [
@@ -82,7 +88,7 @@ EXPLANATION = (
     "forward and five backward; backward is both minus forward. Ratios are of times, that of the "
     "other over that of the row, so 1 is equal and more is faster: against the same implementation "
     "without the mass, and against stock attention. Errors are relative to float64, root mean "
-    "square over 24 rows of one head."
+    "square over 24 queries of one head."
 )
 COLUMNS = (
     "",
@@ -100,7 +106,7 @@ COLUMNS = (
 
 
 def table(results: Sequence[Result]) -> str:
-    """The results of one shape."""
+    """Return the table of one shape."""
     by_name = {result.candidate: result for result in results}
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for result in results:

@@ -1,4 +1,4 @@
-"""The fixed shapes, and random inputs of them."""
+"""The fixed shapes, and random inputs for them."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +16,7 @@ ANNOTATIONS: tuple[Annotation, ...] = ("dense", "sparse")
 
 @dataclass(frozen=True)
 class Shape:
-    """One row of the benchmark: T positions, H query and G key/value heads of size C.
+    """T positions, with H query and G key/value heads of size C.
 
     ``dense`` annotates every second key for every query. ``sparse`` is a record with one answer:
     the last 16 positions depend on eight spans of four tokens.
@@ -33,12 +33,12 @@ class Shape:
 
     @property
     def forward_flops(self) -> float:
-        """Two matrix products over the lower triangle; the backward has five."""
+        """Operations of two matrix products over the lower triangle; the backward has five."""
         return 2.0 * self.length**2 * self.size * self.heads
 
     @property
     def map_bytes(self) -> int:
-        """Of all attention maps in float32."""
+        """Bytes of all attention maps in float32."""
         return 4 * self.heads * self.length**2
 
 
@@ -50,7 +50,7 @@ SHAPES = tuple(
 
 @dataclass(frozen=True)
 class Case:
-    """Host arrays in float32 and uint32: what an implementation reads, and cotangents."""
+    """Arrays in host memory, float32 and uint32: inputs of an implementation, and cotangents."""
 
     query: np.ndarray
     key: np.ndarray
@@ -62,7 +62,7 @@ class Case:
 
 
 def make_case(shape: Shape, seed: int = 0) -> Case:
-    """One random row of a batch."""
+    """Return a random batch of one sequence."""
     rng = np.random.default_rng(seed)
     q_shape = (1, shape.length, shape.heads, shape.size)
     k_shape = (1, shape.length, shape.groups, shape.size)

@@ -1,8 +1,8 @@
-"""Causal attention that returns, per row, the probability on its annotated keys.
+"""Causal attention that also returns each query's probability mass on its annotated keys.
 
-Letters of the shape suffixes: B rows of a batch; Q query and K key positions; H query heads;
+Shape suffixes: B sequences of a batch; Q query and K key positions; H query heads;
 G key/value heads (query head h reads group h // (H // G)); R = H // G query heads per group;
-C size of one head; W 32-bit words of an annotation bitset; N blocks of positions.
+C size of one head; W 32-bit words of annotation bits; N blocks of positions.
 
 The mass and its gradient serve the Re-attention loss of CAT (Han et al., EMNLP 2025).
 """

@@ -1,4 +1,4 @@
-"""The public function: checks its input once, then runs the implementation that was named."""
+"""The public function: it checks its input, then runs the named implementation."""
 
 import math
 from numbers import Real
@@ -23,8 +23,8 @@ KERNELS = {
     "mosaic_gpu": mosaic_gpu_kernel(),
     "mosaic_tpu": mosaic_tpu_kernel(),
 }
-"""The implementations with a backward of their own, which name what it starts from
-(``RESIDUAL_NAMES``), so that a checkpoint policy can keep it."""
+"""Implementations with a backward of their own, whose residuals are named (``RESIDUAL_NAMES``) so
+that a checkpoint policy can save them."""
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 
 _FLOATS = ("float32", "bfloat16", "float16")
@@ -42,35 +42,38 @@ def causal_mass_attention(
     implementation: Implementation = "xla",
     partition: Partition | None = None,
 ) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
-    """Causal attention, and per row the probability it puts on its annotated keys.
+    """Compute causal attention, and each query's probability mass on its annotated keys.
 
-    The statistic of CAT (Han et al., EMNLP 2025), without a map in memory:
+    The mass is the statistic of CAT (Han et al., EMNLP 2025), computed without storing the map P:
     ``mass[b, h, i] = sum of P[b, h, i, j] over visible j with any(q_bits[b, i] & k_bits[b, j])``.
     Key j is visible to query i when j <= i and both are in the same segment.
 
     Args:
-      query_BQHC: float32, bfloat16 or float16. Q = K, or Q < K: then the queries are the last Q
-        of the K positions (a prefix before them).
-      key_BKGC: of the query's dtype. G divides H; query head h reads group h // (H // G).
-      value_BKGC: as the keys.
-      q_bits_BQW: uint32, the annotation bits of each query.
-      k_bits_BKW: uint32, those of each key. Both None: the mass is None and costs nothing.
-      segment_ids: int32 [B, K], for packed rows; give padding a segment of its own.
-      scale: a Python number that multiplies the scores, C**-0.5 by default.
-      implementation: "xla" materialises the maps; the others need O(T) memory and have reverse
-        mode only: "xla_chunked", "augmented" (stock kernels; pairs may share one bit only, see
-        ``augmented.py``), "mosaic_gpu" (Hopper) and "mosaic_tpu". It never falls back to another:
-        where it cannot run, JAX refuses to compile it (``unsupported_reason`` tells beforehand).
-      partition: how rows, heads and positions are split over several devices. XLA splits "xla"
-        by itself, but cannot look into kernels.
+      query_BQHC: Queries in float32, bfloat16 or float16. With Q < K they are the last Q of the K
+        positions, after a prefix.
+      key_BKGC: Keys in the query's dtype. G divides H; query head h reads group h // (H // G).
+      value_BKGC: Values in the query's dtype.
+      q_bits_BQW: Annotation bits of each query, uint32.
+      k_bits_BKW: Annotation bits of each key, uint32. If both are None, the mass is None and costs
+        nothing.
+      segment_ids: Segment of each position, int32 [B, K], for packed sequences; padding needs a
+        segment of its own.
+      scale: Python number that multiplies the scores, C**-0.5 by default.
+      implementation: "xla" stores the maps; the others need O(T) memory and have reverse mode only:
+        "xla_chunked", "augmented" (stock kernels; a pair may share one bit only, see
+        ``augmented.py``), "mosaic_gpu" (Hopper) and "mosaic_tpu". None falls back to another;
+        ``unsupported_reason`` tells beforehand what it does not support.
+      partition: Split of sequences, heads and positions over devices. XLA splits "xla" by itself,
+        but cannot look into kernels.
 
     Returns:
       out [B, Q, H, C] in the query's dtype and mass [B, H, Q] in float32, both differentiable
       with respect to query, key and value. Softmax statistics are float32 for every dtype.
 
     Raises:
-      ValueError: an unknown implementation; a shape, dtype or scale other than the above or than
-        the implementation takes; rows or query heads that do not divide among the devices.
+      ValueError: Unknown implementation; shape, dtype or scale other than the above; input that
+        the implementation does not support; sequences or query heads that do not divide among the
+        devices.
     """
     if implementation not in IMPLEMENTATIONS:
         names = ", ".join(repr(name) for name in IMPLEMENTATIONS)

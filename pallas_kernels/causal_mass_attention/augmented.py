@@ -1,13 +1,13 @@
-"""The mass from attention that ships with JAX: one more column of V for every annotation bit.
+"""The mass from stock attention kernels: one more column of V for every annotation bit.
 
-Column b of key j is 1 where the key has bit b, so P V gains the mass of each bit, and
+Column b of key j is 1 where the key has bit b, so that P V also holds the mass of each bit, and
 
     mass_i = sum of (P V)_ib over the bits b of query i.
 
-Nothing else is needed, gradients included: they flow through the stock kernel. The price is 32
-columns per word beside the C of the values, a mass rounded to the dtype of the output, and that
-a pair may share one bit only: a pair with two would count twice. Rows where that can happen have
-a mass of NaN, so that it cannot pass unseen.
+Gradients flow through the stock kernel. The price is 32 columns per word beside the C of the
+values, a mass rounded to the dtype of the output, and that a pair may share one bit only: a pair
+that shares two would count twice. Where that can happen the mass of the query is NaN, so that it
+cannot go unnoticed.
 
 Stock kernels: cuDNN on a GPU, splash attention on a TPU, ``xla`` elsewhere.
 """
@@ -28,14 +28,14 @@ from pallas_kernels.causal_mass_attention.sharded import Partition, shard_mapped
 from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
 
 Stock = Callable[[Array, Array, Array, Array | None, float], Array]
-"""(query, key, value, segment_ids, scale) -> out, where values may be wider than keys."""
+"""Function (query, key, value, segment_ids, scale) -> out; values may be wider than keys."""
 
 WORD = 32
-CUDNN_WIDEST = 256
-"""Widest heads, and widest values, of cuDNN on Hopper."""
+CUDNN_WIDEST_ON_HOPPER, CUDNN_WIDEST = 256, 128
+"""Widest heads and widest values of cuDNN, on Hopper and on other GPUs."""
 SPLASH_BLOCKS = (128, 256, 512)
 NOWHERE = jnp.iinfo(jnp.int32).max
-"""Segment of the padding."""
+"""Segment id of the padding."""
 
 
 def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
@@ -57,8 +57,8 @@ def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str |
 def cudnn_unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
     """Return in one sentence why cuDNN does not support an input, or its gradient, or None.
 
-    Limits are those of JAX's ``check_is_flash_attention`` and of cuDNN's backward on Hopper
-    (``sdpa_support_surface.h`` of cudnn-frontend), which takes values wider than keys.
+    Limits are those of JAX's ``check_is_flash_attention`` and of cuDNN's backward
+    (``sdpa_support_surface.h`` of cudnn-frontend). Without a machine they are those of Hopper.
     """
     if spec.dtype not in ("bfloat16", "float16"):
         return f"augmented on a GPU takes bfloat16 or float16, not {spec.dtype}: cuDNN has no other"
@@ -87,30 +87,32 @@ def _cudnn_unsupported_length(spec: InputSpec) -> str | None:
 
 
 def _cudnn_unsupported_width(spec: InputSpec, machine: Machine | None) -> str | None:
-    if spec.words and machine is not None and not _hopper_or_newer(machine):
+    major = 9 if machine is None else _compute_capability_major(machine)
+    if spec.words and machine is not None and major < 9:
         return (
             "augmented on a GPU needs Hopper or newer (compute capability 9.0) for annotation "
             f"bits, and this one has {machine.compute_capability}: values are wider than keys"
         )
     if spec.head_dim is None:
         return None
-    if spec.head_dim % 8 or spec.head_dim > CUDNN_WIDEST:
+    widest = CUDNN_WIDEST_ON_HOPPER if major == 9 else CUDNN_WIDEST
+    if spec.head_dim % 8 or spec.head_dim > widest:
         return (
-            f"augmented on a GPU takes head sizes that are multiples of 8 up to {CUDNN_WIDEST}, "
-            f"not {spec.head_dim}: cuDNN has no other"
+            f"augmented on this GPU takes head sizes that are multiples of 8 up to {widest}, not "
+            f"{spec.head_dim}: cuDNN has no other"
         )
     width = spec.head_dim + WORD * (spec.words or 0)
-    if width > CUDNN_WIDEST:
+    if width > widest:
         return (
-            f"augmented on a GPU takes values up to {CUDNN_WIDEST} wide, not {width} (head size "
+            f"augmented on this GPU takes values up to {widest} wide, not {width} (head size "
             f"{spec.head_dim} and {WORD} columns for each of {spec.words} words of bits)"
         )
     return None
 
 
-def _hopper_or_newer(machine: Machine) -> bool:
+def _compute_capability_major(machine: Machine) -> int:
     major = machine.compute_capability.split(".")[0]
-    return major.isdecimal() and int(major) >= 9
+    return int(major) if major.isdecimal() else 0
 
 
 def augmented(
@@ -166,9 +168,9 @@ def _augmented(
 def may_share_two_bits(
     q_bits_BQW: UInt32[Array, "B Q W"], k_bits_BKW: UInt32[Array, "B K W"]
 ) -> Bool[Array, "B Q"]:
-    """Queries with two bits that some key of the row has both.
+    """Return which queries have two bits that some key of their sequence has, too.
 
-    It looks at whole rows, so a later key, or one of another segment, counts as well.
+    Every key counts, also a later one and one of another segment.
     """
     q_columns_BQE = _columns(q_bits_BQW, jnp.float32)
     k_columns_BKE = _columns(k_bits_BKW, jnp.float32)
@@ -180,14 +182,14 @@ def may_share_two_bits(
 
 
 def _columns(bits_BTW: Array, dtype) -> Array:
-    """[B, T, W] words to [B, T, 32 W] columns of 0 and 1."""
+    """Unpack words [B, T, W] into columns of 0 and 1, [B, T, 32 W]."""
     shifts_D = jnp.arange(WORD, dtype=jnp.uint32)
     ones_BTWD = (bits_BTW[..., None] >> shifts_D[None, None, None]) & 1
     return ones_BTWD.reshape(*bits_BTW.shape[:2], -1).astype(dtype)
 
 
 def materialized(query, key, value, segment_ids, scale: float) -> Array:
-    """Attention over full maps, for machines without a stock kernel."""
+    """Compute attention from full maps, for machines without a stock kernel."""
     return xla(query, key, value, None, None, segment_ids, scale)[0]
 
 
@@ -203,7 +205,7 @@ def cudnn(query, key, value, _segment_ids, scale: float) -> Array:
 def splash_attention(
     query, key, value, segment_ids, scale: float, *, interpret: bool = False
 ) -> Array:
-    """Splash attention of JAX; positions are padded to whole blocks."""
+    """Compute JAX's splash attention; positions are padded to whole blocks."""
     _, queries, heads, _ = query.shape
     keys = key.shape[1]
     q_block, k_block = _block(queries), _block(keys)
@@ -226,7 +228,7 @@ def splash_attention(
     )
     segments = None
     if segment_ids is not None:
-        # Padded queries read padded keys alone: no row is empty, and theirs are cut off.
+        # Padded queries read padded keys alone: no row is empty, and their rows are cut off.
         segments = splash.SegmentIds(
             q=_pad_positions(segment_ids[:, keys - queries :], q_block, NOWHERE),
             kv=_pad_positions(segment_ids, k_block, NOWHERE),
@@ -246,4 +248,4 @@ def _pad_positions(x_BT: Array, block: int, value: int) -> Array:
 
 
 STOCK: dict[str, Stock] = {"gpu": cudnn, "tpu": splash_attention}
-"""By ``jax.default_backend()``."""
+"""Stock kernels by ``jax.default_backend()``."""

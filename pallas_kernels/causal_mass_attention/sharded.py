@@ -1,8 +1,8 @@
-"""A kernel on every device of a mesh: rows and heads are split, positions are whole.
+"""A kernel on every device of a mesh: sequences and heads are split, positions are whole.
 
-The partitioner of XLA cannot look into a kernel, so the split is spelled out with ``shard_map``.
-It wraps forward and backward each, inside the one ``custom_vjp``: around it, JAX would sum the
-gradients over the whole mesh once more. No device needs anything of another.
+XLA's partitioner cannot look into a kernel, so the split is written out with ``shard_map``. It
+wraps forward and backward separately, inside the one ``custom_vjp``: around it, JAX would sum the
+gradients over the whole mesh once more. No device needs data of another.
 """
 
 import functools
@@ -21,16 +21,16 @@ from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel
 
 @dataclass(frozen=True)
 class Partition:
-    """Which axes of a mesh split the rows of the batch, the heads, and the positions.
+    """Axes of a mesh that split sequences of a batch, heads, and positions.
 
     Attributes:
-        mesh: of devices.
-        batch_axes: axes that split B.
-        head_axes: axes that split H, and G as far as it divides: beyond it, keys and values are
+        mesh: Mesh of devices.
+        batch_axes: Axes that split B.
+        head_axes: Axes that split H, and G as far as it divides; beyond that, keys and values are
             repeated.
-        sequence_axes: axes that split Q and K around the attention. In it they split heads
-            instead, after ``head_axes``: its devices exchange positions for heads, before and
-            after, and each attends over whole rows (DeepSpeed-Ulysses, Jacobs et al. 2023).
+        sequence_axes: Axes that split Q and K outside the attention. Inside it they split heads,
+            after ``head_axes``: devices exchange positions for heads before it and back after it,
+            and each attends over whole sequences (DeepSpeed-Ulysses, Jacobs et al. 2023).
     """
 
     mesh: Mesh
@@ -40,17 +40,17 @@ class Partition:
 
     @property
     def attended(self) -> tuple[str, ...]:
-        """The axes that split heads inside the attention."""
+        """Axes that split heads inside the attention."""
         return self.head_axes + self.sequence_axes
 
     def repeats(self, batch: int, heads: int, groups: int) -> int:
-        """How often to repeat each key/value head, so that a query head is where its keys are.
+        """Return how often to repeat each key/value head, so that every query head has its keys.
 
         Raises:
-            ValueError: rows or query heads do not divide among the devices.
+            ValueError: Sequences or query heads do not divide among the devices.
         """
         for name, size, axes in (
-            ("rows", batch, self.batch_axes),
+            ("sequences", batch, self.batch_axes),
             ("query heads", heads, self.attended),
         ):
             devices = self.devices(axes)
@@ -62,12 +62,12 @@ class Partition:
         return math.lcm(groups, self.devices(self.attended)) // groups
 
     def by_positions(self, x_BTHC: Array) -> Array:
-        """An array as it is around the attention; left to itself XLA would gather it there."""
+        """Split an array as it is outside the attention, where XLA would else gather it."""
         split = P(self.batch_axes or None, self.sequence_axes, P.UNCONSTRAINED)
         return self._split(x_BTHC, split)
 
     def by_heads(self, x_BTHC: Array) -> Array:
-        """An array as it is in the attention; what is kept for the backward pass lies so, too."""
+        """Split an array as it is inside the attention, residuals of the backward included."""
         return self._split(x_BTHC, P(self.batch_axes or None, None, self.attended))
 
     def _split(self, x_BTHC: Array, split: P) -> Array:
@@ -76,13 +76,13 @@ class Partition:
         return jax.lax.with_sharding_constraint(x_BTHC, NamedSharding(self.mesh, split))
 
     def devices(self, axes: tuple[str, ...]) -> int:
-        """How many devices lie along some axes."""
+        """Return how many devices lie along some axes."""
         return math.prod(self.mesh.shape[axis] for axis in axes)
 
 
 @functools.lru_cache
 def sharded(kernel: Kernel, partition: Partition) -> Kernel:
-    """The same kernel on each device's rows and heads; equal arguments give the same object."""
+    """Return the kernel that runs on each device's share; equal arguments give the same object."""
 
     def forward(given: Inputs, scale: float):
         inputs, values, statistic = specs(partition)
@@ -110,16 +110,16 @@ def sharded(kernel: Kernel, partition: Partition) -> Kernel:
 
 
 def specs(partition: Partition) -> tuple[tuple[P, ...], P, P]:
-    """Where the inputs lie, arrays like the queries, and statistics [B, H, Q]."""
-    rows, heads = partition.batch_axes or None, partition.attended or None
-    values, by_row = P(rows, None, heads), P(rows)
-    return (values, values, values, by_row, by_row, by_row), values, P(rows, heads)
+    """Return the specs of the inputs, of arrays like the queries, and of statistics [B, H, Q]."""
+    batch, heads = partition.batch_axes or None, partition.attended or None
+    values, tags = P(batch, None, heads), P(batch)
+    return (values, values, values, tags, tags, tags), values, P(batch, heads)
 
 
 def shard_mapped(
     partition: Partition, function: Callable[..., Any], arguments, in_specs, out_specs
 ):
-    """Run ``function`` on every device's share; an argument that is None stays it."""
+    """Run ``function`` on every device's share; arguments that are None stay None."""
     given = tuple(None if x is None else spec for spec, x in zip(in_specs, arguments, strict=True))
     return jax.shard_map(
         function, mesh=partition.mesh, in_specs=given, out_specs=out_specs, check_vma=False

@@ -127,19 +127,21 @@ def test_what_cudnn_does_not_support(change, message):
 
 
 @pytest.mark.parametrize(
-    ("platform", "capability", "dtype", "words", "message"),
+    ("platform", "capability", "dtype", "head_dim", "words", "message"),
     [
-        ("gpu", "8.6", "bfloat16", 1, "needs Hopper or newer .* has 8.6"),
-        ("gpu", "8.6", "bfloat16", 0, None),
-        ("gpu", "9.0", "bfloat16", 1, None),
-        ("gpu", "10.0", "bfloat16", 1, None),
-        ("tpu", "unknown", "float16", 1, "takes bfloat16 or float32, not float16"),
-        ("tpu", "unknown", "float32", 1, None),
-        ("cpu", "unknown", "float16", 1, None),
+        ("gpu", "8.6", "bfloat16", 64, 1, "needs Hopper or newer .* has 8.6"),
+        ("gpu", "8.6", "bfloat16", 128, 0, None),
+        ("gpu", "8.6", "bfloat16", 136, 0, "multiples of 8 up to 128, not 136"),
+        ("gpu", "9.0", "bfloat16", 128, 4, None),
+        ("gpu", "10.0", "bfloat16", 64, 2, None),
+        ("gpu", "10.0", "bfloat16", 128, 1, "values up to 128 wide, not 160"),
+        ("tpu", "unknown", "float16", 64, 1, "takes bfloat16 or float32, not float16"),
+        ("tpu", "unknown", "float32", 5, 1, None),
+        ("cpu", "unknown", "float16", 5, 1, None),
     ],
 )
-def test_what_a_machine_does_not_support(platform, capability, dtype, words, message):
-    spec = InputSpec(dtype, 64, 16, 16, words, segments=False)
+def test_what_a_machine_does_not_support(platform, capability, dtype, head_dim, words, message):
+    spec = InputSpec(dtype, head_dim, 16, 16, words, segments=False)
     reason = unsupported_reason(spec, Machine(platform, "some device", capability))
     assert (reason is None) if message is None else re.search(message, reason)
 

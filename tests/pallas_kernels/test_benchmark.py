@@ -112,6 +112,20 @@ def test_the_check_passes_what_is_right_and_finds_what_is_wrong(monkeypatch, cap
     assert "needs a TPU" in capsys.readouterr().err
 
 
+def test_the_check_passes_over_what_is_not_supported(monkeypatch, capsys):
+    def only_one_position(name, dtype, *, length=1, **_):
+        return None if length == 1 else f"{name} takes one position"
+
+    monkeypatch.setattr(check, "unsupported_reason", only_one_position)
+    monkeypatch.setattr(sys, "argv", ["check", "xla", "--dtype", "float32"])
+    assert check.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("not supported: Case(") for line in lines] == [False] + [True] * 8
+    monkeypatch.setattr(check, "CASES", check.CASES[1:])
+    assert check.main() == 2
+    assert "xla supports none of the cases" in capsys.readouterr().err
+
+
 def test_bits_of_the_check_are_shared_one_by_one():
     for case in check.CASES[:7]:
         q_bits, k_bits = check.make_inputs(case, "float32")[3:5]

@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
-from cases import Case, assert_close, make_case, oracle, run_kernel
+from cases import Case, assert_close, in_dtype, make_case, oracle, run_kernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,12 +30,6 @@ pytestmark = pytest.mark.hopper
 needs_interpreter = pytest.mark.skipif(
     jax.__version_info__ < OLDEST_JAX, reason="the GPU interpreter came with jax 0.11"
 )
-
-
-def rounded(case: Case, dtype=ml_dtypes.bfloat16) -> Case:
-    d_out, d_mass = case.cotangents
-    arrays = tuple(x.astype(dtype) for x in case.arrays)
-    return case._replace(arrays=arrays, cotangents=(d_out.astype(dtype), d_mass))
 
 
 def check(case: Case, sizes: TileSizes, scale=None):
@@ -80,7 +73,7 @@ ADVERSARIAL = {
 )
 def test_adversarial_bits(name):
     case = make_case(1, LENGTH, LENGTH, 1, 1, 64, 1, seed=3)
-    check(rounded(case._replace(bits=ADVERSARIAL[name])), SMALL)
+    check(in_dtype(case._replace(bits=ADVERSARIAL[name]), "bfloat16"), SMALL)
 
 
 CASES = {
@@ -101,7 +94,7 @@ SLOW_CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient(name):
     case, sizes = CASES[name]
-    check(rounded(case), sizes)
+    check(in_dtype(case, "bfloat16"), sizes)
 
 
 @needs_interpreter
@@ -109,7 +102,7 @@ def test_value_and_gradient(name):
 @pytest.mark.parametrize("name", SLOW_CASES)
 def test_value_and_gradient_of_more(name):
     case, sizes = SLOW_CASES[name]
-    check(rounded(case), sizes)
+    check(in_dtype(case, "bfloat16"), sizes)
 
 
 @needs_interpreter
@@ -117,7 +110,7 @@ def test_one_block_sums_over_the_heads_of_a_group(monkeypatch):
     from pallas_kernels.causal_mass_attention.hopper import key_gradient
 
     monkeypatch.setattr(key_gradient, "MULTIPROCESSORS", 0)  # always busy enough
-    check(rounded(make_case(1, 80, 140, 3, 1, 64, 1, segments=True, seed=12)), SMALL)
+    check(in_dtype(make_case(1, 80, 140, 3, 1, 64, 1, segments=True, seed=12), "bfloat16"), SMALL)
 
 
 @needs_interpreter
@@ -137,20 +130,20 @@ def test_parts_of_a_group(batch, keys, heads, parts):
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.0, -0.3])
 def test_scales_that_turn_the_order_around(scale):
-    check(rounded(make_case(1, 70, 70, 1, 1, 64, 1, seed=9)), SMALL, scale)
+    check(in_dtype(make_case(1, 70, 70, 1, 1, 64, 1, seed=9), "bfloat16"), SMALL, scale)
 
 
 @needs_interpreter
 @pytest.mark.slow
 def test_float16():
-    check(rounded(make_case(1, 70, 70, 1, 1, 64, 1, seed=10), np.float16), SMALL)
+    check(in_dtype(make_case(1, 70, 70, 1, 1, 64, 1, seed=10), "float16"), SMALL)
 
 
 @needs_interpreter
 def test_without_bits_there_is_no_mass():
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
-    case = rounded(make_case(1, 70, 70, 1, 1, 64, 1, seed=11))
+    case = in_dtype(make_case(1, 70, 70, 1, 1, 64, 1, seed=11), "bfloat16")
     d_out = case.cotangents[0]
     with plgpu.force_gpu_interpret_mode():
         plain = case._replace(bits=(None, None), cotangents=(d_out, None))

@@ -3,10 +3,21 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import TOLERANCE, Case, assert_close, make_case, oracle, run_kernel
+from cases import (
+    TOLERANCE,
+    Case,
+    assert_blind_queries_are_zero,
+    assert_close,
+    assert_close_in,
+    assert_gradient_of_mass,
+    in_dtype,
+    make_case,
+    oracle,
+    run_kernel,
+    with_large_scores,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
@@ -106,35 +117,12 @@ def test_without_bits_the_mass_is_none():
 
 
 def test_gradient_matches_finite_differences_of_the_mass():
-    case = make_case(1, 140, 140, 1, 1, 16, 1, seed=8)
-    d_out, d_mass = case.cotangents
-    case = case._replace(cotangents=(np.zeros_like(d_out), d_mass))
-    rng = np.random.default_rng(9)
-    direction = [rng.normal(size=x.shape) for x in case.arrays]
-
-    def loss(step):
-        moved = tuple(x + step * d for x, d in zip(case.arrays, direction, strict=True))
-        return float((d_mass * oracle(case._replace(arrays=moved))[0][1]).sum())
-
-    slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
-    _, grads = run(case)
-    along = sum((np.asarray(g) * d).sum() for g, d in zip(grads, direction, strict=True))
-    assert along == pytest.approx(slope, rel=1e-4)
-    np.testing.assert_array_equal(grads[2], 0)  # values have no part in the mass
+    assert_gradient_of_mass(run, make_case(1, 140, 140, 1, 1, 16, 1, seed=8), 1e-4)
 
 
 def test_bfloat16():
-    case = make_case(1, 150, 150, 2, 1, 64, 1, seed=10)
-    d_out, d_mass = case.cotangents
-    low = tuple(jnp.asarray(x, "bfloat16") for x in (*case.arrays, d_out))
-    case = case._replace(arrays=low[:3], cotangents=(low[3], d_mass))
-    (out, mass), grads = run(case)
-    expected, expected_grads = oracle(case)
-    assert {x.dtype for x in (out, *grads)} == {jnp.dtype("bfloat16")}
-    assert mass.dtype == jnp.float32
-    assert_close(mass, expected[1])
-    assert_close(out, expected[0], 2.0**-7)
-    assert_close(grads, expected_grads, 2.0**-6)
+    case = in_dtype(make_case(1, 150, 150, 2, 1, 64, 1, seed=10), "bfloat16")
+    assert_close_in("bfloat16", run(case), case, 2.0**-7)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.3])
@@ -144,10 +132,7 @@ def test_any_scale(scale):
 
 
 def test_scores_beyond_the_range_of_exp():
-    case = make_case(1, 140, 140, 2, 1, 5, 1, seed=6)
-    whole = tuple(np.round(30 * x) for x in case.arrays[:2])  # scores are exact integers
-    case = case._replace(arrays=(*whole, case.arrays[2]))
-    assert np.abs(np.einsum("bqhc,bkgc->bhqk", *whole)).max() > 1000
+    case = with_large_scores(make_case(1, 140, 140, 2, 1, 5, 1, seed=6))
     values, grads = run(case, scale=1.0)
     expected, expected_grads = oracle(case, scale=1.0)
     assert_close(values, expected)
@@ -155,25 +140,14 @@ def test_scores_beyond_the_range_of_exp():
     assert_close(grads, expected_grads, 300 * TOLERANCE)
 
 
-def test_rows_that_see_nothing_are_zero():
-    # More queries than keys, which the public function refuses: the first 150 precede every key.
+def test_queries_that_see_nothing_are_zero():
     case = make_case(1, 170, 20, 2, 1, 16, 1, segments=False, seed=12)
-    (out, mass), (d_query, d_key, d_value) = run(case)
-    tail = Case(
-        (case.arrays[0][:, 150:], *case.arrays[1:]),
-        (case.bits[0][:, 150:], case.bits[1]),
-        None,
-        (case.cotangents[0][:, 150:], case.cotangents[1][..., 150:]),
-    )
-    for x in (out[:, :150], mass[..., :150], d_query[:, :150]):
-        np.testing.assert_array_equal(x, 0)
-    rest = (out[:, 150:], mass[..., 150:]), (d_query[:, 150:], d_key, d_value)
-    assert_close(rest, oracle(tail))
+    assert_blind_queries_are_zero(run(case), case)
 
 
 def test_float16_is_refused():
     case = make_case(1, 8, 8, 1, 1, 64, 1)
-    low = tuple(x.astype(np.float16) for x in case.arrays)
+    case = in_dtype(case, "float16")
     for kernel in (mosaic_tpu_kernel(), mosaic_tpu_kernel(SQUARE)):
         with pytest.raises(ValueError, match="takes bfloat16 or float32, not float16"):
-            run_kernel(kernel, case._replace(arrays=low))
+            run_kernel(kernel, case)

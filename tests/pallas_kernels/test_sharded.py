@@ -1,4 +1,4 @@
-"""Eight devices give what one gives, and speak to each other for split positions alone."""
+"""Eight devices give the numbers of one, and communicate for split positions alone."""
 
 import os
 import subprocess
@@ -31,32 +31,33 @@ splits = {
     ("data",): (),
     ("fsdp",): ("tensor", "data"),
 }
-for (rows, heads), bits in itertools.product(splits.items(), (True, False)):
+for (batch, heads), bits in itertools.product(splits.items(), (True, False)):
     case = make_case(4, 11, 17, 8, 4, 5, 3, segments=True, seed=1)
-    marks = case.bits if bits else (None, None)
+    q_bits, k_bits = case.bits if bits else (None, None)
     cotangents = case.cotangents if bits else (case.cotangents[0], None)
-    placed = [jax.device_put(x, NamedSharding(mesh, P(rows, None, heads))) for x in case.arrays]
+    placed = [jax.device_put(x, NamedSharding(mesh, P(batch, None, heads))) for x in case.arrays]
 
     def run(kernel):
         def both(arrays, cotangents):
             results, pullback = jax.vjp(
-                lambda *x: differentiable(kernel, Inputs(*x, *marks, case.segments), 0.3), *arrays
+                lambda *x: differentiable(kernel, Inputs(*x, q_bits, k_bits, case.segments), 0.3),
+                *arrays,
             )
             return results, pullback(cotangents)
         return jax.jit(both)
 
-    partition = Partition(mesh, rows, heads)
-    assert sharded(kernel, partition) is sharded(kernel, Partition(mesh, rows, heads))
-    there = P(rows, None, heads), P(rows, heads)
-    spread = tuple(
+    partition = Partition(mesh, batch, heads)
+    assert sharded(kernel, partition) is sharded(kernel, Partition(mesh, batch, heads))
+    there = P(batch, None, heads), P(batch, heads)
+    cotangents_there = tuple(
         None if x is None else jax.device_put(x, NamedSharding(mesh, spec))
         for x, spec in zip(cotangents, there)
     )
     program = run(sharded(kernel, partition))
-    text = program.lower(placed, spread).compile().as_text()
+    text = program.lower(placed, cotangents_there).compile().as_text()
     found = re.findall(r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter", text)
-    assert not found, (rows, heads, found)
-    actual = program(placed, spread)
+    assert not found, (batch, heads, found)
+    actual = program(placed, cotangents_there)
     assert actual[0][0].sharding.is_equivalent_to(NamedSharding(mesh, there[0]), 4)
     expected = run(kernel)(case.arrays, cotangents)
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
@@ -110,7 +111,7 @@ def test_what_does_not_divide_is_refused():
     for partition, message in (
         (
             Partition(mesh, batch_axes=("data",)),
-            "3 rows do not divide among the 2 devices .* axes data",
+            "3 sequences do not divide among the 2 devices .* axes data",
         ),
         (Partition(mesh, head_axes=("tensor",)), "6 query heads .* 4 devices of mesh axes tensor"),
         (

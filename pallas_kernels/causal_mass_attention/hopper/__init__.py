@@ -1,1 +1,1 @@
-"""The kernel for Hopper GPUs (H100, H200), through Pallas Mosaic GPU."""
+"""Kernel for Hopper GPUs (H100, H200), through Pallas Mosaic GPU."""

@@ -1,1 +1,1 @@
-"""The kernel for TPUs (v5e, v5p, v6e), through Pallas Mosaic."""
+"""Kernel for TPUs (v5e, v5p, v6e), through Pallas Mosaic."""
