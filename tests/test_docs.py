@@ -3,17 +3,21 @@
 import re
 import shlex
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import yaml
 from transformers import AutoConfig, AutoTokenizer
 
-from cat_jax.config import Experiment
-from cat_jax.data.conversations import read_rows
+from cat_jax.data.sources import read_records, write_records
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
+from cat_jax.testing import toy_model, toy_records
 from experiments.command_line import parse_config
+from experiments.compare import Args
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "decoding.md").read_text()
@@ -77,20 +81,21 @@ def test_the_options_of_the_recipes_exist():
     for words in re.findall(r"experiments\.train_stg (\w+ .*?)--distributed", RECIPES, re.DOTALL):
         arguments = shlex.split(words.replace("\\\n", " ").replace('"$out"', "runs"))
         config = parse_config(
-            Experiment,
+            Args,
             [*arguments, "--distributed"],
             program="experiments.train_stg",
             default="",
             description="",
-        )
+            wrap=Args,
+        ).run
         assert config.distributed
         assert config.train.mesh.fsdp in (16, 32)
 
 
-def test_the_example_conversation_is_a_row(tmp_path):
-    (row,) = re.findall(r"```json\n(.*?)```", (DOCS / "finetuning.md").read_text(), re.DOTALL)
-    (tmp_path / "rows.jsonl").write_text(row)
-    (conversation,) = read_rows(tmp_path / "rows.jsonl")
+def test_the_example_conversation_is_a_record(tmp_path):
+    (line,) = re.findall(r"```json\n(.*?)```", (DOCS / "finetuning.md").read_text(), re.DOTALL)
+    (tmp_path / "records.jsonl").write_text(line)
+    (conversation,) = read_records(tmp_path / "records.jsonl")
     assert [message.role for message in conversation.messages] == ["system", "user", "assistant"]
     (note,) = conversation.important
     assert note.effect.text == conversation.messages[2].content
@@ -101,3 +106,46 @@ def test_the_example_conversation_is_a_row(tmp_path):
     )
     text, start, message = pinned.groups()
     assert conversation.messages[int(message)].content.startswith(text, int(start))
+
+
+EXAMPLES = re.findall(
+    r"^## (.*?)\n(?:(?!^## ).)*?```python\n(.*?)```",
+    (DOCS / "extending.md").read_text(),
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("title", "code"), EXAMPLES, ids=[title for title, _ in EXAMPLES])
+def test_the_examples_of_extensions_run(title, code, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "example"}
+    monkeypatch.setitem(sys.modules, "example", types.ModuleType("example"))  # for dataclasses
+    exec(code, names)
+    assert capsys.readouterr().out.strip()
+    assert not list(tmp_path.iterdir())
+    if "form" in title:
+        mass = np.array([[[0.25, 0.5]]])
+        np.testing.assert_allclose(names["squared"](mass, None, None), [[[0.28125, 0.125]]])
+    if "task" in title:
+        task = names["task"]
+        ood = task.records("ood")
+        right = [task.reference_rules()["shortcut"](record) == record.target for record in ood]
+        assert 0 < sum(right) < len(ood)
+
+
+def test_every_extension_point_has_an_example():
+    assert len(EXAMPLES) == 4
+
+
+@pytest.mark.slow
+def test_the_example_of_fine_tuning_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "validation"):
+        write_records(f"{name}.jsonl", toy_records(count=16))
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "finetuning.md").read_text(), re.DOTALL)
+    toy, names = toy_model(), {}
+    code = code.replace('"Qwen/Qwen2.5-1.5B"', "toy").replace("steps=250", "steps=2")
+    exec(code, {"toy": toy}, names)
+    assert names["run"].summary()["validation"]["first"]["step"] == 0
+    assert load_pretrained("tuned")[0] == toy.model.config

@@ -7,27 +7,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cat_jax.data.records import Annotation, Span, read_jsonl
+import cat_jax as cat
+from cat_jax.data.records import Annotation, Span
+from cat_jax.data.sources import read_records, write_records
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
 
-def block(language):
-    (code,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return code
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_the_example_row_is_a_record(tmp_path):
-    (tmp_path / "rows.jsonl").write_text(block("json"))
-    (record,) = read_jsonl(tmp_path / "rows.jsonl")
+def test_the_example_line_is_a_record(tmp_path):
+    (line,) = blocks("json")
+    (tmp_path / "records.jsonl").write_text(line)
+    (record,) = read_records(tmp_path / "records.jsonl")
     assert record.important == (Annotation(Span("High Risk"), (Span("Smoking: 8"),)),)
     pinned = json.loads(re.search(r'`(\{"text".*?\})`', README)[1])
     assert record.text[pinned["start"] :].startswith(pinned["text"])
 
 
 @pytest.mark.slow
-def test_the_notebook_example_runs(shared):
-    code = block("python").replace("Qwen/Qwen2.5-1.5B", str(shared / "models/stories260K"))
+def test_the_first_example_runs(tmp_path, monkeypatch):
+    """On a toy model, fewer steps and fewer test records."""
+    monkeypatch.chdir(tmp_path)
+    write_records("train.jsonl", cat.testing.toy_records())
+    code = blocks("python")[0].replace('"Qwen/Qwen2.5-1.5B"', "cat.testing.toy_model()")
+    code = code.replace("steps=250", "steps=2, batch_size=8").replace(
+        "stg()", "stg(test_records=3)"
+    )
+    found = {}
+    exec(code, found)
+    assert found["run"].history
+    assert {"iid", "ood"} == set(found["evaluation"])
+    assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_parts_runs(shared):
+    code = blocks("python")[1].replace("Qwen/Qwen2.5-1.5B", str(shared / "models/stories260K"))
     found = {}
     exec(code, found)
     maps, tokens = found["maps"], found["tokens"]

@@ -133,9 +133,7 @@ def test_an_answer_ends_with_its_turn():
     def answer(token):
         """Of the model whose likeliest next token this is."""
         column = kernel_DV.at[:, TOY.convert_tokens_to_ids(token)].set(hidden_BTD[0, position])
-        return answers(
-            toy.model, {**toy.params, "unembed": {"kernel": column}}, TOY, examples
-        )[0]
+        return answers(toy.model, {**toy.params, "unembed": {"kernel": column}}, TOY, examples)[0]
 
     assert answer(TURN_END) == answer(TOY.eos_token) == ""
     assert answer("7").startswith("7")
