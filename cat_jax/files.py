@@ -33,6 +33,10 @@ def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
 
 @contextmanager
 def _new_file(path: epath.Path) -> Iterator[Any]:
+    if "://" in str(path):  # object stores write whole objects, and have no folders
+        with path.open("wb") as file:
+            yield file
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:

@@ -77,6 +77,7 @@ def train(
             values |= timer.take()
             with checkpoints.writing():
                 log.write("train", step, values)
+            log.notify()
 
     def evaluate_and_log(step: int, stop: StopRequest) -> None:
         """Evaluate, unless a signal comes: then the resumed run does."""
@@ -86,6 +87,7 @@ def train(
         checkpoints.evaluations = checkpoints.evaluations.add(step, values, config.best)
         with checkpoints.writing():
             log.write("eval", step, values)
+        log.notify()
 
     def save() -> None:
         with checkpoints.writing():

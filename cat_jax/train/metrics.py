@@ -54,6 +54,7 @@ class MetricsLog:
         """
         self.history: list[Line] = []
         self._callbacks = tuple(callbacks)
+        self._unseen: list[Line] = []
         self._tracker = tracker
         self._writer: _Writer | None = None
         if folder is not None:
@@ -69,7 +70,8 @@ class MetricsLog:
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Append the values of one step, visible to readers at once.
 
-        NaN values (the causal mass of records without annotation) are left out.
+        NaN values (the causal mass of records without annotation) are left out. ``notify`` then
+        calls the callbacks, whose errors are not those of writing.
 
         Raises:
             OSError: The disk is full.
@@ -85,8 +87,14 @@ class MetricsLog:
             self._writer.append(line)
         if self._tracker is not None:
             self._tracker.log({f"{kind}/{name}": x for name, x in values.items()}, step=step)
-        for callback in self._callbacks:
-            callback(dict(line))
+        self._unseen.append(line)
+
+    def notify(self) -> None:
+        """Call the callbacks with the lines since the last call."""
+        unseen, self._unseen = self._unseen, []
+        for line in unseen:
+            for callback in self._callbacks:
+                callback(dict(line))
 
     def flush(self) -> None:
         """Bring what was written to where a resumed run finds it."""

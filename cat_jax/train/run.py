@@ -99,6 +99,7 @@ def run_training(
     try:
         if not resumed:
             log.write("eval", 0, first)
+            log.notify()
         with end_if_peer_lost(checkpoints.last_good):
             state = run_loop(
                 state,
