@@ -60,7 +60,7 @@ def write_files(args: Args) -> list[Path]:
         trace=args.trace,
     )
     splits: tuple[Split, ...] = get_args(Split)
-    paths = {split: Path(args.folder) / f"{split}.jsonl" for split in splits}
+    paths: dict[Split, Path] = {s: Path(args.folder) / f"{s}.jsonl" for s in splits}
     for path in paths.values():
         if path.exists():
             raise InputError(f"{path} is there already; choose another folder or remove it")

@@ -1,4 +1,4 @@
-"""The losses of rows that are not trained on."""
+"""Losses of records that are not trained on."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -36,26 +36,26 @@ def make_validation(
     batch_size: int,
     loss_chunk: int,
 ) -> Callable[[Any], dict[str, float]]:
-    """A function from parameters to the values of all rows together.
+    """Return a function from parameters to the metrics of all examples together.
 
     Sums and counts are added up over batches before they are divided, so that each token weighs
-    the same and the size of the batches does not matter.
+    the same and the batch size does not matter.
 
     Args:
-        model: what to compute.
-        examples: the rows, at least one.
-        mesh: on which the rows of a batch are split.
-        guidance: the second objective of the training, whose loss is reported too; None reports
-            the causal mass alone. Rows without annotation have neither.
-        batch_size: rows computed at once; must divide among the devices.
-        loss_chunk: positions of every row whose logits are in memory at a time.
+        model: Model to evaluate.
+        examples: Validation examples, at least one.
+        mesh: Mesh on which the sequences of a batch are split.
+        guidance: Second objective of the training, whose loss is reported too; None reports the
+            causal mass alone. Examples without annotation have neither.
+        batch_size: Sequences per batch; must divide among the devices.
+        loss_chunk: Positions of each sequence whose logits are in memory at a time.
 
     Returns:
-        ``next_token_loss``, ``token_accuracy``, ``perplexity``, and for annotated rows
+        ``next_token_loss``, ``token_accuracy``, ``perplexity``, and for annotated examples
         ``causal_mass`` and with guidance ``guidance_loss``.
     """
-    rows = stack_whole_batches(examples, batch_size)
-    annotated = bool(guided_rows(rows.causal_count_BT, rows.visible_count_BT).any())
+    stacked = stack_whole_batches(examples, batch_size)
+    annotated = bool(guided_rows(stacked.causal_count_BT, stacked.visible_count_BT).any())
     measured = (guidance or Guidance()) if annotated else None
     model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
 
@@ -66,7 +66,7 @@ def make_validation(
     own = process_indices(mesh, batch_size)
 
     def terms_of_batch(params: Any, start: int) -> LossSums:
-        batch = jax.tree.map(itemgetter(start + own), rows)
+        batch = jax.tree.map(itemgetter(start + own), stacked)
         return jax.tree.map(np.float64, jax.device_get(terms(params, shard_batch(batch, mesh))))
 
     names = ["next_token_loss", "token_accuracy"]
@@ -74,7 +74,7 @@ def make_validation(
         names += ["causal_mass"] if guidance is None else ["causal_mass", "guidance_loss"]
 
     def validate(params: Any) -> dict[str, float]:
-        starts = range(0, len(rows.tokens_BT), batch_size)
+        starts = range(0, len(stacked.tokens_BT), batch_size)
         parts = (terms_of_batch(params, start) for start in starts)
         total = reduce(lambda a, b: jax.tree.map(np.add, a, b), parts)
         values = compute_metrics(total, 0.0)

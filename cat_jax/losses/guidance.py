@@ -124,7 +124,7 @@ def guidance_sums(
     mass_SBQ = _constrained_mass(mass_NBHQ, guidance.scope, guidance.layers)
     guided_BQ = guided_rows(causal_count_BQ, visible_count_BQ)
     rows = _statistics(mass_SBQ, causal_count_BQ, visible_count_BQ - causal_count_BQ)
-    if not isinstance(form, str):
+    if callable(form):
         penalty = _custom_penalty(form, mass_SBQ, causal_count_BQ, visible_count_BQ)
         loss = mean_where(guided_BQ, penalty)
     elif guidance.reduce == "sample":

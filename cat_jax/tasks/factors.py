@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import re
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
-from cat_jax.tasks.base import TRAIN, Rule, Task
+from cat_jax.tasks.base import TRAIN, Intervention, Rule, Task
 
 Split = Literal["train", "iid", "ood"]
 Granularity = Literal["span", "value"]
@@ -169,6 +168,13 @@ class SpuriousTokenGame(Task):
     published_style: ClassVar[Mapping[str, Any]]
     """Annotation of the paper's data."""
     spurious_names: ClassVar[tuple[str, ...]]
+    generator: ClassVar[Callable[..., Iterator[Record]]]
+    """Generates the records of a split and seed in a style."""
+    redraw_spurious: ClassVar[Intervention]
+    oracle: ClassVar[Rule]
+    """Answers by the causal factors."""
+    shortcut: ClassVar[Rule]
+    """Answers by the spurious factors."""
 
     def __post_init__(self):
         for name in ("train_records", "test_records"):
@@ -185,9 +191,9 @@ class SpuriousTokenGame(Task):
         """Return how records are annotated."""
         return {"granularity": self.granularity, "effect": self.effect, "trace": self.trace}
 
-    @abstractmethod
     def stream(self, split: Split, seed: int = 0) -> Iterator[Record]:
         """Generate the endless records of a split."""
+        return self.generator(split=split, seed=seed, **self.style)
 
     def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
         """Return the first records of the split's stream."""
@@ -204,12 +210,17 @@ class SpuriousTokenGame(Task):
         found = find_factors(record.input, self.spurious_names)
         return [Span(match[0], match.start()) for match in found.values()]
 
-    def majority_rule(self, seed: int) -> Rule:
-        """Return the rule that always gives the most frequent training answer."""
-        answers = Counter(record.target for record in self.stream_of_training(seed))
-        majority = answers.most_common(1)[0][0]
-        return lambda record: majority
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Return "spurious", which redraws the spurious factors alone."""
+        return {"spurious": self.redraw_spurious}
 
-    def stream_of_training(self, seed: int) -> Iterator[Record]:
-        """Generate the training records."""
-        return itertools.islice(self.stream(TRAIN, seed), self.train_records)
+    def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
+        """Return the oracle, the shortcut, and the most frequent training answer."""
+        training = itertools.islice(self.stream(TRAIN, seed), self.train_records)
+        majority = Counter(record.target for record in training).most_common(1)[0][0]
+        return {
+            "oracle": self.oracle,
+            "shortcut": self.shortcut,
+            "majority": lambda record: majority,
+        }

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from cat_jax.data.records import Record
-from cat_jax.tasks.base import Intervention, Rule
 from cat_jax.tasks.factors import (
     ANSWER,
     Effect,
@@ -198,16 +197,7 @@ class STGH(SpuriousTokenGame):
         "trace": False,
     }
     spurious_names: ClassVar[tuple[str, ...]] = tuple(SPURIOUS)
-
-    def stream(self, split: Split, seed: int = 0) -> Iterator[Record]:
-        """Generate the endless records of a split."""
-        return stg_h_records(split=split, seed=seed, **self.style)
-
-    @property
-    def interventions(self) -> Mapping[str, Intervention]:
-        """Return "spurious", which redraws the spurious values as in OOD."""
-        return {"spurious": intervene}
-
-    def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
-        """Return the oracle, the shortcut through the spurious values, and the majority answer."""
-        return {"oracle": oracle, "shortcut": shortcut, "majority": self.majority_rule(seed)}
+    generator = staticmethod(stg_h_records)
+    redraw_spurious = staticmethod(intervene)
+    oracle = staticmethod(oracle)
+    shortcut = staticmethod(shortcut)

@@ -31,7 +31,7 @@ HEAD = 0
 
 
 @dataclass(frozen=True)
-class Request:
+class Args:
     """What to measure.
 
     Attributes:
@@ -57,48 +57,44 @@ class Request:
 
 def main() -> None:
     """Print the progress and write the results after every shape."""
-    request = complete(
-        tyro.cli(Request, prog="python -m pallas_kernels.benchmark", description=__doc__)
-    )
-    settings = {**environment(), "dtype": request.dtype, "samples": request.samples}
+    args = complete(tyro.cli(Args, prog="python -m pallas_kernels.benchmark", description=__doc__))
+    settings = {**environment(), "dtype": args.dtype, "samples": args.samples}
     results: list[Result] = []
-    for shape in chosen_shapes(request):
+    for shape in chosen_shapes(args):
         print(shape, flush=True)
-        results += measure_shape(shape, request)
-        write_report(request.out, settings, results)
-    print(f"wrote {request.out}.json and {request.out}.md")
+        results += measure_shape(shape, args)
+        write_report(args.out, settings, results)
+    print(f"wrote {args.out}.json and {args.out}.md")
 
 
-def complete(request: Request) -> Request:
+def complete(args: Args) -> Args:
     """Fill in the defaults that depend on the machine."""
     on_cpu = jax.default_backend() == "cpu"
-    lengths = request.lengths or tuple(t for t in LENGTHS if t <= 1024 or not on_cpu)
-    return replace(
-        request, lengths=lengths, dtype=request.dtype or ("float32" if on_cpu else "bfloat16")
-    )
+    lengths = args.lengths or tuple(t for t in LENGTHS if t <= 1024 or not on_cpu)
+    return replace(args, lengths=lengths, dtype=args.dtype or ("float32" if on_cpu else "bfloat16"))
 
 
-def chosen_shapes(request: Request) -> Iterator[Shape]:
-    """Yield the fixed shapes that the request names."""
+def chosen_shapes(args: Args) -> Iterator[Shape]:
+    """Yield the fixed shapes that the arguments name."""
     for shape in SHAPES:
-        wanted = (request.lengths, request.heads, request.sizes, request.annotations)
+        wanted = (args.lengths, args.heads, args.sizes, args.annotations)
         given = (shape.length, shape.heads, shape.size, shape.annotation)
         if all(value in values for value, values in zip(given, wanted, strict=True)):
             yield shape
 
 
-def measure_shape(shape: Shape, request: Request) -> list[Result]:
+def measure_shape(shape: Shape, args: Args) -> list[Result]:
     """Measure all candidates on one shape, timed in turn."""
-    dtype = str(request.dtype)
+    dtype = str(args.dtype)
     case = round_to(make_case(shape), dtype)
     arguments = on_device(case, dtype)
     found = candidates(shape, dtype)
     able = [candidate for candidate in found if candidate.refusal is None]
     forwards = [compile_program(c.run, arguments[:5]) for c in able]
     boths = [compile_program(with_gradient(c), arguments) for c in able]
-    timings = time_in_turn([*forwards, *boths], request.samples)
-    if request.trace is not None:
-        with jax.profiler.trace(str(request.trace / str(shape).replace("/", "_"))):
+    timings = time_in_turn([*forwards, *boths], args.samples)
+    if args.trace is not None:
+        with jax.profiler.trace(str(args.trace / str(shape).replace("/", "_"))):
             jax.block_until_ready([program.call() for program in (*forwards, *boths)])
     measured = {
         candidate.name: Result(

@@ -50,7 +50,7 @@ CASES = (
 
 
 @dataclass(frozen=True)
-class Request:
+class Args:
     """What to check.
 
     Attributes:
@@ -66,39 +66,37 @@ class Request:
 
 def main() -> int:
     """Print a line per case; return 1 if any differs, 2 if the implementation cannot run here."""
-    request = tyro.cli(
-        Request, prog="python -m pallas_kernels.benchmark.check", description=__doc__
-    )
-    refusal = unsupported_reason(request.implementation, request.dtype)
+    args = tyro.cli(Args, prog="python -m pallas_kernels.benchmark.check", description=__doc__)
+    refusal = unsupported_reason(args.implementation, args.dtype)
     if refusal is not None:
         print(f"error: {refusal}", file=sys.stderr)
         return 2
     passed, run = True, 0
     for case in CASES:
-        if run == request.cases:
+        if run == args.cases:
             break
-        refusal = unsupported(case, request)
+        refusal = unsupported(case, args)
         if refusal is not None:
             print(f"not supported: {case} ({refusal})", flush=True)
             continue
         run += 1
-        errors, repeats = check(case, request.implementation, request.dtype)
+        errors, repeats = check(case, args.implementation, args.dtype)
         good = repeats and all(error <= 1 for error in errors.values())
         passed &= good
         numbers = ", ".join(f"{name} {error:.2g}" for name, error in errors.items())
         verdict = "ok" if good else "WRONG" if repeats else "DIFFERS FROM RUN TO RUN"
         print(f"{verdict}: {case} (errors over tolerance: {numbers})", flush=True)
     if run == 0:
-        print(f"error: {request.implementation} supports none of the cases", file=sys.stderr)
+        print(f"error: {args.implementation} supports none of the cases", file=sys.stderr)
         return 2
     return 0 if passed else 1
 
 
-def unsupported(case: Case, request: Request) -> str | None:
+def unsupported(case: Case, args: Args) -> str | None:
     """Return why the implementation does not support a case, or None."""
     return unsupported_reason(
-        request.implementation,
-        request.dtype,
+        args.implementation,
+        args.dtype,
         head_dim=case.c,
         length=case.k,
         queries=case.q,

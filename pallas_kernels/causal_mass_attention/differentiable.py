@@ -83,4 +83,6 @@ def softmax_delta(
     # Not a dot product: a GPU would round its operands to tensor-float-32.
     delta_BQH = jnp.sum(d_out_BQHC.astype(jnp.float32) * out_BQHC.astype(jnp.float32), -1)
     delta_BHQ = delta_BQH.swapaxes(1, 2)
-    return delta_BHQ if mass_BHQ is None else delta_BHQ + d_mass_BHQ * mass_BHQ
+    if mass_BHQ is None or d_mass_BHQ is None:
+        return delta_BHQ
+    return delta_BHQ + d_mass_BHQ * mass_BHQ

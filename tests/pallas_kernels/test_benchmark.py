@@ -82,7 +82,7 @@ def test_the_command(tmp_path, monkeypatch):
 
 
 def test_lengths_depend_on_the_machine():
-    request = command.complete(command.Request(out=None))
+    request = command.complete(command.Args(out=None))
     assert request.lengths == (256, 1024)
     assert request.dtype == "float32"
     shapes = list(command.chosen_shapes(dataclasses.replace(request, heads=(32,), sizes=(128,))))
