@@ -93,4 +93,4 @@ class AttentionExample:
         marked = dataclasses.replace(record, important=(Annotation(target, spans),))
         limit = self.tokenizer.model_max_length
         (example,), _ = align_records([marked], self.tokenizer, max_length=limit)
-        return example.k_bits.any(-1)
+        return np.asarray(example.k_bits.any(-1))
