@@ -124,7 +124,7 @@ def guidance_sums(
     mass_SBQ = _constrained_mass(mass_NBHQ, guidance.scope, guidance.layers)
     guided_BQ = guided_rows(causal_count_BQ, visible_count_BQ)
     rows = _statistics(mass_SBQ, causal_count_BQ, visible_count_BQ - causal_count_BQ)
-    if not isinstance(form, str):
+    if callable(form):
         penalty = _custom_penalty(form, mass_SBQ, causal_count_BQ, visible_count_BQ)
         loss = mean_where(guided_BQ, penalty)
     elif guidance.reduce == "sample":
@@ -167,9 +167,9 @@ class _Statistics(NamedTuple):
 def _check_options(guidance: Guidance) -> None:
     for name, choices in (("form", Form), ("scope", Scope), ("reduce", Reduce)):
         value = getattr(guidance, name)
-        if value not in get_args(choices) and not (name == "form" and callable(value)):
+        if value not in get_args(choices) and not callable(value):
             raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}")
-    if guidance.reduce == "sample" and not isinstance(guidance.form, str):
+    if callable(guidance.form) and guidance.reduce == "sample":
         raise ValueError('a function as form needs reduce="row": counts have no mean of a sample')
 
 
