@@ -1,4 +1,4 @@
-"""Looking into a trained model: attention maps and figures."""
+"""Analysis of trained models: attention maps and figures."""
 
 from cat_jax.analysis.attention_maps import AttentionReading, attention_maps, read_attention
 from cat_jax.analysis.figures import answer_attention_figure, training_curves_figure

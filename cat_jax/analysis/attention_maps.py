@@ -1,4 +1,4 @@
-"""Full attention maps, for reading: training never builds them."""
+"""Full attention maps, for analysis only: training never builds them."""
 
 import math
 from functools import partial
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
+from cat_jax.data.alignment import check_offsets
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.models.attention import MAPS
@@ -25,33 +26,33 @@ def attention_maps(
     segment_ids: Int[Array, "B T"] | None = None,
     limit_bytes: int = 4 * GIB,
 ) -> Float[Array, "N B H T T"]:
-    """Attention probabilities of every layer and head.
+    """Return the attention probabilities of every layer and head.
 
     Args:
-        model: the model.
-        params: its parameters.
-        tokens_BT: token ids.
-        segment_ids: rows attend only within equal ids (packing).
-        limit_bytes: the largest result that is computed.
+        model: Model.
+        params: Its parameters.
+        tokens_BT: Token ids, int32.
+        segment_ids: Segment of each position, int32; queries attend only within their own.
+        limit_bytes: Largest result that is computed.
 
     Returns:
         [N, B, H, T, T] float32; the last axis (keys) sums to one.
 
     Raises:
-        InputError: the maps would take more than ``limit_bytes``.
+        InputError: The maps would take more than ``limit_bytes``.
     """
-    rows, tokens = tokens_BT.shape
-    _check_size(model.config, rows, tokens, limit_bytes)
+    sequences, tokens = tokens_BT.shape
+    _check_size(model.config, sequences, tokens, limit_bytes)
     return _maps(model, params, tokens_BT, segment_ids)
 
 
 class AttentionReading(NamedTuple):
-    """Attention maps and the words on their axes.
+    """Attention maps of a text, with the tokens on their axes.
 
     Attributes:
-        tokens: the T pieces of the text that the tokenizer read. Tokens that share the bytes of
-            a character all show it; special tokens that are not of the text show their names.
-        maps_NBHTT: as ``attention_maps`` gives them, with B = 1.
+        tokens: Text of each of the T tokens. Tokens that share the bytes of a character all show
+            it; special tokens that the tokenizer adds show their names.
+        maps_NBHTT: Maps from ``attention_maps``, B = 1.
     """
 
     tokens: list[str]
@@ -66,48 +67,44 @@ def read_attention(
     *,
     limit_bytes: int = 4 * GIB,
 ) -> AttentionReading:
-    """Attention probabilities of every layer and head over the tokens of a text.
+    """Return the attention probabilities of every layer and head over the tokens of a text.
 
     Args:
-        model: the model.
-        params: its parameters.
-        tokenizer: the model's, a fast one.
-        text: what to read.
-        limit_bytes: as in ``attention_maps``.
+        model: Model.
+        params: Its parameters.
+        tokenizer: Fast tokenizer of the model.
+        text: Text to read.
+        limit_bytes: Largest result that is computed.
 
     Returns:
-        The tokens with the special ones that the tokenizer adds, and the maps.
+        The tokens, special ones that the tokenizer adds included, and the maps.
 
     Raises:
-        InputError: a tokenizer without offsets or of another vocabulary, a text without tokens,
-            or one whose maps would take more than ``limit_bytes``.
+        InputError: A tokenizer without offsets or with a larger vocabulary than the model's, a
+            text without tokens, or one whose maps would take more than ``limit_bytes``.
     """
-    ids, tokens = _pieces(tokenizer, text)
+    ids, tokens = _tokens(tokenizer, text)
     if not ids:
-        raise InputError("the text has no tokens: give one with at least a word")
+        raise InputError("the text has no tokens; give one with at least a word")
     if max(ids) >= model.config.vocab_size:
         raise InputError(
             f"the text has ids up to {max(ids)}, but the model knows 0 to "
-            f"{model.config.vocab_size - 1}: use the tokenizer that belongs to it"
+            f"{model.config.vocab_size - 1}; use the tokenizer that belongs to the model"
         )
     maps_NBHTT = attention_maps(model, params, jnp.array([ids]), limit_bytes=limit_bytes)
     return AttentionReading(tokens, maps_NBHTT)
 
 
-def _pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[str]]:
-    """The ids of a text and the piece of it that each stands for."""
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer "
-            "(a folder with tokenizer.json)"
-        )
-    read = tokenizer(text, return_offsets_mapping=True)
-    # A special token covers nothing of the text.
+def _tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[str]]:
+    """Return the token ids of a text and the text of each token."""
+    check_offsets(tokenizer)
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    # An added special token covers no characters.
     tokens = [
         text[start:end] or str(tokenizer.convert_ids_to_tokens(token))
-        for token, (start, end) in zip(read.input_ids, read.offset_mapping, strict=True)
+        for token, (start, end) in zip(encoding.input_ids, encoding.offset_mapping, strict=True)
     ]
-    return read.input_ids, tokens
+    return encoding.input_ids, tokens
 
 
 @partial(jax.jit, static_argnames="model")
@@ -119,15 +116,16 @@ def _maps(model: CausalLM, params: Any, tokens_BT: Array, segment_ids: Array | N
     return replicate(taps[MAPS]["layers"]["attention"]["probs"], model.partition)
 
 
-def _check_size(config: ModelConfig, rows: int, tokens: int, limit_bytes: int) -> None:
+def _check_size(config: ModelConfig, sequences: int, tokens: int, limit_bytes: int) -> None:
     pair_bytes = 4 * config.num_layers * config.num_heads
-    size = pair_bytes * rows * tokens**2
+    size = pair_bytes * sequences * tokens**2
     if size <= limit_bytes:
         return
-    fitting_rows = limit_bytes // (pair_bytes * tokens**2)
-    fitting_tokens = math.isqrt(limit_bytes // (pair_bytes * rows))
-    by_rows = f"[{fitting_rows}, {tokens}] or " if fitting_rows else ""
+    fitting_sequences = limit_bytes // (pair_bytes * tokens**2)
+    fitting_tokens = math.isqrt(limit_bytes // (pair_bytes * sequences))
+    fewer = f"[{fitting_sequences}, {tokens}] or " if fitting_sequences else ""
     raise InputError(
-        f"the attention maps of tokens [{rows}, {tokens}] take {size / GIB:.3g} GiB, above the "
-        f"limit of {limit_bytes / GIB:.3g} GiB: tokens {by_rows}[{rows}, {fitting_tokens}] fit"
+        f"the attention maps of tokens [{sequences}, {tokens}] take {size / GIB:.3g} GiB, above "
+        f"the limit of {limit_bytes / GIB:.3g} GiB: tokens {fewer}[{sequences}, {fitting_tokens}] "
+        "fit"
     )

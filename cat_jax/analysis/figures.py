@@ -1,9 +1,10 @@
 """Figures of a comparison, as matplotlib ``Figure`` objects without global state.
 
-Colours are those of Okabe & Ito (2008), told apart with every common colour vision. Text that
-comes from data is drawn as it is: a "$" in it starts no formula.
+The colours are those of Okabe & Ito (2008), which people with any common colour vision tell
+apart. Text from data is drawn literally: a "$" in it starts no formula.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -21,7 +22,12 @@ from cat_jax.types import Bool, Float
 KINDS = {"causal": "#0072B2", "spurious": "#D55E00", "other": "#8C8C8C"}
 TEXT = KINDS | {"other": "#595959"}
 METHODS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours of training curves; none of them means causal or spurious in the other figure."""
+"""Colours of training curves, none of which the other figure uses for a kind of token."""
+STYLES = {"solid": "-", "dashed": "--", "dotted": ":", "dash-dotted": "-."}
+SPLIT_NAMES = {"iid": "IID", "ood": "OOD"}
+
+History = Mapping[str, Sequence[Mapping[str, float]]]
+"""By method, one dict per evaluation."""
 
 LABEL_LENGTH = 20
 LABEL_GAP = 0.08
@@ -36,20 +42,21 @@ def answer_attention_figure(
     spurious: Bool[np.ndarray, " T"],
     title: str = "Attention of the row that predicts the answer",
 ) -> Figure:
-    """Draws what the answer's row looks at, a panel of bars per method (after CAT's figure).
+    """Draw the attention of the row that predicts the answer, one bar chart per method.
 
-    The panels share a scale that ends at the largest bar but the first: pretrained models rest
-    most attention on their first token. Where that bar is cut, its value stands beside it.
+    After the figure of CAT (Han et al., EMNLP 2025). The panels share a scale that ends at the
+    largest bar other than the first: pretrained models put most attention on their first token
+    (the attention sink). Where that bar is cut, its value is written beside it.
 
     Args:
-        tokens: text of each token; T of them.
-        attention: by method, attention of one row averaged over layers and heads, [T].
-        causal: which tokens the answer depends on, [T].
-        spurious: which tokens only go along with it, [T].
-        title: stands above the panels.
+        tokens: Text of each of T tokens.
+        attention: By method, attention of the row averaged over layers and heads, [T].
+        causal: Which tokens the answer depends on, [T].
+        spurious: Which tokens only correlate with it, [T].
+        title: Title of the figure.
 
     Raises:
-        InputError: no method, lengths that differ, or a token both causal and spurious.
+        InputError: No method, lengths that differ, or a token both causal and spurious.
     """
     _check_row(tokens, attention, causal, spurious)
     members = {"causal": causal, "spurious": spurious, "other": ~(causal | spurious)}
@@ -67,25 +74,38 @@ def answer_attention_figure(
     return figure
 
 
-def training_curves_figure(history: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Draws accuracy (IID solid, OOD dashed) and causal mass over the steps of training.
+def training_curves_figure(history: History, splits: Sequence[str] = ("iid", "ood")) -> Figure:
+    """Draw accuracy per test split, and causal mass, over the steps of training.
+
+    Quantities without any value are left out, and so is a panel without any curve.
 
     Args:
-        history: by method, entries with "step", "iid", "ood" and "causal_mass", the last three
-            between 0 and 1 or NaN. Entries of one step are seeds: their mean is drawn, and a band
-            from the smallest to the largest.
+        history: By method, entries with "step" and values between 0 and 1 of the splits and of
+            "causal_mass"; values that are missing or NaN are skipped. Entries of one step are
+            seeds: drawn are their mean and a band from smallest to largest.
+        splits: Test splits to draw, each in a line style of its own.
 
     Raises:
-        InputError: no method, or one without entries.
+        InputError: There is nothing to draw: no method, or no value of any quantity.
     """
-    if not history or not all(history.values()):
-        raise InputError(f"no training history to draw of {[*history] or 'any method'}")
-    figure = Figure((11, 3.6), layout="constrained")
-    accuracy, mass = figure.subplots(1, 2)
-    _draw_curves(accuracy, history, {"iid": "-", "ood": "--"})
-    _draw_curves(mass, history, {"causal_mass": "-"})
-    accuracy.set_title("Accuracy (IID solid, OOD dashed)", loc="left", fontsize=LARGE)
-    mass.set_title("Attention on causal tokens", loc="left", fontsize=LARGE)
+    styles = dict(zip(splits, cycle(STYLES), strict=False))
+    drawn = {split: style for split, style in styles.items() if _measured(history, split)}
+    described = ", ".join(f"{_split_name(split)} {style}" for split, style in drawn.items())
+    panels = {
+        f"Accuracy ({described})": {split: STYLES[style] for split, style in drawn.items()},
+        "Attention on causal tokens": {"causal_mass": "-"},
+    }
+    panels = {title: lines for title, lines in panels.items() if _measured(history, *lines)}
+    if not panels:
+        raise InputError(
+            f"no training history to draw: no entry has a value of {', '.join(splits)} or "
+            "causal_mass"
+        )
+    figure = Figure((5.5 * len(panels), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        _draw_curves(axis, history, lines)
+        axis.set_title(title, loc="left", fontsize=LARGE, parse_math=False)
     return figure
 
 
@@ -108,7 +128,7 @@ def _label_tokens(axis: Axes, tokens: Sequence[str], kinds: Sequence[str]) -> No
 
 
 def _shown(token: str) -> str:
-    """A token as a label: one line, not long, nothing invisible."""
+    """Return a token as a short label in one line, with invisible characters made visible."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token.strip(" "))
     text = text or "␣" * len(token)
     return text if len(text) <= LABEL_LENGTH else text[: LABEL_LENGTH - 1] + "…"
@@ -126,7 +146,7 @@ def _draw_row(axis: Axes, method: str, row: np.ndarray, colours: Sequence[str], 
 
 
 def _write_shares(axis: Axes, shares: Mapping[str, float]) -> None:
-    """The legend of the colours, which at once says how much attention each kind has."""
+    """Draw a legend that also says how much attention each kind of token has."""
     handles = [
         Patch(color=KINDS[kind], label=f"{share:.0%}".rjust(4, FIGURE_SPACE) + f" {kind}")
         for kind, share in shares.items()
@@ -143,18 +163,26 @@ def _write_shares(axis: Axes, shares: Mapping[str, float]) -> None:
     )
 
 
-def _draw_curves(
-    axis: Axes,
-    history: Mapping[str, Sequence[Mapping[str, float]]],
-    styles: Mapping[str, str],
-) -> None:
+def _split_name(split: str) -> str:
+    return SPLIT_NAMES.get(split, split)
+
+
+def _measured(history: History, *quantities: str) -> bool:
+    """Return whether any entry has a value of one of the quantities."""
+    return any(_over_seeds(entries, q) for entries in history.values() for q in quantities)
+
+
+def _draw_curves(axis: Axes, history: History, styles: Mapping[str, str]) -> None:
     ends = []
     for (method, entries), colour in zip(history.items(), cycle(METHODS), strict=False):
         for quantity, style in styles.items():
-            steps, mean, low, high = _over_seeds(entries, quantity)
+            points = _over_seeds(entries, quantity)
+            if not points:
+                continue
+            steps, mean, low, high = np.array(points).T
             axis.plot(steps, mean, style, color=colour, marker=".", markersize=4, clip_on=False)
             axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
-            name = method if len(styles) == 1 else f"{method}, {quantity.upper()}"
+            name = method if len(styles) == 1 else f"{method}, {_split_name(quantity)}"
             ends.append((mean[-1], name, colour))
     axis.set_xlabel("step")
     axis.set_xlim(right=max(e["step"] for entries in history.values() for e in entries))
@@ -162,20 +190,23 @@ def _draw_curves(
     axis.grid(axis="y", color="#E5E5E5", linewidth=0.6)
     axis.set_axisbelow(True)
     _plain(axis)
-    _label_ends(axis, [end for end in ends if np.isfinite(end[0])])
+    _label_ends(axis, ends)
 
 
-def _over_seeds(entries: Sequence[Mapping[str, float]], quantity: str) -> list[np.ndarray]:
-    """Steps in order, and over the entries of each: mean, smallest, largest."""
+def _over_seeds(
+    entries: Sequence[Mapping[str, float]], quantity: str
+) -> list[tuple[float, float, float, float]]:
+    """Return step, mean, smallest and largest value, for each step that has values."""
     by_step = defaultdict(list)
     for entry in entries:
-        by_step[entry["step"]].append(entry[quantity])
-    rows = [(step, np.mean(v), np.min(v), np.max(v)) for step, v in sorted(by_step.items())]
-    return [*np.array(rows, float).T]
+        value = entry.get(quantity, math.nan)
+        if not math.isnan(value):
+            by_step[entry["step"]].append(value)
+    return [(step, sum(v) / len(v), min(v), max(v)) for step, v in sorted(by_step.items())]
 
 
 def _label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Names each curve at its right end."""
+    """Write the name and last value of each curve at its right end."""
     low, high = axis.get_ylim()
     ends = sorted(ends)
     heights = [(value - low) / (high - low) for value, _, _ in ends]
@@ -195,7 +226,7 @@ def _label_ends(axis: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def _spread(heights: Sequence[float]) -> list[float]:
-    """Pushes ascending heights apart until neighbours are LABEL_GAP from each other."""
+    """Push ascending heights apart until neighbours are LABEL_GAP from each other."""
     places = list(heights)
     for _ in range(len(places) ** 2):
         for i in range(1, len(places)):

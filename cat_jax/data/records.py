@@ -148,8 +148,8 @@ def _text(value: Any) -> str | None:
     """Return text, or a finite number as text; None for anything else."""
     if isinstance(value, str):
         return str(value)  # no JsonNumber
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return str(value) if number and math.isfinite(value) else None
+    finite = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
+    return str(value) if finite and not isinstance(value, bool) else None
 
 
 def _annotations(value: Any, where: str) -> Iterator[Annotation]:

@@ -167,9 +167,9 @@ class _Statistics(NamedTuple):
 def _check_options(guidance: Guidance) -> None:
     for name, choices in (("form", Form), ("scope", Scope), ("reduce", Reduce)):
         value = getattr(guidance, name)
-        if value not in get_args(choices) and not (name == "form" and callable(value)):
+        if value not in get_args(choices) and not callable(value):
             raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}")
-    if guidance.reduce == "sample" and not isinstance(guidance.form, str):
+    if callable(guidance.form) and guidance.reduce == "sample":
         raise ValueError('a function as form needs reduce="row": counts have no mean of a sample')
 
 
