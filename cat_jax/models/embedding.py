@@ -35,7 +35,7 @@ class Embedding(nn.Module):
 
     def attend(self, x_BTD: Array) -> Array:
         """Multiply by the table, transposed: [B, T, V]."""
-        return dot(x_BTD, self.embedding.T, 1, self.dtype)
+        return dot(x_BTD, self.embedding, (1,), self.dtype)
 
 
 def look_up(embed: Embedding, tokens_BT: Array, partition: Partition | None) -> Array:

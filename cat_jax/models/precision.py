@@ -17,13 +17,13 @@ import numpy as np
 from cat_jax.types import Array
 
 
-def dot(x: Array, kernel: Array, axes: int, dtype: str) -> Array:
-    """Contract the last ``axes`` axes of x with the first ones of the kernel.
+def dot(x: Array, kernel: Array, axes: tuple[int, ...], dtype: str) -> Array:
+    """Contract the last axes of x with ``axes`` of the kernel.
 
     Args:
         x: [*rows, *inputs].
-        kernel: [*inputs, *outputs].
-        axes: Number of input axes.
+        kernel: [*inputs, *outputs], or [*outputs, *inputs].
+        axes: The kernel's input axes, in ascending order.
         dtype: Dtype of the product and of its result.
 
     Returns:
@@ -31,8 +31,9 @@ def dot(x: Array, kernel: Array, axes: int, dtype: str) -> Array:
     """
     x = x.astype(dtype)
     if x.dtype == jnp.float32:
-        return _contract(x, kernel.astype(dtype), axes)
-    return _low_dot(axes, x, kernel)
+        first = tuple(range(len(axes)))
+        return _contract(x, jnp.moveaxis(kernel.astype(dtype), axes, first), first)
+    return _low_dot(axes, kernel.dtype, x, kernel)
 
 
 def take(table_VD: Array, tokens: Array, dtype: str) -> Array:
@@ -57,34 +58,41 @@ def add_bias(x: Array, bias: Array) -> Array:
     return (x.astype(jnp.float32) + bias).astype(x.dtype)
 
 
-def _contract(x: Array, kernel: Array, axes: int) -> Array:
-    contracted = tuple(range(x.ndim - axes, x.ndim)), tuple(range(axes))
-    return jax.lax.dot_general(x, kernel, (contracted, ((), ())))
+def _contract(x: Array, kernel: Array, axes: tuple[int, ...]) -> Array:
+    inputs = tuple(range(x.ndim - len(axes), x.ndim))
+    return jax.lax.dot_general(x, kernel, ((inputs, axes), ((), ())))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _low_dot(axes: int, x: Array, kernel: Array) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _low_dot(axes: tuple[int, ...], kernel_dtype: np.dtype, x: Array, kernel: Array) -> Array:
     return _contract(x, kernel.astype(x.dtype), axes)
 
 
-def _low_dot_forward(axes: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _low_dot(axes, x, kernel), (x, kernel)
+def _low_dot_forward(
+    axes: tuple[int, ...], kernel_dtype: np.dtype, x: Array, kernel: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    # Cast once: of two casts, devices that share the kernel would gather each.
+    kernel = kernel.astype(x.dtype)
+    return _contract(x, kernel, axes), (x, kernel)
 
 
 def _low_dot_backward(
-    axes: int, saved: tuple[Array, Array], gradient: Array
+    axes: tuple[int, ...],
+    kernel_dtype: np.dtype,
+    saved: tuple[Array, Array],
+    gradient: Array,
 ) -> tuple[Array, Array]:
     x, kernel = saved
-    rows = tuple(range(x.ndim - axes))
+    rows = tuple(range(x.ndim - len(axes)))
     outputs = tuple(range(len(rows), gradient.ndim))
-    kernel_outputs = tuple(range(axes, kernel.ndim))
-    x_gradient = jax.lax.dot_general(
-        gradient, kernel.astype(x.dtype), ((outputs, kernel_outputs), ((), ()))
-    )
+    kernel_outputs = tuple(axis for axis in range(kernel.ndim) if axis not in axes)
+    x_gradient = jax.lax.dot_general(gradient, kernel, ((outputs, kernel_outputs), ((), ())))
+    # In the kernel's own order of axes: XLA for CPUs fails on the transpose of a mixed product.
+    first, second = (x, gradient) if axes[0] == 0 else (gradient, x)
     kernel_gradient = jax.lax.dot_general(
-        x, gradient, ((rows, rows), ((), ())), preferred_element_type=jnp.float32
+        first, second, ((rows, rows), ((), ())), preferred_element_type=jnp.float32
     )
-    return x_gradient, kernel_gradient.astype(kernel.dtype)
+    return x_gradient, kernel_gradient.astype(kernel_dtype)
 
 
 _low_dot.defvjp(_low_dot_forward, _low_dot_backward)

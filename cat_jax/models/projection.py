@@ -40,7 +40,8 @@ class LowRank:
         if self.dropout_key is not None:
             keep = jax.random.bernoulli(self.dropout_key, 1 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1 - self.dropout), jnp.zeros((), x.dtype))
-        return self.scale * dot(dot(x, self.a, self.a.ndim - 1, dtype), self.b, 1, dtype)
+        inputs = tuple(range(self.a.ndim - 1))
+        return self.scale * dot(dot(x, self.a, inputs, dtype), self.b, (0,), dtype)
 
 
 class Projection(nn.Module):
@@ -70,7 +71,7 @@ class Projection(nn.Module):
             flat = dense_init(key, (math.prod(inputs), math.prod(self.outputs)))
             return flat.reshape(*inputs, *self.outputs)
 
-        y = dot(x, self.param("kernel", init_kernel), self.input_axes, self.dtype)
+        y = dot(x, self.param("kernel", init_kernel), tuple(range(self.input_axes)), self.dtype)
         if self.use_bias:
             y = add_bias(y, self.param("bias", nn.initializers.zeros_init(), self.outputs))
         adapter = self.get_variable("params", "lora")
