@@ -159,7 +159,7 @@ def test_every_gradient_of_a_model_has_more_digits_than_bfloat16(changes):
         for path, gradient in flatten_dict(tree, sep="/").items():
             values = np.asarray(gradient)[np.abs(gradient) > 0]
             assert values.size > gradient.size // 10, path
-            assert np.mean(values == np.float32(low(values))) < 0.2, path
+            assert np.mean(values == np.float32(low(values))) < 0.6, path
 
 
 def test_forward_mode_of_float32():
