@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.layers import RMSNorm, dense_init, rotary_frequencies, rotate
+from cat_jax.models.layers import RMSNorm, rotary_frequencies, rotate
 from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Bool, Float, Int, UInt32
 from pallas_kernels import Partition, attention_probabilities, causal_mass_attention
@@ -100,22 +100,9 @@ class SelfAttention(nn.Module):
         else:
             cache = cache.write(key_BTGC, value_BTGC, context.positions_BT)
             out_BTHC = cached_attention(query_BTHC, cache, context.positions_BT)
-        output = Projection(
-            config.width,
-            axis=(-2, -1),
-            use_bias=False,
-            dtype=config.dtype,
-            kernel_init=dense_init,
-            name="output",
-        )
+        output = Projection((config.width,), input_axes=2, dtype=config.dtype, name="output")
         return output(out_BTHC), mass_BHT, cache
 
     def _project(self, name: str, heads: int) -> Projection:
-        config = self.config
-        return Projection(
-            (heads, config.head_dim),
-            use_bias=config.qkv_bias,
-            dtype=config.dtype,
-            kernel_init=dense_init,
-            name=name,
-        )
+        shape, config = (heads, self.config.head_dim), self.config
+        return Projection(shape, use_bias=config.qkv_bias, dtype=config.dtype, name=name)

@@ -9,9 +9,6 @@ from cat_jax.models.config import ModelConfig, RopeScaling
 from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Float, Int
 
-dense_init = nn.initializers.lecun_normal()
-embed_init = nn.initializers.normal(stddev=0.02)
-
 
 def rms_normalize(x_BTD: Array, scale_D: Array, eps: float) -> Array:
     """Scales x to unit root mean square over its last axis, in float32, then by ``scale_D``."""
@@ -84,10 +81,8 @@ class SwiGLU(nn.Module):
         """Maps [B, T, D] to [B, T, D]."""
         config = self.config
 
-        def project(name: str, features: int):
-            return Projection(
-                features, use_bias=False, dtype=config.dtype, kernel_init=dense_init, name=name
-            )
+        def project(name: str, width: int):
+            return Projection((width,), dtype=config.dtype, name=name)
 
         gate_BTF = project("gate", config.mlp_width)(x_BTD)
         up_BTF = project("up", config.mlp_width)(x_BTD)

@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.sharding import NamedSharding, PartitionSpec
 
 from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.layers import RMSNorm, SwiGLU, dense_init, embed_init
-from cat_jax.sharding import RULES
+from cat_jax.models.embedding import Embedding, look_up, shard_activations
+from cat_jax.models.layers import RMSNorm, SwiGLU
+from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import RESIDUAL_NAMES, Partition
 
@@ -45,37 +45,7 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + attended_BTD
         normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
         x_BTD = x_BTD + SwiGLU(self.config, name="mlp")(normed_BTD)
-        return keep_split(x_BTD, self.partition), (mass_BHT, cache)
-
-
-def keep_split(x_BTD: Array, partition: Partition | None) -> Array:
-    """Keeps activations split by rows and positions, whatever splits the parameters around them."""
-    if partition is None:
-        return x_BTD
-    return _split(x_BTD, partition, partition.batch_axes, partition.sequence_axes)
-
-
-def look_up(embed: nn.Embed, tokens_BT: Array, partition: Partition | None) -> Array:
-    """Embeds tokens; where the width of the table is split, it is the activations that move.
-
-    The devices that share the width look up its parts for all of their tokens, and exchange parts
-    for tokens; the partitioner by itself would gather table and activations.
-    """
-    if partition is None:
-        return embed(tokens_BT)
-    positions = partition.sequence_axes
-    by_rows = tuple(axis for axis in RULES["D"] if axis in partition.batch_axes)
-    rows = tuple(axis for axis in partition.batch_axes if axis not in by_rows)
-    x_BTD = embed(_split(tokens_BT, partition, rows))
-    x_BTD = _split(x_BTD, partition, rows, (), by_rows + positions)
-    # One after the other: of two exchanges at once the partitioner makes a gather.
-    x_BTD = _split(x_BTD, partition, rows, positions, by_rows)
-    return keep_split(x_BTD, partition)
-
-
-def _split(x: Array, partition: Partition, *axes: tuple[str, ...]) -> Array:
-    sharding = NamedSharding(partition.mesh, PartitionSpec(*(names or None for names in axes)))
-    return jax.lax.with_sharding_constraint(x, sharding)
+        return shard_activations(x_BTD, self.partition), (mass_BHT, cache)
 
 
 class CausalLM(nn.Module):
@@ -98,15 +68,11 @@ class CausalLM(nn.Module):
     def setup(self):
         """Declares the parameters."""
         config = self.config
-        self.embed = nn.Embed(
-            config.vocab_size, config.width, dtype=config.dtype, embedding_init=embed_init
-        )
+        self.embed = Embedding(config.vocab_size, config.width, config.dtype)
         self.layers = scanned_layers(config)(config, self.partition)
         self.final_norm = RMSNorm(config)
         if not config.tie_embeddings:
-            self.unembed = nn.Dense(
-                config.vocab_size, use_bias=False, dtype=config.dtype, kernel_init=dense_init
-            )
+            self.unembed = Projection((config.vocab_size,), dtype=config.dtype)
 
     def __call__(
         self, tokens_BT: Int[Array, "B T"], **inputs: Any

@@ -237,7 +237,7 @@ def test_scan_and_remat_draw_the_same_dropout(params, changes):
 
 def test_dropout_is_of_the_adapters_input_alone():
     x = jax.random.normal(jax.random.key(0), (4, 500, 6))
-    module = Projection(6)
+    module = Projection((6,))
     kernel = module.init(jax.random.key(1), x)["params"]
     identity = LowRank(jnp.eye(6), jnp.eye(6), jax.random.key(2), dropout=0.25, scale=3.0)
     added = module.apply({"params": kernel | {"lora": identity}}, x) - module.apply(
