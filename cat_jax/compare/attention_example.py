@@ -63,7 +63,7 @@ class AttentionExample:
         """Return which of the tokens are causal and which spurious, bool [T]."""
         n = self.chosen()
         length = self._query(n) + 1
-        causal = self.test.examples[n].k_bits.any(-1)[:length]
+        causal = np.asarray(self.test.examples[n].k_bits.any(-1))[:length]
         return causal, self._spurious(n)[:length] & ~causal
 
     def _candidates(self) -> list[int]:

@@ -76,5 +76,3 @@ class Projection(nn.Module):
             y = add_bias(y, self.param("bias", nn.initializers.zeros_init(), self.outputs))
         adapter = self.get_variable("params", "lora")
         return y if adapter is None else y + adapter(x, self.dtype)
-
-
