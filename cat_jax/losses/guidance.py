@@ -165,11 +165,12 @@ class _Statistics(NamedTuple):
 
 
 def _check_options(guidance: Guidance) -> None:
+    custom = callable(guidance.form)
     for name, choices in (("form", Form), ("scope", Scope), ("reduce", Reduce)):
         value = getattr(guidance, name)
-        if value not in get_args(choices) and not callable(value):
+        if value not in get_args(choices) and not (custom and name == "form"):
             raise ValueError(f"{name} is one of {', '.join(get_args(choices))}, not {value!r}")
-    if callable(guidance.form) and guidance.reduce == "sample":
+    if custom and guidance.reduce == "sample":
         raise ValueError('a function as form needs reduce="row": counts have no mean of a sample')
 
 

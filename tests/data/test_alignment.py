@@ -14,9 +14,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from cat_jax.data.alignment import AlignmentStats, align_records
 from cat_jax.data.bitset import decode
-from cat_jax.data.records import Annotation, Record, Span, read_jsonl
+from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.data.reference_alignment import reference_rectangles
 from cat_jax.data.rendering import find_span
+from cat_jax.data.sources import read_records
 from cat_jax.errors import InputError
 from cat_jax.tasks.stg import stg_records
 
@@ -64,7 +65,7 @@ def align(*records, tokenizer=TOY, max_length=99, **options):
 
 
 def pairs(example):
-    """Rows with the columns they see."""
+    """Rows of the mask with their columns."""
     mask = decode(example.q_bits, example.k_bits)
     return {int(i): np.flatnonzero(mask[i]).tolist() for i in np.flatnonzero(mask.any(axis=1))}
 
@@ -74,7 +75,7 @@ def pairs(example):
 
 def test_a_record_by_hand():
     record = Record("Smoke: 8%; A: ", "High Risk", (note("High Risk", "8%"),))
-    (example,), coverage = align(record)
+    (example,), stats = align(record)
     pieces = ["Smoke", ":", " 8", "%;", "?", ":", " High", " Risk", "<end>"]
     assert TOY.convert_ids_to_tokens(example.tokens.tolist()) == pieces
     assert example.tokens.dtype == np.int32
@@ -84,21 +85,21 @@ def test_a_record_by_hand():
     assert pairs(example) == {5: [2, 3], 6: [2, 3]}
     assert example.causal_count.tolist() == [0, 0, 0, 0, 0, 2, 2, 0, 0]
     assert example.visible_count.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert coverage == AlignmentStats(spans_asked=2, spans_found=2, records=1)
+    assert stats == AlignmentStats(spans_asked=2, spans_found=2, records=1)
 
 
 def test_spaces_of_their_own_inside_a_span_belong_to_it():
     (example,), _ = align(Record("A: Smoke;", "8", (note("8", "A:  Smoke"), note("8", "A: Smoke"))))
     assert TOY.convert_ids_to_tokens(example.tokens.tolist())[:3] == ["A", ":", "?"]
-    (example,), coverage = align(Record("A:  8;", "4", (note("4", "A:  8"),)))
+    (example,), stats = align(Record("A:  8;", "4", (note("4", "A:  8"),)))
     assert TOY.convert_ids_to_tokens(example.tokens.tolist()) == [
         "A", ":", " ", " 8", ";", "4", "<end>",
     ]  # fmt: skip
     assert pairs(example) == {4: [0, 1, 2, 3]}
-    assert coverage.spans_found == 2
+    assert stats.spans_found == 2
 
 
-def test_nothing_predicts_the_first_token_of_a_row():
+def test_nothing_predicts_the_first_token():
     record = Record("88;", "4", (note("88", "88"),))
     (example,), _ = align(record)
     assert pairs(example) == {0: [0]}  # the row that predicts the second 8
@@ -124,15 +125,15 @@ def test_all_places_count_but_the_answer_is_at_the_end():
 
 def test_start_means_this_place_alone():
     record = Record("4;8;4;8;", "A", (note(("8", 6), ("4", 4)),))
-    (example,), coverage = align(record)
+    (example,), stats = align(record)
     assert pairs(example) == {5: [4]}
-    assert coverage.spans_found == 2
+    assert stats.spans_found == 2
     record = Record("4; 8 ;", "A", (note("A", (" 8 ", 2)),))
     (example,), _ = align(record)
     assert pairs(example) == {4: [2]}
-    (example,), coverage = align(Record("4; 8;", "A", (note("A", ("", 3), (" ", 2)),)))
+    (example,), stats = align(Record("4; 8;", "A", (note("A", ("", 3), (" ", 2)),)))
     assert pairs(example) == {}
-    assert coverage.spans_found == 1
+    assert stats.spans_found == 1
 
 
 @pytest.mark.parametrize(
@@ -198,32 +199,32 @@ def test_unfit_tokenizers(match):
         align(record, match="words")
 
 
-# --- coverage ---
+# --- statistics ---
 
 
 def test_long_records_are_left_out_and_counted():
     long, short = Record("8;8;8;8;", "4", (note("4", "8", "A"),)), Record("8;", "4")
-    examples, coverage = align(long, short, max_length=9)
+    examples, stats = align(long, short, max_length=9)
     assert [len(example.tokens) for example in examples] == [4]
-    assert coverage == AlignmentStats(0, 0, records=1, records_without_mask=1, too_long=1)
-    examples, coverage = align(long, short, max_length=10)
+    assert stats == AlignmentStats(0, 0, records=1, records_without_mask=1, too_long=1)
+    examples, stats = align(long, short, max_length=10)
     assert [len(example.tokens) for example in examples] == [10, 4]
-    assert coverage == AlignmentStats(3, 2, records=2, records_without_mask=1)
+    assert stats == AlignmentStats(3, 2, records=2, records_without_mask=1)
     assert align(max_length=9) == ([], AlignmentStats())
 
 
-def test_coverage_adds_up_and_prints_one_line():
+def test_statistics_add_up_and_prints_one_line():
     total = AlignmentStats(1, 2, 3, 4, 5) + AlignmentStats(10, 20, 30, 40, 50)
     assert total == AlignmentStats(11, 22, 33, 44, 55)
     assert str(total) == (
-        "spans found 22/11, rows without any mask 44/33, rows left out as too long 55"
+        "spans found 22/11, records without annotation 44/33, records too long 55"
     )
 
 
-def test_an_annotation_that_no_row_sees_is_no_mask():
-    (example,), coverage = align(Record("8;4;", "A", (note("8", "4"),)))
+def test_an_annotation_that_no_query_sees_is_no_mask():
+    (example,), stats = align(Record("8;4;", "A", (note("8", "4"),)))
     assert pairs(example) == {}
-    assert coverage == AlignmentStats(2, 2, records=1, records_without_mask=1)
+    assert stats == AlignmentStats(2, 2, records=1, records_without_mask=1)
 
 
 # --- real tokenizers and published data ---
@@ -245,7 +246,7 @@ PUBLISHED = {
 
 def test_reference_masks_are_the_published_ones(shared):
     folder = shared / "data" / "cat_reference"
-    records = {name: read_jsonl(folder / path)[:30] for name, path in PUBLISHED.items()}
+    records = {name: read_records(folder / path)[:30] for name, path in PUBLISHED.items()}
     golden = json.loads((shared / "golden" / "reference_masks.json").read_text())
     tokenizers = {
         name: AutoTokenizer.from_pretrained(shared / "tokenizers" / name)
@@ -283,19 +284,19 @@ CAUSAL = (
 )
 
 
-def test_all_six_causes_are_found_on_every_published_row(shared, tokenizer):
+def test_all_six_causes_are_found_in_every_published_record(shared, tokenizer):
     """Against the place behind each factor's name, which the aligner does not look at."""
     total = AlignmentStats()
     for part in ("train", "iid_test", "ood_test"):
-        records = read_jsonl(shared / f"data/cat_reference/STG_H/STG_H_{part}.jsonl")
-        examples, coverage = align_records(records, tokenizer, max_length=256)
-        total += coverage
+        records = read_records(shared / f"data/cat_reference/STG_H/STG_H_{part}.jsonl")
+        examples, stats = align_records(records, tokenizer, max_length=256)
+        total += stats
         encoded = tokenizer([record.text for record in records])
-        for row, (record, example) in enumerate(zip(records, examples, strict=True)):
+        for n, (record, example) in enumerate(zip(records, examples, strict=True)):
             for name, cause in zip(CAUSAL, record.important[0].causes, strict=True):
                 start = record.text.index(f"{name}: {cause.text}") + len(name) + 2
                 characters = range(start, start + len(cause.text))
-                tokens = [encoded.char_to_token(row, character) for character in characters]
+                tokens = [encoded.char_to_token(n, character) for character in characters]
                 assert example.k_bits[tokens].all()
     assert total == AlignmentStats(spans_asked=35000, spans_found=35000, records=5000)
 
@@ -332,13 +333,13 @@ def test_a_character_of_several_tokens(tokenizer):
 @settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_offsets_find_generated_spans(tokenizer, data):
-    """Every span of a generated row decodes back to its own words."""
+    """Every span of a generated record decodes back to its own words."""
     effect = data.draw(st.sampled_from(["target", "answer"]))
     granularity = data.draw(st.sampled_from(["span", "value"]))
     seed = data.draw(st.integers(0, 10**6))
     (record,) = islice(stg_records(seed=seed, granularity=granularity, effect=effect), 1)
-    (example,), coverage = align(record, tokenizer=tokenizer)
-    assert coverage == AlignmentStats(4, 4, records=1)
+    (example,), stats = align(record, tokenizer=tokenizer)
+    assert stats == AlignmentStats(4, 4, records=1)
     ids = example.tokens.tolist()
     columns = np.flatnonzero(example.k_bits.any(axis=1))
     runs = np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1)
@@ -351,5 +352,5 @@ def test_offsets_find_generated_spans(tokenizer, data):
 def test_reference_matching_refuses_a_start(shared):
     tokenizer = AutoTokenizer.from_pretrained(shared / "tokenizers/qwen2.5")
     (record,) = islice(stg_records(seed=0, granularity="value"), 1)
-    with pytest.raises(InputError, match="annotated with a start; match by offsets"):
+    with pytest.raises(InputError, match='annotated with a start; use match "offsets"'):
         align_records([record], tokenizer, max_length=256, match="reference")

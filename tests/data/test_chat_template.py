@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from cat_jax.data.alignment import align_records
 from cat_jax.data.bitset import decode
-from cat_jax.data.chat_template import render
+from cat_jax.data.chat_template import render_conversation
 from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.packing import pack_examples
 from cat_jax.data.records import Annotation, Record, Span
@@ -67,8 +67,8 @@ def plain(conversation):
 
 
 def align(conversation, tokenizer):
-    (example,), coverage = align_records([conversation], tokenizer, max_length=9999)
-    return example, coverage
+    (example,), stats = align_records([conversation], tokenizer, max_length=9999)
+    return example, stats
 
 
 WORDS = st.text('aZ8 .\n\té😀"<|{}').map(str) | st.sampled_from(["<|im_end|>", " <|im_start|>x\n"])
@@ -116,7 +116,7 @@ def test_a_real_template(qwen):
 def test_what_the_assistant_writes(qwen, template, expected):
     qwen.chat_template = template
     conversation = talk("Hi", "Hello.", "Bye", " See\nyou ")
-    rendering = render(conversation, qwen)
+    rendering = render_conversation(conversation, qwen)
     assert rendering.text == qwen.apply_chat_template(plain(conversation), tokenize=False)
     assert [rendering.text[t.start : t.stop] for t in rendering.targets] == expected
     contents = [m.content for m in conversation.messages]
@@ -128,21 +128,21 @@ def test_what_the_assistant_writes(qwen, template, expected):
 def test_a_system_message_may_stand_inside_the_first_question(qwen):
     qwen.chat_template = INST
     conversation = Conversation((Message("system", "S"), *talk("Q", "A").messages))
-    rendering = render(conversation, qwen)
+    rendering = render_conversation(conversation, qwen)
     assert rendering.text == "[INST] <<SYS>>S<</SYS>> Q [/INST] A </s>"
     assert [rendering.text[start] for start in rendering.starts] == ["S", "Q", "A"]
 
 
 def test_thoughts_of_the_last_answer_are_trained(qwen):
     qwen.chat_template = THINK
-    rendering = render(talk("Q", "<think>\nhm\n</think>\n\nA"), qwen)
+    rendering = render_conversation(talk("Q", "<think>\nhm\n</think>\n\nA"), qwen)
     (target,) = rendering.targets
     assert rendering.text[target.start :] == "<think>\nhm\n</think>\n\nA<|im_end|>\n"
     earlier = talk("Q", "<think>\nhm\n</think>\n\nA", "R", "B")
     example, _ = align(earlier, qwen)  # dropped from the text, and so from training
     assert "hm" not in qwen.decode(example.tokens)
     noted = Message("assistant", "B", (Annotation(Span("B"), (Span("A"),)),))
-    with pytest.raises(InputError, match="changes the words of message 1"):
+    with pytest.raises(InputError, match="changes the words of message 1, so annotated"):
         align(Conversation((*earlier.messages[:3], noted)), qwen)
 
 
@@ -182,10 +182,10 @@ def test_templates_with_which_it_cannot_be_done(qwen, template, says):
     qwen.chat_template = template
     conversation = Conversation(talk("Hi", "hello", "Bye", "see you").messages, "f.jsonl, line 7")
     if says is None:
-        assert render(conversation, qwen).starts == (None, None, None, None)
+        assert render_conversation(conversation, qwen).starts == (None, None, None, None)
         return
     with pytest.raises(InputError, match=rf"f\.jsonl, line 7: .*{says}"):
-        render(conversation, qwen)
+        render_conversation(conversation, qwen)
 
 
 def rows_and_causes(example, tokenizer):
@@ -205,12 +205,12 @@ def test_annotations_stand_in_contents(qwen):
         Annotation(Span("so", 5), (Span("High", 0),)),
     )
     said = Message("assistant", "High so is so", important)
-    example, coverage = align(Conversation((first, said)), qwen)
+    example, stats = align(Conversation((first, said)), qwen)
     pairs, mask = rows_and_causes(example, qwen)
     assert pairs == [("High", " Smoking: 8 user"), (" so", "High")]
-    assert (coverage.spans_asked, coverage.spans_found) == (6, 5)
+    assert (stats.spans_asked, stats.spans_found) == (6, 5)
     # " user" of the content, not the name of the role.
-    text = render(Conversation((first, said)), qwen).text
+    text = render_conversation(Conversation((first, said)), qwen).text
     offsets = qwen(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     causes = [offsets[n] for n in np.flatnonzero(mask[mask.any(-1).argmax()])]
     assert text[causes[-1][0] : causes[-1][1]] == " user"
@@ -227,25 +227,28 @@ def test_causes_are_searched_in_what_was_said_before_alone(qwen):
             Message("assistant", "A", note),
         )
     )
-    example, coverage = align(conversation, qwen)
+    example, stats = align(conversation, qwen)
     pairs, _ = rows_and_causes(example, qwen)
     assert pairs == [("A", "Q"), ("A", "QQ")]
-    assert coverage.spans_found == 4
+    assert stats.spans_found == 4
 
 
-def test_conversations_and_records_share_a_file_and_a_row(qwen):
+def test_conversations_and_records_share_a_data_set_and_a_sequence(qwen):
     record = Record("Q: ", "High", (Annotation(Span("High"), (Span("Q"),)),))
     conversation = talk("Q", "A")
-    together, coverage = align_records([conversation, record, conversation], qwen, max_length=99)
+    together, stats = align_records([conversation, record, conversation], qwen, max_length=99)
     (alone,), _ = align_records([record], qwen, max_length=99)
     np.testing.assert_array_equal(together[1].tokens, alone.tokens)
     np.testing.assert_array_equal(together[1].q_bits, alone.q_bits)
     np.testing.assert_array_equal(together[0].tokens, together[2].tokens)
-    assert (coverage.records, coverage.records_without_mask) == (3, 2)
+    assert (stats.records, stats.records_without_mask) == (3, 2)
     (packed,) = pack_examples(together, length=99, seed=0)
     assert packed.target_mask.sum() == sum(row.target_mask.sum() for row in together)
 
 
 def test_reference_matching_knows_no_conversations(qwen):
-    with pytest.raises(InputError, match="reference matching knows no conversations"):
-        align_records([talk("Q", "A")], qwen, max_length=99, match="reference")
+    conversation = Conversation(talk("Q", "A").messages, "f.jsonl, line 7")
+    with pytest.raises(
+        InputError, match='f.jsonl, line 7: match "reference" is not defined for conversations'
+    ):
+        align_records([conversation], qwen, max_length=99, match="reference")

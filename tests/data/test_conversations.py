@@ -1,20 +1,8 @@
-import json
-
 import pytest
 
-from cat_jax.data.conversations import Conversation, Message, read_rows
+from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
-
-
-@pytest.fixture
-def read(tmp_path):
-    def read(*rows):
-        path = tmp_path / "rows.jsonl"
-        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
-        return read_rows(path)
-
-    return read
 
 
 ASK = {"role": "user", "content": "Smoking: 8?"}
@@ -25,8 +13,8 @@ def chat(*messages, **more):
     return {"messages": list(messages)} | more
 
 
-def test_each_line_is_read_by_its_fields(read):
-    rows = read(
+def test_fields_say_what_a_line_is(read):
+    records = read(
         {"input": "a", "target": 8.0, "id": 3},
         "",
         {"text": "all of it", "important": [{"it": ["all"]}]},
@@ -34,18 +22,13 @@ def test_each_line_is_read_by_its_fields(read):
     )
     pinned = Annotation(Span("High"), (Span("8", 9, 0),))
     messages = Message("user", "Smoking: 8?"), Message("assistant", "High", (pinned,))
-    assert rows == [
+    assert records == [
         Record("a", "8.0"),
         Record("", "all of it", (Annotation(Span("it"), (Span("all"),)),)),
         Conversation(messages),
     ]
-    assert rows[2].important == (pinned,)
-    assert rows[2].where.endswith("rows.jsonl, line 4")
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"text": "é"}\r\n', encoding="utf-8-sig")
-    assert read_rows(tmp_path / "rows.jsonl") == [Record("", "é")]
+    assert records[2].important == (pinned,)
+    assert records[2].where.endswith("rows.jsonl, line 4")
 
 
 GOOD = {"input": "x 8 ", "target": "y"}
@@ -56,28 +39,28 @@ def noted(*causes, effect="High"):
 
 
 @pytest.mark.parametrize(
-    ("row", "says"),
+    ("line", "says"),
     [
         ("{", "not valid JSON"),
-        ({"prompt": "a"}, "no field to train on; a row has 'input' and 'target', or 'messages'"),
+        ({"prompt": "a"}, "no field to train on; a record has 'input' and 'target', or 'messages'"),
         (GOOD | {"text": "z"}, "fields of two kinds"),
-        ({"input": "a"}, "'target' is missing"),
-        ({"input": "a", "target": ""}, "the field 'target' is empty, so nothing is trained"),
-        ({"text": ""}, "the field 'text' is empty"),
-        ({"text": ["a"]}, "'text' must be text"),
+        ({"input": "a"}, "field 'target': missing"),
+        ({"input": "a", "target": ""}, "field 'target': empty, so there is nothing to train"),
+        ({"text": ""}, "field 'text': empty"),
+        ({"text": ["a"]}, "field 'text': must be text or a number"),
         (GOOD | {"imporant": []}, "unknown field 'imporant'; did you mean 'important'?"),
-        ('{"text": "a", "text": "b"}', "the field 'text' stands twice"),
-        ('{"text": "a", "important": [{"a": ["b"], "a": []}]}', "the field 'a' stands twice"),
+        ('{"text": "a", "text": "b"}', "field 'text': occurs twice"),
+        ('{"text": "a", "important": [{"a": ["b"], "a": []}]}', "field 'a': occurs twice"),
         (GOOD | {"important": [{"y": [{"text": "8", "message": 0}]}]}, "this is no conversation"),
-        (chat(ASK, SAY, important=[]), "'important' belongs in the message"),
-        ({"messages": "hello"}, "must be a list of messages"),
+        (chat(ASK, SAY, important=[]), "field 'important': annotations of a conv"),
+        ({"messages": "hello"}, "field 'messages': must be a list of messages"),
         (chat(ASK), "the assistant says nothing"),
         (chat(), "the assistant says nothing"),
         (chat(ASK, SAY | {"content": ""}), "the assistant says nothing"),
         (chat(ASK, "High"), "message 1: expected an object with 'role' and 'content'"),
-        (chat({"role": "user"}, SAY), "message 0: the field 'content' is missing"),
-        (chat(ASK | {"content": None}, SAY), "message 0: the field 'content' must be text"),
-        (chat(ASK, SAY | {"tool_calls": []}), "message 1: the field 'tool_calls' has no use"),
+        (chat({"role": "user"}, SAY), "message 0, field 'content': missing"),
+        (chat(ASK | {"content": None}, SAY), "message 0, field 'content': missing"),
+        (chat(ASK, SAY | {"tool_calls": []}), "message 1, field 'tool_calls': has no use"),
         (chat(ASK, SAY | {"important": "High"}), "message 1, field 'important': expected {effect"),
         (chat(ASK, noted({"text": "8", "start": 9})), "'8' do not stand at character 9 of the "),
         (chat(ASK, noted({"text": "8", "start": 3, "message": 0})), "content of message 0"),
@@ -89,11 +72,6 @@ def noted(*causes, effect="High"):
 )
 def test_bad_lines_name_file_line_and_field(read, row, says):
     with pytest.raises(InputError, match=r"rows\.jsonl, line 3") as error:
-        read(GOOD, "", row)
+        read(GOOD, "", line)
     assert says in str(error.value)
     assert str(error.value).count("line 3") == 1
-
-
-def test_a_file_without_rows(read):
-    with pytest.raises(InputError, match=r"rows\.jsonl holds no records"):
-        read("", " ")

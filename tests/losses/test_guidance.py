@@ -1,5 +1,6 @@
 """The guidance loss against the published code's outputs, loops, and finite differences."""
 
+import doctest
 import itertools
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cat_jax.losses import attention_guidance_loss
+from cat_jax.losses import attention_guidance_loss, guidance
 
 FORMS = ("hinge", "div", "div2", "nll", "mass_nll")
 ALPHAS = ("0.8", "2.0", "10.0")
@@ -65,7 +66,7 @@ def test_equals_the_published_code_in_value_and_gradient(golden, reduce, form, a
 
 
 def random_case(seed, layers=3, batch=4, heads=2, length=7):
-    """Masses and counts with rows that count, rows without causes, and rows without others."""
+    """Masses and counts with guided rows, rows without causes, and rows without other keys."""
     rng = np.random.default_rng(seed)
     mass_NBHQ = rng.uniform(0.01, 0.99, (layers, batch, heads, length))
     visible_BQ = np.broadcast_to(np.arange(1, length + 1, dtype=np.int32), (batch, length))
@@ -152,7 +153,7 @@ def test_no_nan_where_the_mass_is_none_or_all(mass, form, scope, reduce):
         np.testing.assert_allclose(value, 0.0, atol=2e-6)
 
 
-def test_rows_that_do_not_count_have_no_say():
+def test_rows_that_are_not_guided_change_nothing():
     mass_NBHQ, causal_BQ, visible_BQ = random_case(9)
     counted_BQ = (causal_BQ > 0) & (causal_BQ < visible_BQ)
     other = np.where(counted_BQ[None, :, None], mass_NBHQ, 0.123)
@@ -199,7 +200,7 @@ def test_unknown_options_are_named(wrong):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_packed_samples_equal_samples_alone(form):
-    """Three rows of two samples each, of which some have no row that counts."""
+    """Three sequences of two samples each, of which some have no guided row."""
     mass_NBHQ, causal_BQ, _ = random_case(12, batch=3, length=11)
     visible_BQ = np.broadcast_to(np.int32([1, 2, 3, 4, 1, 2, 3, 4, 5, 1, 2]), (3, 11))
     causal_BQ = np.minimum(causal_BQ, visible_BQ)
@@ -222,3 +223,95 @@ def test_packed_samples_equal_samples_alone(form):
     assert alone != 0
     np.testing.assert_allclose(packed, alone, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), metrics, metrics_alone)
+
+
+# --- a function as the form ---
+
+
+def div(mass, causal_count, visible_count):
+    a1, a0 = mass / causal_count, (1 - mass) / (visible_count - causal_count)
+    return -jnp.log(1 + a1) / jnp.log(1 + a0)
+
+
+def mass_nll(mass, causal_count, visible_count):
+    return -jnp.log(mass)
+
+
+SEGMENTS = np.broadcast_to(np.int32([7, 7, 7, 9, 9, 9, 9]), (4, 7))
+
+
+@pytest.mark.parametrize("segment_ids", [None, SEGMENTS])
+@pytest.mark.parametrize("layers", [None, (0, 2)])
+@pytest.mark.parametrize("scope", ["mean", "layer", "head"])
+@pytest.mark.parametrize("form", [div, mass_nll])
+def test_a_function_that_is_a_named_form_gives_its_loss(form, scope, layers, segment_ids):
+    mass_NBHQ, causal_BQ, visible_BQ = random_case(13)
+    if segment_ids is not None:
+        visible_BQ = np.broadcast_to(np.int32([1, 2, 3, 1, 2, 3, 4]), (4, 7))
+        causal_BQ = np.minimum(causal_BQ, visible_BQ)
+    mass_NBHQ *= (causal_BQ > 0)[None, :, None]  # where it is 0, the logarithm is infinite
+    alpha = 1e9  # named forms have a threshold and functions have none
+    options = {"alpha": alpha, "scope": scope, "layers": layers, "segment_ids": segment_ids}
+
+    def loss(mass, form):
+        return attention_guidance_loss(mass, causal_BQ, visible_BQ, form=form, **options)
+
+    (ours, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
+        jnp.asarray(mass_NBHQ, jnp.float32), form
+    )
+    (named, named_metrics), named_gradient = jax.value_and_grad(loss, has_aux=True)(
+        jnp.asarray(mass_NBHQ, jnp.float32), form.__name__
+    )
+    np.testing.assert_allclose(ours, named, rtol=1e-5)
+    np.testing.assert_allclose(gradient, named_gradient, rtol=1e-4, atol=1e-7)
+    assert np.abs(gradient).max() > 0
+    assert metrics == named_metrics
+
+
+@pytest.mark.parametrize("scope", ["mean", "layer", "head"])
+def test_a_function_against_its_closed_form(scope):
+    """A penalty (m |visible| - 2 |C|)^2, of which the mean and its slope are written out."""
+    mass_NBHQ, causal_BQ, visible_BQ = random_case(14)
+    seen = []
+
+    def square(mass, causal_count, visible_count):
+        seen.extend([mass, causal_count, visible_count])
+        return (mass * visible_count - 2 * causal_count) ** 2
+
+    loss, gradient = jax.value_and_grad(
+        lambda mass: attention_guidance_loss(
+            mass, causal_BQ, visible_BQ, form=square, alpha=0.0, scope=scope
+        )[0]
+    )(jnp.asarray(mass_NBHQ, jnp.float32))
+
+    N, B, H, Q = mass_NBHQ.shape
+    shared = {"mean": (0, 2), "layer": (2,), "head": ()}[scope]  # axes averaged before the penalty
+    groups = np.prod([mass_NBHQ.shape[axis] for axis in shared], dtype=int)
+    mass = mass_NBHQ.mean(shared, keepdims=True)
+    guided = ((causal_BQ > 0) & (causal_BQ < visible_BQ))[None, :, None]
+    error = mass * visible_BQ[:, None] - 2 * causal_BQ[:, None]
+    constraints = N * H // groups
+    expected = np.where(guided, error**2, 0).sum() / constraints / guided.sum()
+    slope = np.where(guided, 2 * error * visible_BQ[:, None], 0) / (N * H) / guided.sum()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, np.broadcast_to(slope, mass_NBHQ.shape), atol=1e-5)
+    assert [x.shape for x in seen] == [(constraints, B, Q)] * 3
+    assert [x.dtype for x in seen] == [jnp.float32, jnp.int32, jnp.int32]
+
+
+def test_functions_know_no_samples_and_return_one_penalty_a_row():
+    mass_NBHQ, causal_BQ, visible_BQ = random_case(15)
+    with pytest.raises(ValueError, match='a function as form needs reduce="row"'):
+        attention_guidance_loss(
+            jnp.asarray(mass_NBHQ), causal_BQ, visible_BQ, form=mass_nll, reduce="sample"
+        )
+    with pytest.raises(ValueError, match=r"each entry of the mass, \(1, 4, 7\), .* \(1, 4\)"):
+        attention_guidance_loss(
+            jnp.asarray(mass_NBHQ), causal_BQ, visible_BQ, form=lambda m, c, v: m.sum(-1)
+        )
+
+
+def test_the_documented_example():
+    results = doctest.testmod(guidance)
+    assert results.attempted > 5
+    assert results.failed == 0

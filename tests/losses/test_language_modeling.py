@@ -14,7 +14,7 @@ def test_equals_torch_in_value_and_gradient():
     logits_BTV = rng.normal(size=(3, 5, 11)).astype(np.float32)
     tokens_BT = rng.integers(0, 11, (3, 5)).astype(np.int32)
     target_BT = rng.random((3, 5)) < 0.5
-    target_BT[:, 0] = True  # has no row before it, so it must not count
+    target_BT[:, 0] = True  # nothing predicts it, so it must not count
 
     logits = torch.tensor(logits_BTV, dtype=torch.float64, requires_grad=True)
     labels = np.where(target_BT, tokens_BT, -100)[:, 1:]
@@ -57,10 +57,10 @@ def test_chunks_of_logits_change_nothing(chunk):
 
     def chunked(hidden_BTD, output_DV):
         targets = next_tokens(tokens_BT, target_BT, segments_BT)
-        terms = chunked_next_token_sums(
+        sums = chunked_next_token_sums(
             lambda hidden_BcD: hidden_BcD @ output_DV, hidden_BTD, *targets, chunk=chunk
         )
-        return terms.loss.value, {"token_accuracy": terms.accuracy.value}
+        return sums.loss.value, {"token_accuracy": sums.accuracy.value}
 
     expected, ours = (
         jax.value_and_grad(f, argnums=(0, 1), has_aux=True)(hidden_BTD, output_DV)

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cat_jax.config import Guidance
+from cat_jax.config import Form, Guidance, Scope
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import stack_examples
 from cat_jax.data.bitset import mask_counts
 from cat_jax.data.packing import pack_examples
-from cat_jax.losses.guidance import Form, Scope
 from cat_jax.losses.objective import combined_loss, compute_metrics, denominators
 from cat_jax.models import Aux, CausalLM, ModelConfig
 from cat_jax.train.step import accumulated_gradient
@@ -27,7 +26,7 @@ CONFIG = ModelConfig(13, 8, 12, 2, 4, 2, 6)
 PARAMS = CausalLM(CONFIG).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
 PARAMS["embed"]["embedding"] *= 30  # of size 1, or the first norm would magnify rounding
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-RECORDS, ALONE, ROW = 7, 9, 16
+RECORDS, ALONE, PACKED = 7, 9, 16
 
 
 def record(length, seed):
@@ -59,8 +58,8 @@ def packed_or_alone(attention, guidance, batch):
     model = CausalLM(dataclasses.replace(CONFIG, attention=attention))
 
     def loss(params):
-        loss, terms = combined_loss(model, params, batch, guidance, 0.7, loss_chunk=5)
-        return loss, compute_metrics(terms, 0.7)
+        loss, sums = combined_loss(model, params, batch, guidance, 0.7, loss_chunk=5)
+        return loss, compute_metrics(sums, 0.7)
 
     _, aux = model.apply(
         {"params": PARAMS},
@@ -87,10 +86,10 @@ def packed_or_alone(attention, guidance, batch):
     lengths=st.lists(st.integers(1, ALONE), min_size=RECORDS, max_size=RECORDS),
     seed=st.integers(0, 99),
 )
-def test_packed_rows_equal_the_records_alone(attention, guidance, lengths, seed):
+def test_packed_sequences_equal_the_records_alone(attention, guidance, lengths, seed):
     records = [record(length, seed + 100 * n) for n, length in enumerate(lengths)]
-    packed = pack_examples(records, length=ROW, seed=seed)
-    (value, gradient), mass = packed_or_alone(attention, guidance, padded(packed, RECORDS, ROW))
+    packed = pack_examples(records, length=PACKED, seed=seed)
+    (value, gradient), mass = packed_or_alone(attention, guidance, padded(packed, RECORDS, PACKED))
     (value_alone, gradient_alone), mass_alone = packed_or_alone(
         attention, guidance, padded(records, RECORDS, ALONE)
     )
@@ -100,7 +99,7 @@ def test_packed_rows_equal_the_records_alone(attention, guidance, lengths, seed)
     numbers = [
         dataclasses.replace(x, tokens=np.full_like(x.tokens, n)) for n, x in enumerate(records)
     ]
-    for row, which in enumerate(pack_examples(numbers, length=ROW, seed=seed)):
+    for row, which in enumerate(pack_examples(numbers, length=PACKED, seed=seed)):
         rows, places = np.arange(len(which.tokens)), (which.tokens, which.positions)
         close(mass[:, row][..., rows], np.moveaxis(mass_alone, 2, 1)[:, :, *places], atol=1e-6)
 
@@ -110,8 +109,8 @@ def test_nothing_predicts_the_first_token_of_a_record():
     records = [record(4, 1), record(3, 2)]
     batch = stack_examples(pack_examples(records, length=7, seed=0))
     assert batch.target_mask_BT[0, [0, 4]].all()
-    _, terms = combined_loss(CausalLM(CONFIG), PARAMS, batch, None, 0.0, loss_chunk=9)
-    assert terms.next_token.loss.count == sum(x.target_mask[1:].sum() for x in records)
+    _, sums = combined_loss(CausalLM(CONFIG), PARAMS, batch, None, 0.0, loss_chunk=9)
+    assert sums.next_token.loss.count == sum(x.target_mask[1:].sum() for x in records)
 
 
 class Table:
@@ -143,8 +142,8 @@ def gradient_in_parts(model, params, batch, guidance, parts):
     def loss(params, batch, number):
         return combined_loss(model, params, batch, guidance, 0.6, loss_chunk=5, counts=counts)
 
-    gradient, terms = accumulated_gradient(loss, params, batch, parts)
-    return gradient, compute_metrics(terms, 0.6)
+    gradient, sums = accumulated_gradient(loss, params, batch, parts)
+    return gradient, compute_metrics(sums, 0.6)
 
 
 compiled_in_parts = jax.jit(
@@ -153,7 +152,7 @@ compiled_in_parts = jax.jit(
 
 
 def batch_with_an_unannotated_part(packed):
-    """Six rows; rows 0 and 3, which are the first of three parts, have no annotation."""
+    """Six sequences; 0 and 3, which are the first of three parts, have no annotation."""
     records = [record(2 + n % 5, n) for n in range(12)]
     if not packed:
         batch = padded(records[:6], 6, 8)
