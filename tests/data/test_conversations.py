@@ -4,7 +4,6 @@ from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
 
-
 ASK = {"role": "user", "content": "Smoking: 8?"}
 SAY = {"role": "assistant", "content": "High"}
 
