@@ -177,7 +177,7 @@ def _effects(entry: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
 
 
 def _causes(value: Any, where: str) -> Iterator[Span]:
-    if isinstance(value, str) or _is_span(value):
+    if _text(value) is not None or _is_span(value):  # one cause outside a list
         value = [value]
     if isinstance(value, Mapping):
         value = present(value)  # causes that are effects in turn

@@ -104,7 +104,7 @@ def test_batches_have_one_shape():
 
 @pytest.mark.parametrize("rows", [0, 3])
 def test_too_few_rows_for_a_batch(rows):
-    with pytest.raises(InputError, match=rf"{rows} training rows do not fill one batch of 4"):
+    with pytest.raises(InputError, match=rf"{rows} training sequences do not fill one batch of 4"):
         batches(rows, batch_size=4, seed=0)
 
 

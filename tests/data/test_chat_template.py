@@ -249,6 +249,6 @@ def test_conversations_and_records_share_a_data_set_and_a_sequence(qwen):
 def test_reference_matching_knows_no_conversations(qwen):
     conversation = Conversation(talk("Q", "A").messages, "f.jsonl, line 7")
     with pytest.raises(
-        InputError, match='f.jsonl, line 7: match "reference" is not defined for conversations'
+        InputError, match=r'f\.jsonl, line 7: match "reference" is not defined for conversations'
     ):
         align_records([conversation], qwen, max_length=99, match="reference")

@@ -69,7 +69,7 @@ def noted(*causes, effect="High"):
         (chat(ASK, noted(effect={"text": "Low", "start": 0})), "'Low' do not stand at character 0"),
     ],
 )
-def test_bad_lines_name_file_line_and_field(read, row, says):
+def test_bad_lines_name_file_line_and_field(read, line, says):
     with pytest.raises(InputError, match=r"rows\.jsonl, line 3") as error:
         read(GOOD, "", line)
     assert says in str(error.value)

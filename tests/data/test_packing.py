@@ -126,7 +126,7 @@ def test_a_saved_position_continues_with_the_same_rows(taken):
 
 
 def test_a_record_longer_than_a_row():
-    with pytest.raises(InputError, match="a record of 6 tokens does not fit in a row of 5"):
+    with pytest.raises(InputError, match="a record of 6 tokens does not fit in a sequence of 5"):
         pack_examples(records([3, 6]), length=5, seed=0)
 
 
