@@ -47,7 +47,7 @@ def test_test_files_are_named_by_their_stems(make_file):
 def test_splits_without_a_file_are_not_there(make_file):
     task = files(train=make_file("t.jsonl"))
     assert (task.splits, task.test_splits) == (("train",), ())
-    with pytest.raises(InputError, match="task files has no split 'iid'; there are train$"):
+    with pytest.raises(InputError, match=r"task files has no split 'iid'; there are train$"):
         task.records("iid")
 
 

@@ -59,7 +59,9 @@ def test_settings_are_json_and_hold_all_that_decides_numbers():
     saved = settings()
     assert json.loads(json.dumps(saved)) == saved
     assert saved["seeds"] == [0, 3]
-    assert saved["data"]["train_records"] == 1600
+    fields = {field.name for field in dataclasses.fields(stg)}
+    assert saved["data"].keys() == {"task", *fields}
+    assert (saved["data"]["task"], saved["data"]["train_records"]) == ("stg", 1600)
     fields = {field.name for field in dataclasses.fields(Training)}
     assert fields - saved["train"].keys() == {"mesh", "keep", "profile", "wandb_project"}
     assert saved["train"]["steps"] == Training().steps
@@ -155,5 +157,5 @@ def test_resuming_with_other_data_names_the_fields_of_both(used):
 
 
 def test_another_task_with_the_same_fields_is_another_run(used):
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"data\.task: 'stg' there, 'stg_h' now"):
         check_workdir(used, settings(data=stg_h()), resume=True)
