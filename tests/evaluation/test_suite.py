@@ -19,7 +19,7 @@ from cat_jax.models import LanguageModel
 from cat_jax.tasks import files
 from cat_jax.testing import ToyTask, toy_model, toy_tokenizer
 
-TASK = ToyTask(test_records=11)
+TASK = ToyTask(test_records=41)
 TOKENIZER = toy_tokenizer()
 # In its package, a function of the same name hides the module.
 ANSWERS = import_module("cat_jax.evaluation.answers")
@@ -73,7 +73,7 @@ def test_answers_and_mass_are_those_of_the_functions(toy):
     edited = [intervene(record, rng) for record in TASK.records("iid", 3)]
     after = answers(toy.model, toy.params, TOKENIZER, aligned(edited))
     differ = sum(a != b for a, b in zip(found["iid"].answers, after, strict=True))
-    assert found.changed == {"spurious": pytest.approx(differ / 11)}
+    assert found.changed == {"spurious": pytest.approx(differ / 41)}
 
 
 def test_scores_of_a_model_that_reads_the_spurious_factor(decoded):
@@ -81,26 +81,26 @@ def test_scores_of_a_model_that_reads_the_spurious_factor(decoded):
     ood = TASK.records("ood", 5)
     shown = [record.input[6] for record in ood]
     right = sum(b == record.target for b, record in zip(shown, ood, strict=True))
-    assert 0 < right < 11
+    assert 0 < right < 41
     assert found["ood"].answers == shown
-    assert (found["iid"].exact_match, found["ood"].exact_match) == (1.0, right / 11)
+    assert (found["iid"].exact_match, found["ood"].exact_match) == (1.0, right / 41)
 
     iid, ood_prompts, edited = decoded
     assert iid == [record.input for record in TASK.records("iid", 5)]
     assert ood_prompts == [record.input for record in ood]
     assert [text[2] for text in edited] == [text[2] for text in iid]
     changed = sum(before[6] != after[6] for before, after in zip(iid, edited, strict=True))
-    assert 0 < changed < 11
-    assert found.changed["spurious"] == pytest.approx(changed / 11)
+    assert 0 < changed < 41
+    assert found.changed["spurious"] == pytest.approx(changed / 41)
     assert found.scores == {
         "iid": 1.0,
-        "ood": right / 11,
+        "ood": right / 41,
         "causal_mass": found.causal_mass,
         "changed_answers": found.changed["spurious"],
     }
     assert str(found) == (
-        f"toy: iid 100.0%, ood {right / 11:.1%}, causal_mass {found.causal_mass:.1%}, "
-        f"changed_answers {changed / 11:.1%}"
+        f"toy: iid 100.0%, ood {right / 41:.1%}, causal_mass {found.causal_mass:.1%}, "
+        f"changed_answers {changed / 41:.1%}"
     )
 
 
@@ -133,7 +133,7 @@ class Judging(ToyTask):
 
 
 def test_the_task_judges(decoded):
-    found = evaluate(toy_model(), Judging(test_records=11))
+    found = evaluate(toy_model(), Judging(test_records=41))
     assert found.scores.keys() == {
         "iid",
         "ood",
