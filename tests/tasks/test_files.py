@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 
+from cat_jax.compare.setup import RESERVED, setup_comparison
+from cat_jax.config import Scratch, Training
 from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.data.sources import write_records
@@ -67,6 +69,13 @@ def test_two_test_sets_of_one_name_are_refused(make_file, names, make_task):
         _ = task.test_splits
     with pytest.raises(InputError, match=message):
         task.records("iid")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_names_of_other_entries_of_the_report_are_refused(make_file, name):
+    task = stg(test_files=(make_file(f"{name}.jsonl"),))
+    with pytest.raises(InputError, match=rf"data\.test_files: '{name}' means something else"):
+        setup_comparison(Scratch(), task, [], None, Training(), 0)
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "iid", "ood", "test_files"])
