@@ -228,8 +228,10 @@ def test_a_conversation_is_judged_by_its_last_answer():
 
 
 def test_interventions_do_not_edit_conversations(make_file):
-    chat = '{"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "x"}]}'
+    chat = (
+        '{"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "x"}]}'
+    )
     task = ToyTask(test_records=2, test_files=(make_file("talks", chat),))
     assert list(make_test_sets(task, TOKENIZER)) == ["iid", "ood", "talks"]
-    with pytest.raises(InputError, match="'talks' has conversations, .* of task toy cannot edit"):
+    with pytest.raises(InputError, match=r"'talks' has conversations, .* of task toy cannot edit"):
         evaluate(toy_model(), task, splits=["talks", "iid"])
