@@ -193,6 +193,11 @@ def make_interventions(
         first, test = next(iter(tests.items()))
         rng = np.random.default_rng(seed)
         records = [intervene(record, rng) for record in test.records if isinstance(record, Record)]
+        if len(records) < len(test.records):
+            raise InputError(
+                f"test set {first!r} has conversations, which the interventions of task "
+                f"{task.name} cannot edit; name a test set of records first"
+            )
         edited[name] = make_test_set(f"{first}, {name}", records, tokenizer, match=match)
     return edited
 

@@ -65,7 +65,8 @@ def fit(
 
     Args:
         model: Folder or hub name of a pretrained model, a ``Pretrained``, ``PretrainedLora`` or
-            ``Scratch``, or a model in memory (a ``LanguageModel``, such as an earlier result).
+            ``Scratch``, or a model in memory (a ``LanguageModel``, such as an earlier result),
+            which stays as it is; adapters that it has are merged first.
         records: Training records: a JSONL file, dicts, ``Record`` or ``Conversation`` objects, or
             aligned examples (not for ``Scratch``).
         guidance: Second objective; None trains on next tokens alone.

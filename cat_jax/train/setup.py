@@ -29,6 +29,7 @@ from cat_jax.models.huggingface.weights import local_folder
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.sharding import HEAD_AXES, SEQUENCE_AXES, make_mesh
+from cat_jax.train.attached import merge_attached
 from cat_jax.train.state import FrozenBase
 from pallas_kernels import Partition, Selection, select_implementation, unsupported_reason
 
@@ -205,7 +206,7 @@ def _load(
 ) -> tuple[CausalLM, Any]:
     """Return model and parameters; pretrained ones are sharded as they are read."""
     if isinstance(start, LanguageModel):
-        return start.model, start.params
+        return start.model, merge_attached(start.params)
     if isinstance(start, Scratch):
         model = CausalLM(_scratch_config(start, len(tokenizer), attention))
         return model, model.init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]

@@ -12,6 +12,7 @@ from cat_jax.distributed import check_shared, is_primary
 from cat_jax.errors import InputError
 from cat_jax.files import write_text
 from cat_jax.models.language_model import LanguageModel
+from cat_jax.tasks.base import Task
 from cat_jax.train.provenance import note_environment
 
 CONFIG_FILE = "config.json"
@@ -20,7 +21,10 @@ NEUTRAL = ("mesh", "keep", "profile", "wandb_project")
 
 
 def json_settings(**sections: Any) -> dict[str, Any]:
-    """Return settings as JSON values: dataclasses as objects, functions by their names."""
+    """Return settings as JSON values.
+
+    Dataclasses become objects, a task's with its name as ``task``; functions are named.
+    """
     return json.loads(json.dumps({name: _plain(value) for name, value in sections.items()}))
 
 
@@ -88,7 +92,8 @@ def init_workdir(workdir: epath.Path, settings: Mapping[str, Any]) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        task = {"task": value.name} if isinstance(value, Task) else {}
+        value = task | {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):

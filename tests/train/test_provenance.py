@@ -1,35 +1,55 @@
+"""What a workdir notes about versions, devices and the commit of the code."""
+
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 
 import jax
 import numpy as np
-from experiments.environment import git_state, note_environment
+import pytest
+from etils import epath
 
-from experiments import environment
+import cat_jax
+from cat_jax.train import provenance
+from cat_jax.train.provenance import describe_environment, git_state, note_environment
 
 
-def test_versions_and_devices(tmp_path):
-    note_environment(tmp_path)
-    note_environment(tmp_path)  # the same again adds nothing
-    (noted,) = json.loads((tmp_path / "environment.json").read_text())
+@pytest.fixture
+def workdir(tmp_path):
+    return epath.Path(tmp_path)
+
+
+def test_versions_and_devices(workdir):
+    note_environment(workdir)
+    note_environment(workdir)  # the same again adds nothing
+    (noted,) = json.loads((workdir / "environment.json").read_text())
     versions = noted["versions"]
     assert versions["python"] == platform.python_version()
+    assert versions["cat_jax"] == cat_jax.__version__
     assert (versions["jax"], versions["numpy"]) == (jax.__version__, np.__version__)
     assert versions["orbax-checkpoint"] == importlib.metadata.version("orbax-checkpoint")
     assert None not in versions.values()
     assert noted["devices"]["count"] == len(jax.devices())
     assert noted["devices"]["platform"] == "cpu"
+    assert noted["devices"]["cpu_cores"] == os.cpu_count()
 
 
-def test_another_environment_is_added(tmp_path, monkeypatch):
-    note_environment(tmp_path)
-    monkeypatch.setattr(environment, "PACKAGES", ("jax", "no-such-package"))
-    note_environment(tmp_path)
-    first, second = json.loads((tmp_path / "environment.json").read_text())
+def test_another_environment_is_added(workdir, monkeypatch):
+    note_environment(workdir)
+    monkeypatch.setattr(provenance, "PACKAGES", ("jax", "no-such-package"))
+    note_environment(workdir)
+    first, second = json.loads((workdir / "environment.json").read_text())
     assert first["versions"].keys() > {"flax"}
     assert second["versions"]["no-such-package"] is None
+
+
+def test_the_environment_on_one_line():
+    line = describe_environment()
+    assert line.startswith(f"{len(jax.devices())} x cpu, {os.cpu_count()} CPU cores, python ")
+    assert f"jax {jax.__version__}, " in line
+    assert "\n" not in line
 
 
 def test_the_commit_of_a_checkout(tmp_path):
