@@ -12,8 +12,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from cat_jax.errors import InputError
 from cat_jax.evaluation import Sampling, chat_prompt, generate, warm_up
 from cat_jax.models import CausalLM, load_pretrained
+from cat_jax.models.tokenizer import load_tokenizer
 from experiments.command_line import exit_status
-from experiments.model_source import load_tokenizer
 
 
 @dataclass(frozen=True)

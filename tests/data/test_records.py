@@ -32,7 +32,7 @@ def test_causes_that_are_effects_in_turn(read):
 
 
 def test_an_effect_named_effect_is_no_long_form(read):
-    (record,) = read({"input": "", "target": "", "important": {"effect": ["a"], "causes": ["b"]}})
+    (record,) = read({"input": "", "target": "x", "important": {"effect": ["a"], "causes": ["b"]}})
     assert [note.effect.text for note in record.important] == ["effect", "causes"]
 
 
