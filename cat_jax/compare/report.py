@@ -162,7 +162,7 @@ def report_page(comparison: Comparison, report: Mapping[str, Any], drawn: Mappin
     seeds = len({run.seed for run in comparison.runs})
     summary = {name: report[name] for name in summarize(comparison.runs)}
     scores = next(iter(summary.values()))
-    explained = [text for name, text in EXPLANATIONS.items() if name in scores]
+    explained = [text for name, text in EXPLANATIONS.items() if scores.get(name) is not None]
     spread = f"Values are the mean ± standard deviation of {seeds} seeds."
     parts = [
         f"# {escape(str(comparison.settings.get('name', 'Comparison')))}",
