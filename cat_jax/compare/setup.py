@@ -99,12 +99,12 @@ def setup_comparison(
         raise InputError(
             f"data.test_files: {reserved[0]!r} means something else in reports; rename that file"
         )
+    own = {method.name: method.guidance(guidance) for method in methods}
     records = task.records(TRAIN, seed)
     tokenizer = make_tokenizer(start, records)
     tests = make_test_sets(
         task, tokenizer, seed=seed, max_length=train.max_length, match=train.match
     )
-    own = {method.name: method.guidance(guidance) for method in methods}
     check_start(start, tokenizer, train, own.values())
     data: dict[str, TrainingData] = {}
     aligned: dict[Any, TrainingData] = {}

@@ -37,8 +37,8 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def scratch(monkeypatch):
-    """Names a configuration of the command line: a tiny model from scratch."""
+def config(add_config):
+    """A configuration of the command line: a tiny model from scratch."""
     config = RunConfig(
         name="one",
         model=Scratch(width=16, mlp_width=20, num_layers=1, num_heads=2, num_kv_heads=1),
@@ -49,9 +49,8 @@ def scratch(monkeypatch):
         ),
         seed=5,
     )
-    monkeypatch.setattr("experiments.command_line.config_names", lambda: ["one", "sft"])
-    monkeypatch.setitem(sys.modules, "configs.one", type("Module", (), {"CONFIG": config}))
-    return "one"
+    add_config(config)
+    return config
 
 
 def command(monkeypatch, *arguments):
@@ -70,10 +69,10 @@ def metrics(folder):
 
 @pytest.mark.slow
 def test_plain_training_leaves_all_it_says_and_repeats_its_bits(
-    scratch, files, tmp_path, monkeypatch, capsys
+    config, files, tmp_path, monkeypatch, capsys
 ):
     data = ("--data.train", files / "plain.jsonl", "--out", tmp_path)
-    assert command(monkeypatch, scratch, *data) == 0
+    assert command(monkeypatch, config.name, *data) == 0
     said, folder = capsys.readouterr().out, tmp_path / "one"
     lines = metrics(folder)
     train = [line for line in lines if line["kind"] == "train"]
@@ -103,15 +102,15 @@ def test_plain_training_leaves_all_it_says_and_repeats_its_bits(
     assert settings["data"]["train"] == str(files / "plain.jsonl")
     assert len(json.loads((folder / "environment.json").read_text())) == 1
 
-    assert command(monkeypatch, scratch, *data, "--name", "again") == 0
+    assert command(monkeypatch, config.name, *data, "--name", "again") == 0
     assert metrics(tmp_path / "again") == lines
 
 
 @pytest.mark.slow
-def test_test_files_are_evaluated(scratch, files, tmp_path, monkeypatch, capsys):
+def test_test_files_are_evaluated(config, files, tmp_path, monkeypatch, capsys):
     write_records(tmp_path / "odd.jsonl", stg_records_of("ood", 5))
     arguments = ("--data.train", files / "plain.jsonl", "--data.test-files", tmp_path / "odd.jsonl")
-    assert command(monkeypatch, scratch, *arguments, "--train.steps", 2, "--out", tmp_path) == 0
+    assert command(monkeypatch, config.name, *arguments, "--train.steps", 2, "--out", tmp_path) == 0
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert 0 <= summary["test"]["odd"] <= 1
     assert 0 < summary["test"]["causal_mass"] < 1
@@ -135,25 +134,23 @@ def stg_records_of(split, count, seed=3):
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(
-    scratch, files, tmp_path, monkeypatch, capsys, options, message
+    config, add_config, files, tmp_path, monkeypatch, capsys, options, message
 ):
     if "--guidance.weight" in options:
-        config = sys.modules["configs.one"].CONFIG
-        guided = dataclasses.replace(config, guidance=Guidance())
-        monkeypatch.setattr(sys.modules["configs.one"], "CONFIG", guided)
+        add_config(dataclasses.replace(config, guidance=Guidance()))
     data = ("--data.train", files / "plain.jsonl")
-    assert command(monkeypatch, scratch, *data, *options, "--out", tmp_path / "runs") == 2
+    assert command(monkeypatch, config.name, *data, *options, "--out", tmp_path / "runs") == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_validation_records_that_do_not_fit(scratch, files, tmp_path, monkeypatch, capsys):
+def test_validation_records_that_do_not_fit(config, files, tmp_path, monkeypatch, capsys):
     (tmp_path / "long.jsonl").write_text(json.dumps({"text": "Smoking: 8, " * 200}) + "\n")
     data = ("--data.train", files / "plain.jsonl", "--data.validation", tmp_path / "long.jsonl")
     options = ("--data.validation-share", 0, "--out", tmp_path / "runs")
-    assert command(monkeypatch, scratch, *data, *options) == 2
+    assert command(monkeypatch, config.name, *data, *options) == 2
     assert "none of 1 validation records fits in 256 tokens" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
