@@ -233,3 +233,12 @@ def test_the_other_figure_is_drawn_all_the_same(tmp_path):
     assert "![Accuracy and causal mass over training](figures/training.png)" in page
     assert os.listdir(tmp_path / "figures") == ["training.png"]
     assert "figures/attention.png" not in page
+
+
+def test_a_report_replaces_an_earlier_one_and_leaves_nothing_else(tmp_path):
+    folder = tmp_path / "new" / "run"
+    saved(comparison_of([0]), folder)
+    page, found = saved(comparison_of([0, 4]), folder)
+    assert "±" in page  # UTF-8 wherever it is read
+    assert "std" in found["cat"]
+    assert sorted(os.listdir(folder)) == ["figures", "report.json", "report.md"]
