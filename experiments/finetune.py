@@ -35,6 +35,8 @@ def main() -> None:
         records = task.records(TRAIN, config.seed)
         has_validation = VALIDATION in task.splits
         validation = task.records(VALIDATION, config.seed) if has_validation else []
+        for split in task.test_splits:  # one that cannot be read must not end a finished run
+            task.records(split, config.seed)
     with progress_bar(console, config.name, config.train.steps) as show:
         run = fit(
             config.model,

@@ -4,12 +4,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cat_jax.compare import Comparison
-from cat_jax.compare.report import cells, summarize
+from cat_jax.compare.report import cells
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """Return the scores of a comparison, a row per method."""
-    columns, rows = cells(summarize(comparison.runs))
+    columns, rows = cells(comparison.runs)
     table = Table()
     for title in columns:
         # As Text, because a file name may hold what rich takes for markup.

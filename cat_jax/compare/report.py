@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from cat_jax.analysis import answer_attention_figure, training_curves_figure
 from cat_jax.compare.compare import Comparison, MethodRun
-from cat_jax.compare.methods import METHODS
 from cat_jax.files import write_text
 from cat_jax.markdown import escape, markdown_table
 from cat_jax.train.provenance import describe_environment, environment
@@ -97,7 +96,7 @@ def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath
         except Exception as error:  # whatever it is, the numbers are there
             logger.debug("figure %s", name, exc_info=True)
             comparison.note(f"warning: the figure {name} could not be drawn: {error}")
-    write_text(folder / "report.md", report_page(comparison, report, drawn))
+    write_text(folder / "report.md", report_page(comparison, drawn))
     return folder / "report.md"
 
 
@@ -135,12 +134,14 @@ def training_figure(comparison: Comparison) -> Figure:
     return training_curves_figure(history, splits=splits)
 
 
-def cells(summary: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def cells(runs: Sequence[MethodRun]) -> tuple[list[str], list[list[str]]]:
     """Return column titles and rows of the table, the same on the terminal and on the page."""
+    summary = summarize(runs)
+    titles = {run.method.name: run.method.title for run in runs}
     names = [name for name in next(iter(summary.values())) if name not in ("std", "seeds")]
     rows = []
     for method, scores in summary.items():
-        row = [METHODS[method].title if method in METHODS else method]
+        row = [titles[method]]
         for name in names:
             row.append(format_score(name, scores[name], scores.get("std", {}).get(name)))
         rows.append(row)
@@ -157,16 +158,15 @@ def format_score(name: str, value: float | None, std: float | None) -> str:
     return f"{100 * value:.1f}{spread}"
 
 
-def report_page(comparison: Comparison, report: Mapping[str, Any], drawn: Mapping[str, str]) -> str:
+def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     """Return the page ``report.md``: table, figures, and how to get the same again."""
     seeds = len({run.seed for run in comparison.runs})
-    summary = {name: report[name] for name in summarize(comparison.runs)}
-    scores = next(iter(summary.values()))
-    explained = [text for name, text in EXPLANATIONS.items() if name in scores]
+    scores = next(iter(summarize(comparison.runs).values()))
+    explained = [text for name, text in EXPLANATIONS.items() if scores.get(name) is not None]
     spread = f"Values are the mean ± standard deviation of {seeds} seeds."
     parts = [
         f"# {escape(str(comparison.settings.get('name', 'Comparison')))}",
-        markdown_table(*cells(summary)).rstrip(),
+        markdown_table(*cells(comparison.runs)).rstrip(),
         " ".join([spread if seeds > 1 else "Values are of one seed.", *explained]),
         *(f"![{caption}](figures/{name}.png)" for name, caption in drawn.items()),
         "## How it was made",

@@ -251,18 +251,20 @@ def make_test_set(
             f"{limit} tokens; raise train.max_length"
         )
     starts = [answer_range(example).start for example in examples]
-    if 0 in starts:
-        raise InputError(
-            f"test set {name!r}: record {starts.index(0) + 1} has no prompt to answer; test "
-            "records need 'input' and 'target', or 'messages'"
-        )
     unknown = tokenizer.unk_token_id
     pairs = zip(examples, starts, strict=True)
-    count = sum(bool((e.tokens[:start] == unknown).any()) for e, start in pairs)
+    # An unknown token that joins the prompt to the answer counts as the answer's: look at one
+    # token at least.
+    count = sum(bool((e.tokens[: max(1, start)] == unknown).any()) for e, start in pairs)
     if unknown is not None and count:
         raise InputError(
             f"test set {name!r}: {count} of {len(records)} prompts have words that the tokenizer "
             "does not know; use a pretrained model, or training records with the same words"
+        )
+    if 0 in starts:
+        raise InputError(
+            f"test set {name!r}: record {starts.index(0) + 1} has no prompt to answer; test "
+            "records need 'input' and 'target', or 'messages'"
         )
     return TestSet(list(records), examples, [_target(record) for record in records])
 

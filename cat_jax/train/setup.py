@@ -1,7 +1,7 @@
 """What a run starts from: tokenizer, aligned examples, mesh, model, parameters, adapters."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -195,6 +195,30 @@ def check_settings(
             f"guidance.layers names layer {wrong[0]}, but the model has layers 0 to "
             f"{model.config.num_layers - 1}"
         )
+
+
+def check_start(
+    start: Start,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Training,
+    guidances: Iterable[Guidance | None],
+) -> None:
+    """Check settings against the model's configuration; parameters are not loaded.
+
+    Raises:
+        InputError: As ``check_settings``, for any of the guidances, and whatever is wrong with
+            mesh and attention.
+    """
+    mesh = make_mesh(train.mesh, train.batch_size, train.accumulate)
+    attention = resolve_attention(start, train.max_length, packed=train.pack)
+    if isinstance(start, LanguageModel):
+        model = start.model
+    elif isinstance(start, Scratch):
+        model = CausalLM(_scratch_config(start, len(tokenizer), attention))
+    else:
+        model = CausalLM(config_from_hf(read_config(local_folder(start.name))))
+    for guidance in guidances:
+        check_settings(train, guidance, tokenizer, model, mesh)
 
 
 def _load(

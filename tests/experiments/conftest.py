@@ -1,6 +1,23 @@
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
+
+from experiments import command_line
+
+
+@pytest.fixture
+def add_config(monkeypatch):
+    """Gives command lines one more configuration, under its name."""
+    names = command_line.config_names()
+
+    def add(config):
+        monkeypatch.setattr(command_line, "config_names", lambda: sorted({*names, config.name}))
+        module = SimpleNamespace(CONFIG=config)
+        monkeypatch.setitem(sys.modules, f"configs.{config.name}", module)
+
+    return add
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
+import re
 import signal
 from pathlib import Path
 
 import pytest
 
 import configs
-from cat_jax.config import Experiment, Finetune, GeneratedData, JsonlData, OwnData
-from cat_jax.errors import Diverged, InputError, Interrupted
+from cat_jax import tasks
+from cat_jax.config import RunConfig
+from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
+from experiments import compare
 from experiments.command_line import config_names, exit_status, load_config, parse_config
 
 NEEDED = {
@@ -16,16 +19,21 @@ NEEDED = {
         for form in ("", "_lora")
     },
 }
-DEFAULTS = {Experiment: "stg_tiny", Finetune: "sft"}
+DEFAULTS = {compare.Args: "stg_tiny", RunConfig: "sft"}
 
 
-def parse(*arguments, kind=Experiment):
+def parse(*arguments, kind=compare.Args):
     return parse_config(
-        kind, arguments, program="experiments.x", default=DEFAULTS[kind], description="Trains."
+        kind,
+        arguments,
+        program="experiments.x",
+        default=DEFAULTS[kind],
+        description="Trains.",
+        wrap=compare.Args if kind is compare.Args else lambda config: config,
     )
 
 
-def refused(capsys, *arguments, kind=Experiment):
+def refused(capsys, *arguments, kind=compare.Args):
     """What the command line says to arguments that it leaves with status 2 on."""
     with pytest.raises(SystemExit) as caught:
         parse(*arguments, kind=kind)
@@ -35,43 +43,35 @@ def refused(capsys, *arguments, kind=Experiment):
     return " ".join(said.err.replace("│", " ").split())
 
 
-EVERY = [(kind, name) for kind in DEFAULTS for name in config_names(kind)]
-
-
 def test_every_config_has_a_name():
     files = Path(next(iter(configs.__path__))).glob("*.py")
-    names = sorted(file.stem for file in files if file.stem != "__init__")
-    assert sorted(name for _, name in EVERY) == names
-    assert {(Experiment, "stg_tiny"), (Experiment, "own_data"), (Finetune, "cat")} <= set(EVERY)
+    assert config_names() == sorted(file.stem for file in files if file.stem != "__init__")
+    assert {"stg_tiny", "own_data", "cat"} <= set(config_names())
 
 
-@pytest.mark.parametrize(("kind", "name"), EVERY)
+@pytest.mark.parametrize("kind", DEFAULTS)
+@pytest.mark.parametrize("name", config_names())
 def test_every_config_is_ready_or_names_what_it_needs(kind, name, capsys):
     options = NEEDED.get(name, ())
     if options:
         said = refused(capsys, name, kind=kind)
-        assert all(f"{option} STR" in said for option in options)
+        assert all(re.search(rf"{option} (\{{None\}}\|)?STR", said) for option in options)
+        assert "(required)" in said
     given = [word for option in options for word in (option, f"my {option}")]
-    config = parse(name, *given, kind=kind)
-    assert isinstance(config, kind)
+    args = parse(name, *given, kind=kind)
+    assert isinstance(args, kind)
+    config = args.run if kind is compare.Args else args
     assert config.name == name
     if not options:
-        assert config == load_config(name, kind)
-
-
-def test_a_config_of_one_program_is_none_of_the_other():
-    with pytest.raises(
-        InputError, match="no config named 'stg_tiny'; there are cat, cat_lora, sft"
-    ):
-        parse("stg_tiny", kind=Finetune)
+        assert config == load_config(name)
 
 
 def test_guidance_of_a_fine_tuning():
     needed = ("--data.train", "a.jsonl", "--model.name", "folder")
-    assert parse(*needed, kind=Finetune).guidance is None
-    config = parse("cat_lora", *needed, "--guidance.weight", "2", "--seed", "3", kind=Finetune)
+    assert parse(*needed, kind=RunConfig).guidance is None
+    config = parse("cat_lora", *needed, "--guidance.weight", "2", "--seed", "3", kind=RunConfig)
     assert (config.guidance.weight, config.guidance.form, config.seed) == (2.0, "mass_nll", 3)
-    assert config.data == OwnData("a.jsonl")
+    assert config.data == tasks.files(train="a.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -83,34 +83,44 @@ def test_guidance_of_a_fine_tuning():
 )
 def test_bad_values_of_a_fine_tuning(capsys, arguments, message):
     needed = ("--data.train", "a.jsonl", "--model.name", "folder")
-    assert message in refused(capsys, *needed, *arguments, kind=Finetune)
+    assert message in refused(capsys, *needed, *arguments, kind=RunConfig)
 
 
 def test_own_files_reach_the_config():
     values = ["a.jsonl", "b.jsonl", "c.jsonl", "folder"]
     words = [word for pair in zip(NEEDED["own_data"], values, strict=True) for word in pair]
-    config = parse("own_data", *words, "--data.test-files", "d.jsonl", "e.jsonl")
-    assert config.data == JsonlData("a.jsonl", "b.jsonl", "c.jsonl", ("d.jsonl", "e.jsonl"))
+    config = parse("own_data", *words, "--data.test-files", "d.jsonl", "e.jsonl").run
+    assert config.data == tasks.files(
+        train="a.jsonl", iid="b.jsonl", ood="c.jsonl", test_files=("d.jsonl", "e.jsonl")
+    )
     assert config.model.name == "folder"
 
 
 def test_without_a_name_the_default_is_meant():
-    assert parse() == load_config("stg_tiny", Experiment)
-    assert parse("--seeds", "4", "5").seeds == (4, 5)
+    assert parse() == compare.Args(load_config("stg_tiny"))
+    assert parse("--train.steps", "5").run.name == "stg_tiny"
+
+
+def test_methods_and_seeds_of_a_comparison():
+    assert (parse().methods, parse().seeds) == (("baseline", "cat"), None)
+    args = parse("--seeds", "4", "5", "--methods", "baseline", "cat", "cat_published")
+    assert args.seeds == (4, 5)
+    assert args.methods == ("baseline", "cat", "cat_published")
 
 
 def test_fields_are_replaced_and_the_others_stay():
-    config = parse("stg_tiny", "--train.steps", "7", "--guidance.layers", "0", "1", "--resume")
+    config = parse("stg_tiny", "--train.steps", "7", "--guidance.layers", "0", "1", "--resume").run
     assert (config.train.steps, config.guidance.layers, config.resume) == (7, (0, 1), True)
-    default = load_config("stg_tiny", Experiment)
+    default = load_config("stg_tiny")
     assert config.train.batch_size == default.train.batch_size
     assert config.guidance.weight == default.guidance.weight != 1.0
-    assert isinstance(config.data, GeneratedData)
+    assert config.data == default.data
+    assert isinstance(config.data, tasks.STG)
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("stg_tny", "did you mean stg_tiny?"), ("zebra", "there are own_data, stg_")],
+    [("stg_tny", "did you mean stg_tiny?"), ("zebra", "there are cat, cat_lora, own_data, s")],
 )
 def test_an_unknown_config_suggests_one(name, hint):
     with pytest.raises(InputError) as caught:
@@ -130,18 +140,22 @@ def test_an_unknown_field_suggests_one(capsys):
         (["--train.steps", "many"], "--train.steps"),
         (["--train.steps", "0"], "train.steps must be greater than 0, got 0"),
         (["--train.batch-size", "-2"], "train.batch_size must be greater than 0, got -2"),
-        (["--data.game", "chess"], "'stg', 'stg_h'"),
-        (["--data.test-rows", "0"], "data.test_rows must be greater than 0, got 0"),
+        (["--data.effect", "words"], "'target', 'answer'"),
+        (["--data.test-records", "0"], "data.test_records must be greater than 0, got 0"),
         (["--guidance.weight", "-1"], "guidance.weight must not be negative, got -1"),
         (["--guidance.form", "square"], "'hinge'"),
         (["--optimizer.warmup", "1.5"], "optimizer.warmup is a share from 0 to 1, got 1.5"),
         (["--optimizer.learning-rate", "nan"], "optimizer.learning_rate must be greater than 0"),
         (["--model.num-heads", "5"], "model.num_heads (5) must divide model.width (64)"),
-        (["--seeds", "1", "1"], "seeds must be different numbers, at least one, got (1, 1)"),
     ],
 )
 def test_bad_values_are_refused_by_name(capsys, arguments, message):
     assert message in refused(capsys, *arguments)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(InputError, match="seed must be 0 or greater, got -1"):
+        parse("--seed", "-1")
 
 
 def test_help_names_every_config(capsys):
@@ -150,7 +164,7 @@ def test_help_names_every_config(capsys):
     assert caught.value.code == 0
     said = capsys.readouterr().out
     assert "Trains." in said
-    assert all(name in said for name in config_names(Experiment))
+    assert all(name in said for name in config_names())
 
 
 def raising(error):
@@ -165,6 +179,7 @@ def raising(error):
     [
         (InputError("the file is empty"), 2, "error: the file is empty\n"),
         (Diverged("nan at step 3"), 1, "error: nan at step 3\n"),
+        (SaveFailed("the disk is full"), 1, "error: the disk is full\n"),
         (Interrupted("stopped", signal.SIGINT), 130, "stopped; add --resume to continue\n"),
         (Interrupted("stopped", signal.SIGTERM), 143, "stopped; add --resume to continue\n"),
         (KeyboardInterrupt(), 130, "stopped; finished runs are saved, add --resume to continue\n"),

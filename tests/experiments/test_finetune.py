@@ -1,26 +1,22 @@
 """One training run on one's own data, from command line to trained model."""
 
 import dataclasses
-import io
 import itertools
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from cat_jax.config import Finetune, Guidance, Optimizer, OwnData, Scratch, Training
-from cat_jax.data.records import read_lines, write_jsonl
-from cat_jax.errors import InputError
+from cat_jax.config import Guidance, Optimizer, RunConfig, Scratch, Training
+from cat_jax.data.sources import write_records
+from cat_jax.tasks import files as own_files
 from cat_jax.tasks.stg import stg_records
 from cat_jax.train.metrics import read_metrics
 from cat_jax.train.throughput import TIMINGS
-from experiments import finetune as program
+from experiments import finetune
 from experiments.command_line import exit_status
-from experiments.finetune import batch_sharding, finetune
 
 TEMPLATE = (  # as Llama 2's; what is between the generation tags transformers calls trained
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
@@ -34,107 +30,147 @@ def files(tmp_path_factory):
     """Annotated records of the Spurious Token Game, and the same without annotation."""
     folder = tmp_path_factory.mktemp("files")
     records = list(itertools.islice(stg_records(seed=3, prefix=False), 60))
-    write_jsonl(folder / "annotated.jsonl", records)
+    write_records(folder / "annotated.jsonl", records)
     bare = [dataclasses.replace(record, important=()) for record in records]
-    write_jsonl(folder / "plain.jsonl", bare)
+    write_records(folder / "plain.jsonl", bare)
     return folder
 
 
 @pytest.fixture
-def config(files, tmp_path):
-    return Finetune(
+def config(add_config):
+    """A configuration of the command line: a tiny model from scratch."""
+    config = RunConfig(
         name="one",
-        data=OwnData(str(files / "plain.jsonl"), validation_share=0.2),
         model=Scratch(width=16, mlp_width=20, num_layers=1, num_heads=2, num_kv_heads=1),
+        data=own_files(train="none.jsonl", validation_share=0.2),
         optimizer=Optimizer(learning_rate=1e-2),
         train=Training(
             steps=6, batch_size=8, log_every=1, eval_every=2, save_every=2, deterministic=True
         ),
         seed=5,
-        out=str(tmp_path / "runs"),
     )
+    add_config(config)
+    return config
 
 
-def run(config):
-    """Runs in this process; gives what it said and its lines of metrics."""
-    said = io.StringIO()
-    finetune(config, Console(file=said, width=200))
-    lines = list(read_metrics(folder_of(config) / "metrics.jsonl"))
-    return said.getvalue(), list(map(untimed, lines))
+def command(monkeypatch, *arguments):
+    """Runs the command line in this process; returns its exit status."""
+    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
+    return exit_status(finetune.main)
 
 
 def untimed(line):
     return {name: value for name, value in line.items() if name not in TIMINGS}
 
 
-def folder_of(config):
-    return Path(config.out) / config.name
+def metrics(folder):
+    return list(map(untimed, read_metrics(folder / "metrics.jsonl")))
 
 
 @pytest.mark.slow
-def test_plain_training_leaves_all_it_says_and_repeats_its_bits(config):
-    said, lines = run(config)
+def test_plain_training_leaves_all_it_says_and_repeats_its_bits(
+    config, files, tmp_path, monkeypatch, capsys
+):
+    data = ("--data.train", files / "plain.jsonl", "--out", tmp_path)
+    assert command(monkeypatch, config.name, *data) == 0
+    said, folder = capsys.readouterr().out, tmp_path / "one"
+    lines = metrics(folder)
     train = [line for line in lines if line["kind"] == "train"]
     points = [line for line in lines if line["kind"] == "eval"]
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
-    assert [line["step"] for line in points] == [2, 4, 6]
+    assert [line["step"] for line in points] == [0, 2, 4, 6]
     assert train[-1]["loss"] < train[0]["loss"]
     # Plain fine-tuning does not compute the statistic.
     assert not {"causal_mass", "guidance_loss"} & set().union(*lines)
-    assert "training rows: 48 records in 48 rows" in said
-    assert "validation rows: 12 records in 12 rows" in said
+    assert "training data: 48 records in 48 sequences" in said
+    assert "validation data: 12 records in 12 sequences" in said
 
-    folder = folder_of(config)
     summary = json.loads((folder / "summary.json").read_text())
-    best = min(points, key=lambda line: line["next_token_loss"])
+    best = min(points[1:], key=lambda line: line["next_token_loss"])
     assert summary["steps"] == 6
     assert summary["tokens_per_second"] > 0
+    assert summary["validation"]["first"].items() <= points[0].items()
     assert summary["validation"]["best"].items() <= best.items()
     assert summary["validation"]["last"].items() <= points[-1].items()
-    assert summary["left"] == str(folder / "model")
+    assert summary["model"] == str(folder / "model")
+    assert "test" not in summary
     assert f"best {best['next_token_loss']:.4f} (step {best['step']})" in said
     assert f"trained: {folder / 'model'}" in said
     assert (folder / "model" / "model.safetensors").is_file()
-    assert json.loads((folder / "config.json").read_text())["guidance"] is None
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["guidance"] is None
+    assert settings["data"]["train"] == str(files / "plain.jsonl")
     assert len(json.loads((folder / "environment.json").read_text())) == 1
 
-    assert run(dataclasses.replace(config, name="again"))[1] == lines
+    assert command(monkeypatch, config.name, *data, "--name", "again") == 0
+    assert metrics(tmp_path / "again") == lines
 
 
-def test_guidance_without_annotation_is_refused(config):
-    with pytest.raises(InputError, match="no training row has an annotation whose words stand in"):
-        run(dataclasses.replace(config, guidance=Guidance()))
-    assert not folder_of(config).exists()
+@pytest.mark.slow
+def test_test_files_are_evaluated(config, files, tmp_path, monkeypatch, capsys):
+    write_records(tmp_path / "odd.jsonl", stg_records_of("ood", 5))
+    arguments = ("--data.train", files / "plain.jsonl", "--data.test-files", tmp_path / "odd.jsonl")
+    assert command(monkeypatch, config.name, *arguments, "--train.steps", 2, "--out", tmp_path) == 0
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert 0 <= summary["test"]["odd"] <= 1
+    assert 0 < summary["test"]["causal_mass"] < 1
+    mass, share = summary["test"]["causal_mass"], summary["test"]["odd"]
+    assert f"test: odd {share:.1%}, causal_mass {mass:.1%}" in capsys.readouterr().out
 
 
-def test_rows_set_aside_depend_on_the_seed_alone(files):
-    data = OwnData(str(files / "plain.jsonl"), validation_share=0.25)
-    (train, held), (train_again, held_again) = batch_sharding(data, 1), batch_sharding(data, 1)
-    assert (train, held) == (train_again, held_again)
-    assert (len(train), len(held)) == (45, 15)
-    everything, nothing = batch_sharding(OwnData(data.train), 1)
-    assert nothing == []
-    rank = {id(row): n for n, row in enumerate(everything)}
-    assert len(rank) == 60
-    assert sorted(row.text for row in train + held) == sorted(row.text for row in everything)
-    assert batch_sharding(data, 2)[1] != held
-    assert batch_sharding(OwnData(data.train, data.train), 1) == (everything, everything)
+def stg_records_of(split, count, seed=3):
+    return list(itertools.islice(stg_records(split=split, seed=seed, prefix=False), count))
 
 
-@pytest.mark.parametrize("share", [0.001, 0.999])
-def test_a_share_that_leaves_nothing(files, share):
-    with pytest.raises(InputError, match="choose another share"):
-        batch_sharding(OwnData(str(files / "plain.jsonl"), validation_share=share), 1)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--guidance.weight", 1], "no training record has an annotation whose words stand in"),
+        (["--data.validation-share", 0.001], "sets 0 of them aside; choose another share"),
+        (["--data.validation-share", 0.999], "sets 60 of them aside; choose another share"),
+        (["--data.train", "no.jsonl"], "cannot read no.jsonl"),
+        (["--data.test-files", "no.jsonl"], "cannot read no.jsonl"),
+        (["--resume"], "nothing to resume"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    config, add_config, files, tmp_path, monkeypatch, capsys, options, message
+):
+    if "--guidance.weight" in options:
+        add_config(dataclasses.replace(config, guidance=Guidance()))
+    data = ("--data.train", files / "plain.jsonl")
+    assert command(monkeypatch, config.name, *data, *options, "--out", tmp_path / "runs") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
 
 
-def test_validation_rows_that_do_not_fit(config, files, tmp_path):
+def test_validation_records_that_do_not_fit(config, files, tmp_path, monkeypatch, capsys):
     (tmp_path / "long.jsonl").write_text(json.dumps({"text": "Smoking: 8, " * 200}) + "\n")
-    data = OwnData(str(files / "plain.jsonl"), str(tmp_path / "long.jsonl"))
-    with pytest.raises(InputError, match="none of 1 validation rows fits in 256 tokens"):
-        run(dataclasses.replace(config, data=data))
+    data = ("--data.train", files / "plain.jsonl", "--data.validation", tmp_path / "long.jsonl")
+    options = ("--data.validation-share", 0, "--out", tmp_path / "runs")
+    assert command(monkeypatch, config.name, *data, *options) == 2
+    assert "none of 1 validation records fits in 256 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
-# --- a pretrained model, from the command line ---
+def test_records_set_aside_depend_on_the_seed_alone(files):
+    path = str(files / "plain.jsonl")
+    task = own_files(train=path, validation_share=0.25)
+
+    def divided(seed, task=task):
+        return task.records("train", seed), task.records("validation", seed)
+
+    train, held = divided(1)
+    assert (train, held) == divided(1)
+    assert (len(train), len(held)) == (45, 15)
+    assert divided(2)[1] != held
+    everything = own_files(train=path).records("train", 1)
+    assert "validation" not in own_files(train=path).splits
+    assert sorted(r.text for r in train + held) == sorted(r.text for r in everything)
+    assert len(everything) == 60
+    assert divided(1, own_files(train=path, validation=path)) == (everything, everything)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +181,6 @@ def stories(shared, tmp_path_factory):
     file = folder / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": TEMPLATE}))
     return folder
-
-
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
-    return exit_status(program.main)
 
 
 def chat(record, annotated):
@@ -167,8 +198,8 @@ def chat(record, annotated):
     }
 
 
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def write(path, items):
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
     return path
 
 
@@ -185,8 +216,8 @@ def torch_loss(folder, conversations):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     total = count = 0
-    for row in conversations:
-        messages = [{"role": m["role"], "content": m["content"]} for m in row["messages"]]
+    for conversation in conversations:
+        messages = [{"role": m["role"], "content": m["content"]} for m in conversation["messages"]]
         found = tokenizer.apply_chat_template(
             messages, return_dict=True, return_assistant_tokens_mask=True
         )
@@ -204,31 +235,32 @@ def test_conversations_train_and_validate_as_torch_says(stories, tmp_path, monke
     records = list(itertools.islice(stg_records(seed=3, prefix=False), 40))
     train = write(tmp_path / "train.jsonl", [chat(record, False) for record in records[:27]])
     held_out = [chat(record, False) for record in records[27:]]
-    held_out[0]["messages"][1]["content"] += " is what " * 9  # rows of different weight
+    held_out[0]["messages"][1]["content"] += " is what " * 9  # sequences of different weight
     validation = write(tmp_path / "validation.jsonl", held_out)
     data = ("--data.train", train, "--data.validation", validation, "--out", tmp_path)
     assert command(monkeypatch, "sft", "--model.name", stories, *data, *SHORT) == 0
     lines = list(read_metrics(tmp_path / "sft/metrics.jsonl"))
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
-    (point,) = [line for line in lines if line["kind"] == "eval"]
+    first, point = [line for line in lines if line["kind"] == "eval"]
+    assert (first["step"], point["step"]) == (0, 12)
     expected = torch_loss(tmp_path / "sft/model", held_out)
     np.testing.assert_allclose(point["next_token_loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(point["perplexity"], np.exp(expected), rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_adapters_train_on_rows_of_all_kinds(stories, files, tmp_path, monkeypatch, capsys):
+def test_adapters_train_on_records_of_all_kinds(stories, files, tmp_path, monkeypatch, capsys):
     records = list(itertools.islice(stg_records(seed=4, prefix=False), 20))
-    rows = [chat(record, annotated=n % 2) for n, record in enumerate(records)]
-    rows += [{"text": record.text} for record in records]
-    rows += [row for _, row in read_lines(files / "plain.jsonl")]
-    train = write(tmp_path / "mixed.jsonl", rows)
+    items = [chat(record, annotated=n % 2) for n, record in enumerate(records)]
+    items += [{"text": record.text} for record in records]
+    items += map(json.loads, (files / "plain.jsonl").read_text().splitlines())
+    train = write(tmp_path / "mixed.jsonl", items)
     data = ("--data.train", train, "--data.validation-share", 0.2, "--out", tmp_path)
     lora = ("--model.lora.rank", 8, "--train.save-every", 6, "--train.pack")
     arguments = ("cat_lora", "--model.name", stories, *data, *SHORT, *lora)
     assert command(monkeypatch, *arguments) == 0
-    assert "rows without any mask" in capsys.readouterr().out
+    assert "records without annotation" in capsys.readouterr().out
     lines = list(read_metrics(tmp_path / "cat_lora/metrics.jsonl"))
     losses = [line["next_token_loss"] for line in lines if line["kind"] == "train"]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cat_jax.data.records import read_jsonl
+from cat_jax.data.sources import read_records
 from experiments import generate_stg
 from experiments.command_line import exit_status
 
@@ -21,11 +21,11 @@ def test_published_sizes(tmp_path, capsys, size, counts):
     assert write(tmp_path / "stg", "--size", size) == 0
     paths = [tmp_path / "stg" / f"{split}.jsonl" for split in ("train", "iid", "ood")]
     assert capsys.readouterr().out.split() == list(map(str, paths))
-    assert tuple(len(read_jsonl(path)) for path in paths) == counts
+    assert tuple(len(read_records(path)) for path in paths) == counts
 
 
-def test_rows_have_the_published_form(tmp_path, shared):
-    assert write(tmp_path, "--train-rows", 3, "--test-rows", 2, "--seed", 5) == 0
+def test_records_have_the_published_form(tmp_path, shared):
+    assert write(tmp_path, "--train-records", 3, "--test-records", 2, "--seed", 5) == 0
     folder = shared / "data/cat_reference/STG"
     published = (folder / "spurious_token_game_train3.jsonl").read_text().splitlines()[0]
     ours = (tmp_path / "train.jsonl").read_text().splitlines()[0]
@@ -38,8 +38,8 @@ def test_rows_have_the_published_form(tmp_path, shared):
         return list(row), len(causes), sorted(cause.split(": ")[0] for cause in causes)
 
     assert form(ours) == form(published)
-    assert len(read_jsonl(tmp_path / "train.jsonl")) == 3
-    assert len(read_jsonl(tmp_path / "ood.jsonl")) == 2
+    assert len(read_records(tmp_path / "train.jsonl")) == 3
+    assert len(read_records(tmp_path / "ood.jsonl")) == 2
 
 
 def test_existing_files_are_kept(tmp_path, capsys):
@@ -50,7 +50,7 @@ def test_existing_files_are_kept(tmp_path, capsys):
     assert (tmp_path / "ood.jsonl").read_text() == "mine"
 
 
-def test_a_number_of_rows_must_be_positive(tmp_path, capsys):
-    assert write(tmp_path / "new", "--train-rows", 0) == 2
-    assert "data.train_rows must be greater than 0" in capsys.readouterr().err
+def test_a_number_of_records_must_be_positive(tmp_path, capsys):
+    assert write(tmp_path / "new", "--train-records", 0) == 2
+    assert "data.train_records must be greater than 0" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

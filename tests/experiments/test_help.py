@@ -27,6 +27,31 @@ def test_help_is_quick(name):
     assert cpu_seconds() - before < LIMIT
 
 
+@pytest.mark.parametrize("name", ["train_stg", "compare", "finetune"])
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["stg_tiny", "--train.stepz", "3"], 2)]
+)
+def test_help_and_a_wrong_setting_need_no_jax(name, arguments, status):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv[1:] = {arguments}\n"
+        "try:\n"
+        f"    runpy.run_module('experiments.{name}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop:\n"
+        "    slow = {'jax', 'flax', 'transformers', 'torch'}\n"
+        "    print('loaded', sorted(slow & sys.modules.keys()), stop.code)\n"
+    )
+    before = cpu_seconds()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"loaded [] {status}"
+    said = done.stderr if status else done.stdout
+    assert f"python -m experiments.{name}" in said
+    assert "--train.steps INT" in said
+    assert cpu_seconds() - before < LIMIT
+
+
 @pytest.mark.parametrize("name", ["plan", "benchmark_step", "benchmark_loss"])
 def test_what_is_slow_to_import_waits_until_the_command_line_is_read(name):
     code = (

@@ -14,7 +14,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from cat_jax.data.records import write_jsonl
+from cat_jax.data.sources import write_records
 from cat_jax.models import CausalLM, attach_lora, load_adapter, load_pretrained
 from cat_jax.tasks.stg import stg_records
 from cat_jax.train.metrics import read_metrics
@@ -23,10 +23,11 @@ from experiments.command_line import exit_status
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    *("--data.train-rows", "300", "--data.test-rows", "40"),
+    *("--data.train-records", "300", "--data.test-records", "40"),
     *("--train.steps", "12", "--train.batch-size", "16"),
     *("--train.eval-every", "6", "--train.save-every", "5", "--train.log-every", "1"),
 ]
+METHODS = ("--methods", "baseline", "cat", "cat_published")
 
 
 def command(monkeypatch, *arguments):
@@ -43,11 +44,12 @@ def finished(tmp_path_factory):
     """The folder of a small run of all three methods with two seeds."""
     out = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        status = command(monkeypatch, *SMALL, "--published", "--seeds", 0, 7, "--out", out)
+        status = command(monkeypatch, *SMALL, *METHODS, "--seeds", 0, 7, "--out", out)
     assert status == 0
     return out / "stg_tiny"
 
 
+@pytest.mark.slow
 def test_report_json(finished):
     report = json.loads((finished / "report.json").read_text())
     assert list(report)[:3] == ["baseline", "cat", "cat_published"]
@@ -63,6 +65,7 @@ def test_report_json(finished):
     assert report["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_report_page_shows_the_numbers_and_figures(finished):
     page = (finished / "report.md").read_text()
     report = json.loads((finished / "report.json").read_text())
@@ -75,6 +78,7 @@ def test_report_page_shows_the_numbers_and_figures(finished):
     assert page.count("](figures/") == 2
 
 
+@pytest.mark.slow
 def test_the_trained_model_is_left_for_transformers(finished):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     logits, text = {}, next(stg_records(seed=1)).input
@@ -92,7 +96,8 @@ def test_the_trained_model_is_left_for_transformers(finished):
     assert np.abs(logits["cat"] - logits["baseline"]).max() > 1e-3
 
 
-def test_methods_start_from_the_same_parameters_and_rows(finished):
+@pytest.mark.slow
+def test_methods_start_from_the_same_parameters_and_records(finished):
     first = {}
     for seed, method in itertools.product((0, 7), ("baseline", "cat", "cat_published")):
         lines = list(read_metrics(finished / f"seed-{seed}" / method / "metrics.jsonl"))
@@ -104,10 +109,11 @@ def test_methods_start_from_the_same_parameters_and_rows(finished):
     assert abs(first[0][0] - first[7][0]) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_second_run_refuses_the_folder_and_resuming_repeats_the_report(
     finished, monkeypatch, capsys
 ):
-    arguments = (*SMALL, "--published", "--seeds", 0, 7, "--out", finished.parent)
+    arguments = (*SMALL, *METHODS, "--seeds", 0, 7, "--out", finished.parent)
     before = json.loads((finished / "report.json").read_text())
     assert command(monkeypatch, *arguments) == 2
     assert "already holds a run; continue it with --resume" in capsys.readouterr().err
@@ -118,36 +124,39 @@ def test_a_second_run_refuses_the_folder_and_resuming_repeats_the_report(
     assert "train.steps: 12 there, 13 now" in capsys.readouterr().err
 
 
-def test_packed_rows_in_micro_batches(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_packed_sequences_in_micro_batches(tmp_path, monkeypatch):
     options = ("--train.pack", "--train.max-length", 64, "--train.accumulate", 2)
     assert command(monkeypatch, *SMALL, *options, "--train.steps", 3, "--out", tmp_path) == 0
     page = (tmp_path / "stg_tiny" / "report.md").read_text()
-    found = re.search(r"300 records in (\d+) rows of (\d+) tokens, of which (.*)% are", page)
-    rows, length = int(found[1]), int(found[2])
-    assert rows == 100  # three records of 20 tokens in each
+    found = re.search(r"300 records in (\d+) sequences of (\d+) tokens, (.*)% of them", page)
+    sequences, length = int(found[1]), int(found[2])
+    assert sequences == 100  # three records of 20 tokens in each
     assert 56 <= length <= 64
     assert float(found[3]) > 90
 
 
-def test_packing_that_leaves_too_few_rows(tmp_path, monkeypatch, capsys):
+def test_packing_that_leaves_too_few_sequences(tmp_path, monkeypatch, capsys):
     options = ("--train.pack", "--train.max-length", 2000, "--out", tmp_path)
     assert command(monkeypatch, *SMALL, *options) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(
-        r"300 of 300 training rows fit in 2000 tokens and are packed into \d, fewer than one "
-        r"batch of 16; add rows, lower train.max_length or",
+        r"300 of 300 training records fit in 2000 tokens and are packed into \d sequences, fewer "
+        r"than one batch of 16; add records, lower train.max_length or",
         error,
     )
 
 
+@pytest.mark.slow
 def test_the_best_parameters_are_handed_over_and_patience_ends_the_run(tmp_path, monkeypatch):
     options = ("--train.best", "causal_mass", "--train.patience", 1, "--train.eval-every", 2)
-    still = ("--optimizer.learning-rate", 1e-9)  # no evaluation is better than the first
+    still = ("--optimizer.learning-rate", 1e-9)  # one evaluation is soon no better than before
     assert command(monkeypatch, *SMALL, *options, *still, "--out", tmp_path) == 0
     folder = tmp_path / "stg_tiny"
     for method in ("baseline", "cat"):
         lines = list(read_metrics(folder / "seed-0" / method / "metrics.jsonl"))
         points = [(line["step"], line["causal_mass"]) for line in lines if line["kind"] == "eval"]
+        assert points.pop(0)[0] == 0  # before the first step: to compare with, never selected
         best = max(points, key=lambda point: point[1])[0]
         last = points[-1][0]
         assert last == best + 2 < 12
@@ -163,7 +172,7 @@ def test_the_best_parameters_are_handed_over_and_patience_ends_the_run(tmp_path,
 def broken_files(folder):
     """Files a user might hand over, and what the error must say of each."""
     good = list(itertools.islice(stg_records(seed=1), 20))
-    write_jsonl(folder / "good.jsonl", good)
+    write_records(folder / "good.jsonl", good)
     line = (folder / "good.jsonl").read_text().splitlines()[0]
     (folder / "torn.jsonl").write_text(f"{line}\n{line[:40]}\n")
     (folder / "field.jsonl").write_text(f'{line}\n{line}\n{{"input": "a"}}\n')
@@ -191,19 +200,22 @@ def test_bad_files_stop_before_anything_is_written(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--train.max-length", 12], "40 of 40 rows are longer than 12 tokens"),
+        (["--train.max-length", 12], "40 of 40 records are longer than 12 tokens"),
         (["--guidance.layers", 0, 2], "names layer 2, but the model has layers 0 to 1"),
         (
             ["--train.batch-size", 301],
-            "300 of 300 training rows fit in 256 tokens, fewer than one batch of 301",
+            "300 of 300 training records fit in 256 tokens, fewer than one batch of 301",
         ),
         (
             ["--train.best", "odd"],
             "train.best is 'odd', but what is measured while training is iid",
         ),
         (["--resume"], "nothing to resume"),
-        (["--data.test-rows", 0], "data.test_rows must be greater than 0"),
+        (["--data.test-records", 0], "data.test_records must be greater than 0"),
         (["--guidance.wieght", 1], "--guidance.weight"),
+        (["--seeds", 1, 1], "seeds must be different, at least one, got 1, 1"),
+        (["--methods", "baseline", "cta"], "no method named 'cta'; did you mean cat?"),
+        (["--methods", "cat", "cat"], "methods must be different, at least one, got cat, cat"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, monkeypatch, capsys, arguments, message):
@@ -240,7 +252,7 @@ def test_a_stopped_run_resumes_to_the_same_report(finished, tmp_path, signum):
 
 @pytest.mark.slow
 def test_cat_beats_plain_fine_tuning_out_of_distribution(tmp_path, monkeypatch):
-    arguments = ("--train.steps", 800, "--train.eval-every", 800, "--data.train-rows", 20_000)
+    arguments = ("--train.steps", 800, "--train.eval-every", 800, "--data.train-records", 20_000)
     assert command(monkeypatch, *arguments, "--out", tmp_path) == 0
     report = json.loads((tmp_path / "stg_tiny/report.json").read_text())
     # A quarter of the default run: the gap to IID is not closed yet, but it is there to see.
@@ -253,8 +265,8 @@ def test_cat_beats_plain_fine_tuning_out_of_distribution(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_pretrained_model_trains_on_ones_own_files(shared, tmp_path, monkeypatch):
     for split, count in (("train", 64), ("iid", 8), ("ood", 8)):
-        rows = itertools.islice(stg_records(split=split, seed=3, prefix=False), count)
-        write_jsonl(tmp_path / f"{split}.jsonl", list(rows))
+        records = itertools.islice(stg_records(split=split, seed=3, prefix=False), count)
+        write_records(tmp_path / f"{split}.jsonl", records)
     files = [
         word
         for split in ("train", "iid", "ood")
@@ -284,7 +296,7 @@ def test_adapters_of_a_pretrained_model_train_and_leave_a_peft_folder(
     arguments = (
         *("stg_llama_lora", "--model.name", stories, "--model.dtype", "float32"),
         *("--model.lora.rank", 8, "--model.lora.alpha", 16, "--optimizer.learning-rate", 5e-3),
-        *("--data.train-rows", 64, "--data.test-rows", 8, "--train.batch-size", 8),
+        *("--data.train-records", 64, "--data.test-records", 8, "--train.batch-size", 8),
         *("--train.steps", 16, "--train.log-every", 1, "--train.eval-every", 16),
         *("--train.save-every", 8, "--out", tmp_path),
     )
