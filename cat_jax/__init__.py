@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         Sampling,
         answer_matches,
         chat_prompt,
+        complete,
         evaluate,
         generate,
     )
@@ -69,7 +70,9 @@ if TYPE_CHECKING:
         CausalLM,
         LanguageModel,
         ModelConfig,
+        convert_weights,
         load_adapter,
+        load_language_model,
         load_pretrained,
         merge_lora,
         save_adapter,
@@ -90,11 +93,11 @@ _HOMES = {
     "data.records": "Annotation Record Span",
     "data.sources": "read_records write_records",
     "errors": "Diverged InputError Interrupted SaveFailed",
-    "evaluation": "Evaluation Sampling answer_matches chat_prompt evaluate generate",
+    "evaluation": "Evaluation Sampling answer_matches chat_prompt complete evaluate generate",
     "losses": "attention_guidance_loss",
     "models": (
-        "CausalLM LanguageModel ModelConfig load_adapter load_pretrained merge_lora save_adapter "
-        "save_pretrained"
+        "CausalLM LanguageModel ModelConfig convert_weights load_adapter load_language_model "
+        "load_pretrained merge_lora save_adapter save_pretrained"
     ),
     "tasks": "Task",
     "train.fit": "fit",

@@ -20,7 +20,7 @@ from cat_jax.distributed import (
 from cat_jax.errors import InputError
 from cat_jax.tasks.stg import stg_records
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 ALL = {"JAX_COORDINATOR_ADDRESS": "host:1234", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
 
 

@@ -3,6 +3,7 @@
 from cat_jax.evaluation.answers import answer_matches, answers, changed_answers, exact_match
 from cat_jax.evaluation.causal_mass import CausalMass, causal_mass, measure_causal_mass
 from cat_jax.evaluation.chat import chat_prompt
+from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.evaluation.suite import Evaluation, TestAnswers, evaluate
@@ -11,6 +12,7 @@ from cat_jax.evaluation.validation import make_validation
 __all__ = [
     "GREEDY",
     "CausalMass",
+    "Completions",
     "Evaluation",
     "Sampling",
     "TestAnswers",
@@ -19,6 +21,7 @@ __all__ = [
     "causal_mass",
     "changed_answers",
     "chat_prompt",
+    "complete",
     "evaluate",
     "exact_match",
     "generate",

@@ -5,9 +5,10 @@ from cat_jax.models.attention import KVCache
 from cat_jax.models.config import ModelConfig, RopeScaling
 from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
 from cat_jax.models.huggingface.export import save_pretrained
+from cat_jax.models.huggingface.orbax import convert_weights
 from cat_jax.models.huggingface.peft import load_adapter, save_adapter
 from cat_jax.models.huggingface.weights import load_pretrained
-from cat_jax.models.language_model import LanguageModel
+from cat_jax.models.language_model import LanguageModel, load_language_model
 from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
@@ -23,9 +24,11 @@ __all__ = [
     "attach_lora",
     "config_from_hf",
     "config_to_hf",
+    "convert_weights",
     "empty_cache",
     "init_lora",
     "load_adapter",
+    "load_language_model",
     "load_pretrained",
     "merge_lora",
     "param_shardings",

@@ -1,8 +1,12 @@
 """A model together with its parameters and tokenizer: what runs start from, and what they give."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cat_jax.config import Dtype
+from cat_jax.models.huggingface.weights import load_pretrained, local_folder
+from cat_jax.models.tokenizer import listed_end_ids, load_tokenizer
 from cat_jax.models.transformer import CausalLM
 
 if TYPE_CHECKING:
@@ -17,8 +21,32 @@ class LanguageModel:
         model: The Flax module; ``model.apply({"params": params}, tokens)``.
         params: Its parameters, adapters attached.
         tokenizer: Its tokenizer, a fast one.
+        end_ids: Token ids that end an answer, besides the tokenizer's end token.
     """
 
     model: CausalLM
     params: Any
     tokenizer: "PreTrainedTokenizerBase"
+    end_ids: tuple[int, ...] = field(default=(), kw_only=True)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Return all ids that end an answer; none for a tokenizer without an end token."""
+        ends = {*self.end_ids, self.tokenizer.eos_token_id}
+        return tuple(sorted(end for end in ends if isinstance(end, int)))
+
+
+def load_language_model(name: str | Path, *, dtype: Dtype = "float32") -> LanguageModel:
+    """Load model, tokenizer and end tokens of a Hugging Face folder or hub name.
+
+    Args:
+        name: As in ``load_pretrained``.
+        dtype: Dtype of activations; parameters are float32.
+
+    Raises:
+        InputError: The model or its tokenizer cannot be read, or they do not belong together.
+    """
+    folder = local_folder(name)
+    config, params = load_pretrained(folder, dtype=dtype)
+    tokenizer = load_tokenizer(str(folder), config.vocab_size)
+    return LanguageModel(CausalLM(config), params, tokenizer, end_ids=listed_end_ids(folder))

@@ -1,6 +1,8 @@
-"""Tokenizers of pretrained models."""
+"""Tokenizers of pretrained models, and the tokens that end their answers."""
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from pathlib import Path
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from cat_jax.errors import InputError
 
@@ -8,10 +10,10 @@ NO_TOKENIZER = "holds no tokenizer that transformers can read: add its tokenizer
 
 
 def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hugging Face folder or hub name.
+    """Load the tokenizer of a Hugging Face folder or hub name.
 
     Raises:
-        InputError: there is none, or it has tokens that a model of ``vocab_size`` does not know.
+        InputError: There is none, or it has tokens that a model of ``vocab_size`` does not know.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
@@ -26,3 +28,13 @@ def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
             f"{vocab_size}: use the tokenizer that belongs to it"
         )
     return tokenizer
+
+
+def listed_end_ids(folder: str | Path) -> tuple[int, ...]:
+    """Return the end tokens that ``generation_config.json`` lists; the file is optional."""
+    try:
+        listed = GenerationConfig.from_pretrained(str(folder)).eos_token_id
+    except OSError:
+        return ()
+    ends = listed if isinstance(listed, list) else [listed]
+    return tuple(end for end in ends if isinstance(end, int))

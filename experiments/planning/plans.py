@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cat_jax.config import MeshShape, check_positive
+from cat_jax.config import MeshShape
+from cat_jax.config.training import check_positive
 from experiments.planning.job import Job, layouts
 from experiments.planning.options import JobOptions
 from experiments.planning.public_models import find_model

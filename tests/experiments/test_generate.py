@@ -6,10 +6,11 @@ import shutil
 import sys
 
 import pytest
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer
 
 from cat_jax.evaluation import Sampling, chat_prompt, generate
 from cat_jax.models import CausalLM, load_pretrained
+from cat_jax.models.tokenizer import load_tokenizer
 from experiments import generate as command
 from experiments.command_line import exit_status
 
@@ -84,16 +85,6 @@ def test_a_chat_prints_the_answer_alone(stories, run, capsys, tmp_path):
     assert printed.err.startswith(f"{len(prompt)} prompt tokens, 12 new tokens")
 
 
-def test_every_listed_end_token_stops(stories, tmp_path):
-    tokenizer = AutoTokenizer.from_pretrained(stories)
-    assert command.stop_ids(str(stories), tokenizer) == (2,)
-    GenerationConfig(eos_token_id=[7, 5]).save_pretrained(tmp_path)
-    assert command.stop_ids(str(tmp_path), tokenizer) == (2, 5, 7)
-    (tmp_path / "generation_config.json").unlink()
-    tokenizer.eos_token = None
-    assert command.stop_ids(str(tmp_path), tokenizer) == ()
-
-
 @pytest.fixture
 def broken(stories, tmp_path):
     """Copies of the model with something missing or strange."""
@@ -129,8 +120,6 @@ def test_bad_input_ends_with_a_sentence(stories, broken, run, capsys, name, argu
 
 
 def test_tokenizers_without_words_or_with_too_many_are_refused(shared, broken):
-    from experiments.model_source import load_tokenizer
-
     with pytest.raises(ValueError, match="qwen_untokenized holds no tokenizer"):
         load_tokenizer(str(broken / "qwen_untokenized"), 512)
     qwen = shared / "tokenizers/qwen2.5"

@@ -20,6 +20,7 @@ from cat_jax.models import (
     load_pretrained,
     save_pretrained,
 )
+from cat_jax.models.huggingface.config import read_config
 
 CONFIG = ModelConfig(37, 30, 29, 3, 6, 3, 8, rope_theta=300.0, norm_eps=0.02)
 TOKENS_BT = np.random.default_rng(0).integers(0, 37, (2, 9))
@@ -135,6 +136,21 @@ def test_the_tokenizer_comes_along(tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
     save_pretrained(tmp_path / "out", config, params, tokenizer)
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("yes").input_ids == [0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_are_the_tokenizers(family, tmp_path):
+    """The defaults of a family, 1 and 2 for Llama, are ids of another vocabulary."""
+    config, params = make(family)
+    words = models.WordLevel({"no": 0, "</s>": 1, "<pad>": 2, "<s>": 3}, unk_token="no")
+    special = {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), **special)
+    save_pretrained(tmp_path / "out", config, params, tokenizer)
+    read = read_config(tmp_path / "out")
+    assert (read.bos_token_id, read.eos_token_id, read.pad_token_id) == (3, 1, 2)
+    save_pretrained(tmp_path / "bare", config, params)
+    read = read_config(tmp_path / "bare")
+    assert (read.bos_token_id, read.eos_token_id, read.pad_token_id) == (None, None, None)
 
 
 def test_parameters_of_another_model(tmp_path):

@@ -25,7 +25,8 @@ def test_the_flag_joins_those_of_the_user(monkeypatch, before, after):
 SCRIPT = """
 import os, sys
 from jax._src import xla_bridge
-from experiments import command_line, {program} as program
+from cat_jax import distributed
+from experiments import {program} as program
 
 def stop(*_):
     print(os.environ.get("XLA_FLAGS"), xla_bridge.backends_are_initialized())
@@ -33,7 +34,7 @@ def stop(*_):
     print(jax.numpy.arange(3).sum())  # XLA takes the flag
     sys.exit(0)
 
-command_line.is_first = stop  # the first to ask for devices
+distributed.is_primary = stop  # the first to ask for devices
 program.main()
 """
 

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from cat_jax.errors import InputError
 from cat_jax.models import attach_lora, load_adapter, load_pretrained
+from cat_jax.models.huggingface.config import read_config
 from cat_jax.testing import toy_model
 
 
@@ -34,6 +35,7 @@ def test_a_saved_model_is_read_back(tmp_path):
     text = RECORDS[0].text
     ids = AutoTokenizer.from_pretrained(tmp_path / "model")(text).input_ids
     assert ids == result.tokenizer(text).input_ids
+    assert read_config(tmp_path / "model").eos_token_id == result.tokenizer.eos_token_id
     with pytest.raises(InputError, match="model"):
         result.save_pretrained(tmp_path / "model")
 

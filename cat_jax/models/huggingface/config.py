@@ -34,13 +34,8 @@ NEUTRAL_ATTRIBUTES = {
 }
 # fmt: on
 """Bookkeeping, and defaults of training and generation: never part of the forward pass."""
-KEPT_ATTRIBUTES = (
-    "bos_token_id",
-    "eos_token_id",
-    "initializer_range",
-    "max_position_embeddings",
-    "pad_token_id",
-)
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+KEPT_ATTRIBUTES = (*SPECIAL_TOKENS, "initializer_range", "max_position_embeddings")
 """Neutral, but others go by them: an exported model has those of the one it came from."""
 ROPE_SCALING = {
     "factor": "factor",
@@ -148,8 +143,8 @@ def config_to_hf(config: ModelConfig, like: "PretrainedConfig | None" = None) ->
 
     Args:
         config: what to translate.
-        like: where the context length and the special tokens come from; the defaults of the
-            family without it.
+        like: where the context length and the special tokens come from. Without it the context
+            length is the family's default, and there are no special tokens.
 
     Raises:
         InputError: transformers has no family that computes this.
@@ -159,6 +154,7 @@ def config_to_hf(config: ModelConfig, like: "PretrainedConfig | None" = None) ->
 
     family = _family(config)
     kept = {name: getattr(like, name) for name in KEPT_ATTRIBUTES if hasattr(like, name)}
+    kept = dict.fromkeys(SPECIAL_TOKENS) | kept  # a family's own are ids of another vocabulary
     # Qwen2 has no such attribute in its files; transformers reads it where it must differ.
     is_derived = family == "qwen2" and config.head_dim == config.width // config.num_heads
     head_size = {} if is_derived else {"head_dim": config.head_dim}

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from cat_jax.errors import InputError
 from cat_jax.files import new_folder
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.huggingface.config import config_to_hf
+from cat_jax.models.huggingface.config import SPECIAL_TOKENS, config_to_hf
 from cat_jax.models.huggingface.safetensors import SHARD_BYTES, NewTensor, write_tensors
 from cat_jax.models.huggingface.tensors import TensorRule, axis_sizes, shape_problems, tensor_rules
 from cat_jax.sharding import to_host
@@ -42,7 +42,7 @@ def save_pretrained(
         folder: must not exist.
         config: of the model.
         params: its parameters.
-        tokenizer: saved beside the weights.
+        tokenizer: saved beside the weights; without ``like`` the special tokens are its own.
         like: the transformers configuration of the model it came from, for the context length and
             the special tokens; see ``config_to_hf``.
         shard_bytes: size from which weights are split into several files.
@@ -52,6 +52,9 @@ def save_pretrained(
             the parameters are not those of the configuration.
     """
     hf_config = config_to_hf(config, like)
+    if like is None and tokenizer is not None:
+        for name in SPECIAL_TOKENS:
+            setattr(hf_config, name, getattr(tokenizer, name))
     hf_config.dtype = jnp.result_type(*jax.tree.leaves(params)).name
     tensors = hf_tensors(config, params)
     if jax.process_index():

@@ -1,0 +1,53 @@
+"""What a training run is: frozen dataclasses, no field that nothing reads.
+
+Importing this package imports no JAX, so that command lines answer at once.
+"""
+
+from cat_jax.config.guidance import (
+    PUBLISHED,
+    AnyForm,
+    Form,
+    Guidance,
+    GuidanceForm,
+    Reduce,
+    Schedule,
+    Scope,
+)
+from cat_jax.config.model import (
+    Attention,
+    Dtype,
+    LoraConfig,
+    LoraTarget,
+    ModelSource,
+    Pretrained,
+    PretrainedLora,
+    Remat,
+    Scratch,
+)
+from cat_jax.config.run import RunConfig
+from cat_jax.config.training import MESH_AXES, MeshShape, Optimizer, Training
+
+__all__ = [
+    "MESH_AXES",
+    "PUBLISHED",
+    "AnyForm",
+    "Attention",
+    "Dtype",
+    "Form",
+    "Guidance",
+    "GuidanceForm",
+    "LoraConfig",
+    "LoraTarget",
+    "MeshShape",
+    "ModelSource",
+    "Optimizer",
+    "Pretrained",
+    "PretrainedLora",
+    "Reduce",
+    "Remat",
+    "RunConfig",
+    "Schedule",
+    "Scope",
+    "Scratch",
+    "Training",
+]

@@ -1,0 +1,42 @@
+"""One training run."""
+
+from dataclasses import dataclass, field
+
+from cat_jax.config.guidance import Guidance
+from cat_jax.config.model import ModelSource
+from cat_jax.config.training import Optimizer, Training
+from cat_jax.errors import InputError
+from cat_jax.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        name: Output folder name: OUT/NAME.
+        seed: Seed of initialisation, data order and generated records.
+        resume: Continue the run in the output folder from its last checkpoint.
+        out: Parent of the output folder; a path or gs://BUCKET/FOLDER.
+        distributed: This is one of several processes that train together (docs/distributed.md).
+        model: Model to train.
+        data: Task, or your own files, to train and evaluate on.
+        guidance: Second objective; None trains on next tokens alone.
+        optimizer: Optimizer.
+        train: Training loop.
+    """
+
+    name: str
+    model: ModelSource
+    data: Task
+    guidance: Guidance | None = None
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    train: Training = field(default_factory=Training)
+    seed: int = 0
+    resume: bool = False
+    out: str = "runs"
+    distributed: bool = False
+
+    def __post_init__(self):
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or greater, got {self.seed}")
