@@ -32,8 +32,8 @@ class LanguageModel:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Return all ids that end an answer; none for a tokenizer without an end token."""
-        ends = {*self.end_ids, self.tokenizer.eos_token_id}
-        return tuple(sorted(end for end in ends if isinstance(end, int)))
+        own = self.tokenizer.eos_token_id
+        return tuple(sorted({*self.end_ids, *([own] if isinstance(own, int) else [])}))
 
 
 def load_language_model(name: str | Path, *, dtype: Dtype = "float32") -> LanguageModel:
