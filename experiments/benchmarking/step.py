@@ -16,6 +16,7 @@ from cat_jax.data.bitset import mask_counts
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.sharding import make_mesh
+from cat_jax.train.provenance import device_name
 from cat_jax.train.state import new_state
 from cat_jax.train.step import make_train_step
 from cat_jax.train.throughput import rates, step_flops
@@ -82,7 +83,7 @@ def measure(
     low, ratio, high = quantiles([b / a for a, b in pairs], n=4, method="inclusive")
     tokens, visible = batch.tokens_BT.size, float(batch.visible_count_BT.sum())
     return Result(
-        device=device(),
+        device=device_name(),
         length=length,
         sequences=sequences,
         attention=config.attention,
@@ -93,11 +94,6 @@ def measure(
         ratio_high=high,
         cat_rates=rates(step_flops(config), tokens, visible, cat_seconds),
     )
-
-
-def device() -> str:
-    """Return the number and kind of the devices."""
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 def model_config(sizes: Sizes, length: int) -> ModelConfig:
