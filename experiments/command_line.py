@@ -11,12 +11,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 import configs
-from cat_jax.config import RunConfig
+from cat_jax.config import Guidance, Pretrained, PretrainedLora, RunConfig
 from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
 
 if TYPE_CHECKING:
@@ -49,14 +50,32 @@ def parse_config(
         InputError: No such configuration.
     """
     arguments = list(arguments)
-    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else default
+    is_named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments.pop(0) if is_named else default
+    config = load_config(name)
+    description += f"\n\nConfigs: {', '.join(config_names())}; {name} where none is named."
+    if not is_named and {"-h", "--help"} & set(arguments):
+        config, hint = with_all_settings(config)
+        description += hint
     return tyro.cli(
         tyro.conf.AvoidSubcommands[kind],
-        prog=f"python -m {program} {name}",
-        description=f"{description}\nConfigs: {', '.join(config_names())}.",
+        prog=f"python -m {program} {name if is_named else '[CONFIG]'}",
+        description=description,
         args=arguments,
-        default=wrap(load_config(name)),
+        default=wrap(config),
     )
+
+
+def with_all_settings(config: RunConfig) -> tuple[RunConfig, str]:
+    """Return a configuration with every section that others have, for help, and what it added."""
+    added = []
+    if config.guidance is None:
+        config = replace(config, guidance=Guidance())
+        added.append("--guidance needs a config with guidance (cat, cat_lora)")
+    if type(config.model) is Pretrained:
+        config = replace(config, model=PretrainedLora(**vars(config.model)))
+        added.append("--model.lora one with adapters (sft_lora, cat_lora)")
+    return config, f"\n{', '.join(added)}." if added else ""
 
 
 def config_names() -> list[str]:

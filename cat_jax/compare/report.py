@@ -29,18 +29,20 @@ SCORE_TITLES = {
 """Titles of scores in tables; other test sets keep their names."""
 
 EXPLANATIONS = {
+    "iid": "*IID*: exact match of greedy answers to records distributed like the training data.",
     "ood": (
-        "IID and OOD are exact-match accuracy of greedy answers; out of distribution (OOD) the "
-        "spurious correlations of the training data do not hold."
+        "*OOD*: the same out of distribution, where the spurious correlations of the training data "
+        "do not hold."
     ),
     "changed_answers": (
-        "*Changed*: share of the first test set's answers that change when only the spurious "
-        "factors are redrawn (0 is right)."
+        "*Changed*: share of the first test set's answers that change when only what is spurious "
+        "in a record is redrawn (0 is right)."
     ),
     "causal_mass": (
-        "*Mass*: attention on annotated causes, averaged over layers, heads and annotated rows of "
-        "the first test set."
+        "*Mass*: attention on annotated causes, averaged over layers, heads and annotated queries "
+        "of the first test set."
     ),
+    "seconds_per_step": "*ms/step*: median time of a train step.",
 }
 """What a score means, where it was measured."""
 
@@ -163,6 +165,9 @@ def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     seeds = len({run.seed for run in comparison.runs})
     scores = next(iter(summarize(comparison.runs).values()))
     explained = [text for name, text in EXPLANATIONS.items() if scores.get(name) is not None]
+    others = [escape(name) for name in scores if name not in (*SCORE_TITLES, "std", "seeds")]
+    if others:
+        explained.append(f"{', '.join(others)}: exact match on the test sets of these names.")
     spread = f"Values are the mean ± standard deviation of {seeds} seeds."
     parts = [
         f"# {escape(str(comparison.settings.get('name', 'Comparison')))}",

@@ -210,6 +210,15 @@ def test_only_measured_scores_are_explained():
     assert html_table(page_of([0], changed={"spurious": 0.25}))[0][4] == "changed %"
 
 
+def test_every_column_is_explained():
+    page = page_of([0], extra={"mine": 0.5}, mass=0.5, changed={"spurious": 0.25})
+    titles = html_table(page)[0][1:]
+    assert titles == ["IID %", "OOD %", "mine %", "mass %", "changed %", "ms/step"]
+    for title in titles:
+        words = title.removesuffix(" %")
+        assert re.search(rf"(?i)(\*{words}\*:|{words}: exact match)", page), title
+
+
 def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):
     def fail(comparison):
         raise ZeroDivisionError("no *room*")

@@ -1,5 +1,6 @@
 """Help appears at once, whatever the command imports when it works."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -64,3 +65,16 @@ def test_what_is_slow_to_import_waits_until_the_command_line_is_read(name):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_help_without_a_config_shows_the_settings_of_all():
+    command = [sys.executable, "-m", "experiments.finetune"]
+    options = {"capture_output": True, "text": True, "cwd": ROOT, "check": True}
+    shown = subprocess.run([*command, "--help"], **options).stdout
+    for setting in ("--guidance.weight", "--model.lora.rank", "--model.remat", "--data.train "):
+        assert setting in shown
+    assert "needs a config with guidance (cat, cat_lora)" in shown
+    assert re.search(r"--optimizer.learning-rate FLOAT[^(]*\(default: 1e-05\)", shown)
+    own = subprocess.run([*command, "sft", "--help"], **options).stdout
+    assert "--guidance.weight" not in own
+    assert "--model.lora" not in own
