@@ -28,11 +28,16 @@ setup(
         "huggingface-hub>=1.0",
         "jinja2>=3.1",
         "grain>=0.2.18",
+        "datasets>=5.0",
+        "zstandard>=0.25",
+        "networkx>=3.4",
+        "pyyaml>=6.0",
         "jaxtyping>=0.3.4",
         "tyro>=1.0",
         "rich>=14.0",
         "tensorboardX>=2.6.5",
         "matplotlib>=3.10",
+        "regex>=2025.10.22",
     ],
     extras_require={
         # The compilers of the kernels run on any machine; libtpu and the plugin are of one jax.
@@ -45,6 +50,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "annotate": ["openai>=2.0", "pydantic>=2.10"],
         "gcs": ["gcsfs>=2025.3"],
+        "tfds": ["tensorflow-datasets>=4.9.8"],
         "wandb": ["wandb>=0.19"],
         "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
         "test": [
@@ -53,7 +59,6 @@ setup(
             "hypothesis>=6.140",
             "scipy>=1.15",
             "markdown-it-py>=3.0",
-            "pyyaml>=6.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
             # The parity oracles; torch's CPU build has wheels for this Python alone.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         testing,
         train,
     )
-    from cat_jax.analysis import attention_maps, read_attention
+    from cat_jax.analysis import attention_maps, read_attention, show_records
     from cat_jax.config import (
         PUBLISHED,
         Guidance,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     )
     from cat_jax.data.alignment import Example, align_records
     from cat_jax.data.conversations import Conversation, Message
+    from cat_jax.data.duplicates import find_duplicates
     from cat_jax.data.records import Annotation, Record, Span
     from cat_jax.data.sources import read_records, write_records
     from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
@@ -83,13 +84,14 @@ if TYPE_CHECKING:
     from cat_jax.train.result import RunResult
 
 _HOMES = {
-    "analysis": "attention_maps read_attention",
+    "analysis": "attention_maps read_attention show_records",
     "config": (
         "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
         "Scratch Training"
     ),
     "data.alignment": "Example align_records",
     "data.conversations": "Conversation Message",
+    "data.duplicates": "find_duplicates",
     "data.records": "Annotation Record Span",
     "data.sources": "read_records write_records",
     "errors": "Diverged InputError Interrupted SaveFailed",

@@ -1,8 +1,35 @@
 """Errors that command lines turn into a sentence and an exit status."""
 
+import difflib
+from collections.abc import Collection
+
 
 class InputError(ValueError):
     """Bad input: the message says what is wrong, where, and how to mend it (exit status 2)."""
+
+
+def name_hint(name: str, known: Collection[str]) -> str:
+    """Return a clause for the message about an unknown name: the nearest one, or all there are."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+
+
+class SettingError(InputError):
+    """A setting that cannot be what it is.
+
+    Attributes:
+        setting: Its name from the top of the configuration, such as ``train.batch_size``.
+        problem: The rest of the sentence.
+    """
+
+    def __init__(self, setting: str, problem: str):
+        """Join name and problem to the message."""
+        super().__init__(f"{setting} {problem}")
+        self.setting = setting
+        self.problem = problem
+
+    def __reduce__(self):
+        return SettingError, (self.setting, self.problem)
 
 
 class Diverged(RuntimeError):
@@ -14,8 +41,14 @@ class SaveFailed(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """A signal asked to stop; the message says what is saved (exit status 128 + signal)."""
+    """A signal asked to stop; the message says what is saved (exit status 128 + signal).
 
-    def __init__(self, message: str, signum: int):
+    Attributes:
+        signum: The signal.
+        resumable: Whether there is something to continue.
+    """
+
+    def __init__(self, message: str, signum: int, *, resumable: bool = True):
         super().__init__(message)
         self.signum = signum
+        self.resumable = resumable

@@ -3,14 +3,16 @@
 JAX is imported only where it is needed: ``--help`` and a wrong setting answer at once.
 """
 
-import difflib
+import contextlib
 import importlib
+import io
 import logging
 import pkgutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +20,16 @@ import tyro
 
 import configs
 from cat_jax.config import Guidance, Pretrained, PretrainedLora, RunConfig
-from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
+from cat_jax.errors import (
+    Diverged,
+    InputError,
+    Interrupted,
+    SaveFailed,
+    SettingError,
+    name_hint,
+)
+from cat_jax.files import check_name, check_writable
+from experiments.mappings import REGISTRY
 
 if TYPE_CHECKING:
     from etils import epath
@@ -47,7 +58,7 @@ def parse_config(
         wrap: Makes the defaults of ``kind`` from a configuration.
 
     Raises:
-        InputError: No such configuration.
+        InputError: No such configuration, or settings that cannot be.
     """
     arguments = list(arguments)
     is_named = bool(arguments) and not arguments[0].startswith("-")
@@ -57,13 +68,29 @@ def parse_config(
     if not is_named and {"-h", "--help"} & set(arguments):
         config, hint = with_all_settings(config)
         description += hint
-    return tyro.cli(
+    return parse_arguments(
         tyro.conf.AvoidSubcommands[kind],
         prog=f"python -m {program} {name if is_named else '[CONFIG]'}",
         description=description,
         args=arguments,
         default=wrap(config),
     )
+
+
+def parse_arguments(kind: type[Args], **options: Any) -> Args:
+    """Parse with tyro; what a constructor refuses is an InputError, as from Python."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), REGISTRY:
+            return tyro.cli(kind, **options)
+    except SystemExit as stop:
+        error = stop.__context__
+        while error is not None and not isinstance(error, InputError):
+            error = error.__context__
+        if error is not None:
+            raise error from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
 
 
 def with_all_settings(config: RunConfig) -> tuple[RunConfig, str]:
@@ -91,9 +118,7 @@ def load_config(name: str) -> RunConfig:
     """
     names = config_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-        raise InputError(f"no config named {name!r}; {hint}")
+        raise InputError(f"no config named {name!r}; {name_hint(name, names)}")
     return importlib.import_module(f"configs.{name}").CONFIG
 
 
@@ -144,18 +169,63 @@ def output_folder(config: RunConfig) -> "epath.Path":
     """Return the output folder OUT/NAME.
 
     Raises:
-        InputError: There is nothing to resume.
+        InputError: NAME is no name of a folder, OUT cannot be written to, or there is nothing to
+            resume.
     """
     from etils import epath
 
-    from cat_jax.train.workdir import CONFIG_FILE
+    from cat_jax.train.workdir import is_occupied
 
+    check_name(config.name, "--name")
+    if not config.out.strip() or not config.out.isprintable():
+        raise InputError(f"--out is {config.out!r}; give the folder in which to make OUT/NAME")
+    if not config.resume:
+        check_writable(config.out, "out")
     folder = epath.Path(config.out) / config.name
-    if config.resume and not (folder / CONFIG_FILE).is_file():
-        raise InputError(
-            f"nothing to resume: {folder / CONFIG_FILE} does not exist; leave out --resume"
-        )
+    if config.resume and not is_occupied(folder):
+        raise InputError(f"nothing to resume: there is no run in {folder}; leave out --resume")
     return folder
+
+
+@contextmanager
+def interruptible(config: RunConfig) -> Iterator[None]:
+    """Turn Ctrl-C in the block into Interrupted, which says what the output folder holds.
+
+    While a run trains, Ctrl-C is honoured between two steps instead (``cat_jax.train.signals``).
+    """
+    begun_before = _has_run(config)
+    try:
+        yield
+    except KeyboardInterrupt:
+        from etils import epath
+
+        if not _has_run(config) or (begun_before and not config.resume):
+            message, resumable = "stopped; nothing was written", False
+        else:
+            message = f"stopped; {_kept(epath.Path(config.out) / config.name)}"
+            resumable = True
+        raise Interrupted(message, signal.SIGINT, resumable=resumable) from None
+
+
+def _has_run(config: RunConfig) -> bool:
+    from etils import epath
+
+    return (epath.Path(config.out) / config.name / "config.json").is_file()
+
+
+def _kept(folder: "epath.Path") -> str:
+    """Say which steps of which runs below a folder are saved, as a clause."""
+    from cat_jax.train.remains import saved_steps
+
+    newest = {path: saved_steps(path)[-1:] for path in [folder, *sorted(folder.glob("seed-*/*"))]}
+    kept = [
+        f"step {steps[0]}" + ("" if path == folder else f" of {path.parent.name}/{path.name}")
+        for path, steps in newest.items()
+        if steps
+    ]
+    if not kept:
+        return "no step was saved yet"
+    return f"{', '.join(kept)} {'is' if len(kept) == 1 else 'are'} saved"
 
 
 def exit_status(main: Callable[[], Any]) -> int:
@@ -171,10 +241,10 @@ def exit_status(main: Callable[[], Any]) -> int:
     except (Diverged, SaveFailed) as error:
         return _failure(f"error: {error}", 1)
     except Interrupted as error:
-        return _failure(f"{error}; add --resume to continue", 128 + error.signum)
-    except KeyboardInterrupt:  # between two runs
-        sentence = "stopped; finished runs are saved, add --resume to continue"
-        return _failure(sentence, 128 + signal.SIGINT)
+        hint = "; add --resume to continue" if error.resumable else ""
+        return _failure(f"{error}{hint}", 128 + error.signum)
+    except KeyboardInterrupt:
+        return _failure("stopped", 128 + signal.SIGINT)
     except Exception as error:
         if not _is_distributed():
             raise
@@ -193,7 +263,14 @@ def _input_error(error: InputError) -> int:
 
         if not isinstance(error, CollectiveInputError):
             end_alone(str(error), 2)
-    return _failure(f"error: {error}", 2)
+    return _failure(f"error: {_as_typed(error)}", 2)
+
+
+def _as_typed(error: InputError) -> str:
+    """Return the sentence; it names a setting as the command line spells it."""
+    if not isinstance(error, SettingError):
+        return str(error)
+    return f"--{error.setting.replace('_', '-')} {error.problem}"
 
 
 def _failure(sentence: str, status: int) -> int:

@@ -8,7 +8,15 @@ from typing import Annotated
 import tyro
 
 from cat_jax.config import RunConfig
-from experiments.command_line import exit_status, output_folder, parse_config, say, start_up
+from cat_jax.ranges import Seed
+from experiments.command_line import (
+    exit_status,
+    interruptible,
+    output_folder,
+    parse_config,
+    say,
+    start_up,
+)
 
 
 @dataclass(frozen=True)
@@ -17,13 +25,15 @@ class Args:
 
     Attributes:
         run: The run.
-        methods: Methods to compare: baseline, cat, cat_published.
+        methods: Methods to compare: baseline, cat, cat_published, and controls (docs/controls.md):
+            random_spans, shuffled_causes, spurious_spans, counterfactual, masked_spurious,
+            causes_only, balanced, named_causes.
         seeds: Seeds; None takes the run's own.
     """
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     methods: tuple[str, ...] = ("baseline", "cat")
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[Seed, ...] | None = None
 
 
 def main(
@@ -38,10 +48,17 @@ def main(
         description=description or __doc__ or "",
         wrap=Args,
     )
+    with interruptible(args.run):
+        run(args)
+
+
+def run(args: Args) -> None:
+    """Train and evaluate all methods, and write the report."""
     config = args.run
     console = start_up(config)
     from cat_jax.compare import compare, save_report
     from cat_jax.distributed import is_primary, sync_errors
+    from cat_jax.files import save_errors
     from experiments.progress import progress_bar
     from experiments.tables import comparison_table
 
@@ -61,7 +78,8 @@ def main(
         provenance={"name": config.name},
     )
     if is_primary():
-        page = save_report(comparison, folder)
+        with save_errors(lambda: "the trained models are saved"):
+            page = save_report(comparison, folder)
         console.print(comparison_table(comparison))
         say(console, f"report: {page}")
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from cat_jax.config import Dtype
 from experiments.command_line import exit_status
 
 
@@ -20,14 +21,19 @@ class Args:
     """What to convert.
 
     Attributes:
-        source: Hugging Face folder, hub name, or orbax folder written by this command.
+        source: Hugging Face folder or hub name, orbax folder written by this command, PEFT folder,
+            or folder of a run.
         target: Folder to write; must not exist.
-        adapter: PEFT folder, or "adapter" of a run, to merge into the weights.
+        adapter: PEFT folder to merge into the weights of SOURCE.
+        base: Base model, where SOURCE is an adapter; None takes the one that it names.
+        dtype: Dtype of a Hugging Face folder's weights; None keeps the source's.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     adapter: Path | None = None
+    base: str | None = None
+    dtype: Dtype | None = None
 
 
 def main() -> None:
@@ -39,7 +45,9 @@ def main() -> None:
     args = tyro.cli(Args, prog="python -m experiments.convert_weights", description=__doc__)
     from cat_jax.models import convert_weights
 
-    convert_weights(args.source, args.target, adapter=args.adapter)
+    convert_weights(
+        args.source, args.target, adapter=args.adapter, base=args.base, dtype=args.dtype
+    )
     print(f"wrote {args.target}")
 
 

@@ -4,12 +4,26 @@ With guidance (configs cat, cat_lora) attention is guided where records are anno
 """
 
 import json
+import shlex
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cat_jax.config import RunConfig
+from cat_jax.errors import InputError
 from cat_jax.tasks.base import TRAIN, VALIDATION
-from experiments.command_line import exit_status, output_folder, parse_config, say, start_up
+from experiments.command_line import (
+    exit_status,
+    interruptible,
+    output_folder,
+    parse_config,
+    say,
+    start_up,
+)
+
+if TYPE_CHECKING:
+    from etils import epath
+
+SUMMARY_FILE = "summary.json"
 
 
 def main() -> None:
@@ -22,11 +36,18 @@ def main() -> None:
         description=__doc__ or "",
         wrap=lambda config: config,
     )
+    with interruptible(config):
+        train(config)
+
+
+def train(config: RunConfig) -> None:
+    """Train, evaluate and write a summary; of a finished run show the summary that it left."""
     console = start_up(config)
     from cat_jax.distributed import is_primary, sync_errors
     from cat_jax.evaluation import evaluate
-    from cat_jax.files import write_text
-    from cat_jax.train.fit import fit
+    from cat_jax.files import save_errors, write_text
+    from cat_jax.train.fit import fit, is_finished
+    from cat_jax.train.training_data import some_duplicates
     from experiments.progress import progress_bar
 
     task = config.data
@@ -35,29 +56,54 @@ def main() -> None:
         records = task.records(TRAIN, config.seed)
         has_validation = VALIDATION in task.splits
         validation = task.records(VALIDATION, config.seed) if has_validation else []
-        for split in task.test_splits:  # one that cannot be read must not end a finished run
-            task.records(split, config.seed)
-    with progress_bar(console, config.name, config.train.steps) as show:
-        run = fit(
-            config.model,
-            records,
-            guidance=config.guidance,
-            train=config.train,
-            optimizer=config.optimizer,
-            validation=validation,
-            seed=config.seed,
-            callbacks=[show],
-            workdir=folder,
-            resume=config.resume,
-            provenance={"name": config.name, "data": task},
-        )
-    summary = run.summary() | {"model": str(folder / run.export_name)}
+        # A test set that cannot be read must not end a finished run.
+        tests = {split: task.records(split, config.seed) for split in task.test_splits}
+        arguments: dict[str, Any] = {
+            "guidance": config.guidance,
+            "train": config.train,
+            "optimizer": config.optimizer,
+            "validation": validation,
+            "seed": config.seed,
+            "workdir": folder,
+            "provenance": {"name": config.name, "data": task},
+        }
+        is_summarized = config.resume and (folder / SUMMARY_FILE).exists()
+        if is_summarized and is_finished(config.model, records, **arguments):
+            say(console, f"{folder} is a finished run; nothing is trained or written")
+            for line in summary_lines(read_summary(folder)):
+                say(console, line)
+            return
+    for duplicates in some_duplicates(records, tests):
+        say(console, f"{duplicates}")
+    epochs, steps = config.train.epochs, config.train.steps
+    total, unit = (steps, "step") if epochs is None else (epochs, "epoch")
+    with progress_bar(console, config.name, total, unit) as show:
+        run = fit(config.model, records, callbacks=[show], resume=config.resume, **arguments)
+    model = folder / run.export_name
+    summary = run.summary() | {"model": str(model)}
     if task.test_splits:
         summary["test"] = evaluate(run, task, seed=config.seed).scores
     if is_primary():
-        write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        with save_errors(lambda: f"the trained model is {model}"):
+            write_text(folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         for line in summary_lines(summary):
             say(console, line)
+
+
+def read_summary(folder: "epath.Path") -> dict[str, Any]:
+    """Return the summary of a finished run, whose folder may have been moved since.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    from cat_jax.files import read_json
+
+    file, mend = folder / SUMMARY_FILE, "remove it and resume, and it is written again"
+    summary = read_json(file, dict, mend)
+    missing = {"steps", "seconds", "tokens_per_second", "model"} - summary.keys()
+    if missing:
+        raise InputError(f"{file} has no {', '.join(sorted(missing))}; {mend}")
+    return summary | {"model": str(folder / str(summary["model"]).rpartition("/")[2])}
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
@@ -79,7 +125,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         lines.append("test: " + ", ".join(f"{n} {x:.1%}" for n, x in summary["test"].items()))
     if "chosen" in summary:
         lines.append(summary["chosen"])
-    return [*lines, f"trained: {summary['model']}"]
+    try_it = f"python -m experiments.generate {shlex.quote(summary['model'])} --prompt TEXT"
+    return [*lines, f"trained: {summary['model']}", f"try it: {try_it}"]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Continue prompts, or answer them as a chat, with a pretrained model."""
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import tyro
 
 from cat_jax.config import Dtype
 from cat_jax.errors import InputError
-from experiments.command_line import exit_status
+from experiments.command_line import exit_status, parse_arguments
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,12 @@ class Args:
     """What to generate.
 
     Attributes:
-        model: Hugging Face folder or hub name.
+        model: Hugging Face folder or hub name, PEFT folder, or folder of a run.
         prompt: One or more texts, decoded as one batch.
+        base: Base model of an adapter; None takes the one that the adapter names.
         chat: Each prompt is a user's message in the model's chat template.
+        template_options: Variables of the chat template (enable_thinking=false), and the date that
+            it prints (date=2026-01-31): those of training.
         max_new_tokens: Largest number of new tokens.
         temperature: Divides the logits; 0 is greedy decoding.
         top_k: Sample from the k most probable tokens only.
@@ -29,7 +33,9 @@ class Args:
 
     model: Annotated[str, tyro.conf.Positional]
     prompt: tuple[str, ...]
+    base: str | None = None
     chat: bool = False
+    template_options: Mapping[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 100
     temperature: float = 0.0
     top_k: int | None = None
@@ -44,17 +50,20 @@ def main() -> None:
     Raises:
         InputError: Bad settings, model, tokenizer or prompts.
     """
-    args = tyro.cli(Args, prog="python -m experiments.generate", description=__doc__)
+    args = parse_arguments(Args, prog="python -m experiments.generate", description=__doc__)
     if not args.prompt:
         raise InputError("--prompt names no text: give at least one")
+    if args.template_options and not args.chat:
+        raise InputError("--template-options are of a chat template: add --chat")
     from cat_jax.evaluation import Sampling, complete
     from cat_jax.models import load_language_model
 
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
     completions = complete(
-        load_language_model(args.model, dtype=args.dtype),
+        load_language_model(args.model, base=args.base, dtype=args.dtype),
         args.prompt,
         chat=args.chat,
+        template_options=args.template_options,
         max_new_tokens=args.max_new_tokens,
         sampling=sampling,
         seed=args.seed,

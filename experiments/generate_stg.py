@@ -12,8 +12,9 @@ import tyro
 from cat_jax import tasks
 from cat_jax.data.sources import write_records
 from cat_jax.errors import InputError
+from cat_jax.ranges import Count, Seed, check_ranges
 from cat_jax.tasks.factors import Effect, Granularity, Split
-from experiments.command_line import exit_status
+from experiments.command_line import exit_status, parse_arguments
 
 SIZES = {"stg_l": (1600, 400), "stg_m": (800, 400), "stg_s": (400, 400), "stg_h": (3000, 1000)}
 """Training and test records of the published sizes."""
@@ -36,12 +37,15 @@ class Args:
 
     folder: tyro.conf.Positional[str]
     size: Literal["stg_l", "stg_m", "stg_s", "stg_h"] = "stg_l"
-    train_records: int | None = None
-    test_records: int | None = None
-    seed: int = 0
+    train_records: Count | None = None
+    test_records: Count | None = None
+    seed: Seed = 0
     granularity: Granularity = "span"
     effect: Effect = "target"
     trace: bool = False
+
+    def __post_init__(self):
+        check_ranges(self, "")
 
 
 def write_files(args: Args) -> list[Path]:
@@ -74,7 +78,7 @@ def write_files(args: Args) -> list[Path]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     prog = "python -m experiments.generate_stg"
-    for path in write_files(tyro.cli(Args, prog=prog, args=arguments)):
+    for path in write_files(parse_arguments(Args, prog=prog, args=arguments)):
         print(path)
 
 

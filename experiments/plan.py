@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.command_line import exit_status
+from experiments.command_line import exit_status, parse_arguments
 from experiments.planning.options import JobOptions
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     Raises:
         InputError: Bad input, see ``plan_jobs``.
     """
-    args = tyro.cli(Args, prog="python -m experiments.plan", description=__doc__)
+    args = parse_arguments(Args, prog="python -m experiments.plan", description=__doc__)
     import jax
 
     from experiments.planning.pages import add_plan, as_values, fit_table, step_table

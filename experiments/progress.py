@@ -7,19 +7,27 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+EPOCHS = "epoch {task.completed:.2f}/{task.total:g}"
+
 
 @contextmanager
-def progress_bar(console: Console, title: str, steps: int) -> Iterator[Callable[[Any], None]]:
-    """Show title, step, loss, speed and remaining time; yield a callback for log lines."""
+def progress_bar(
+    console: Console, title: str, total: float, unit: str = "step"
+) -> Iterator[Callable[[Any], None]]:
+    """Show title, step or epoch, loss, causal mass, speed and remaining time; yield a callback.
+
+    The callback takes log lines. The causal mass is that of guided runs, "-" where a batch has no
+    annotated query.
+    """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name may hold what looks like markup
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]} {task.fields[speed]}"),
+        MofNCompleteColumn() if unit == "step" else TextColumn(EPOCHS),
+        TextColumn("loss {task.fields[loss]}{task.fields[mass]} {task.fields[speed]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=steps, loss="-", speed="")
+        task = bar.add_task(title, total=total, loss="-", mass="", speed="")
 
         def show(line: dict[str, Any]) -> None:
             if line["kind"] != "train":
@@ -27,6 +35,9 @@ def progress_bar(console: Console, title: str, steps: int) -> Iterator[Callable[
             speed = f"{line['tokens_per_second']:,.0f} tokens/s"
             if "mfu" in line:
                 speed += f", {line['mfu']:.0%} MFU"
-            bar.update(task, completed=line["step"], loss=f"{line['loss']:.3f}", speed=speed)
+            share = f"{line['causal_mass']:.1%}" if "causal_mass" in line else "-"
+            mass = f" causal mass {share}" if "gamma" in line else ""
+            loss = f"{line['loss']:.3f}"
+            bar.update(task, completed=line[unit], loss=loss, mass=mass, speed=speed)
 
         yield show

@@ -1,8 +1,10 @@
 import atexit
+import logging
 import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -44,6 +46,28 @@ def _forget_programs():
     """A process may map 65,530 regions of memory, and every compiled program takes several."""
     yield
     jax.clear_caches()
+
+
+@contextmanager
+def _logger_restored():
+    """Command lines print what the library logs; what runs next has its own output."""
+    logger = logging.getLogger("cat_jax")
+    before = logger.handlers, logger.level, logger.propagate
+    yield
+    logger.handlers, level, logger.propagate = before
+    logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _restore_logger_of_fixtures():
+    with _logger_restored():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _restore_logger():
+    with _logger_restored():
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from transformers import AutoConfig, AutoTokenizer
 
+from cat_jax.compare.methods import METHODS
 from cat_jax.data.sources import read_records, write_records
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
 from cat_jax.testing import toy_model, toy_records
@@ -25,11 +26,11 @@ PAGE = (DOCS / "decoding.md").read_text()
 
 @pytest.mark.slow
 def test_the_decoding_example_runs(shared, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
     load = AutoTokenizer.from_pretrained
 
-    def with_template(name):
-        tokenizer = load(name)
+    def with_template(*arguments, **options):
+        tokenizer = load(*arguments, **options)
         tokenizer.chat_template = "{{ messages[0]['content'] }}"
         return tokenizer
 
@@ -47,12 +48,13 @@ def test_the_examples_of_weights_run(shared, tmp_path, monkeypatch):
     source = shared / "models/stories260K"
     config, _ = load_pretrained(source)
     lora = LoraConfig(rank=3)
-    save_adapter("adapter", config, init_lora(jax.random.key(0), config, lora), lora)
+    adapters = init_lora(jax.random.key(0), config, lora)
+    save_adapter("runs/NAME/adapter", config, adapters, lora, base=str(source))
     exec(code.replace("Qwen/Qwen2.5-1.5B", str(source)), {})
     assert len(AutoTokenizer.from_pretrained("exported")) == 512
     theirs, ours = (AutoConfig.from_pretrained(folder) for folder in (source, "exported"))
     assert ours.max_position_embeddings == theirs.max_position_embeddings
-    assert "bfloat16" in str(ours.dtype)
+    assert ours.dtype == theirs.dtype
     assert load_pretrained("merged")[0] == config
 
 
@@ -149,3 +151,33 @@ def test_the_example_of_fine_tuning_runs(tmp_path, monkeypatch):
     exec(code, {"toy": toy}, names)
     assert names["run"].summary()["validation"]["first"]["step"] == 0
     assert load_pretrained("tuned")[0] == toy.model.config
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_the_example_of_controls_runs():
+    (code,) = blocks("controls.md")
+    names = {}
+    exec(code, names)
+    assert len(names["run"].history) >= 1
+    assert names["records"] != names["task"].records("train")
+
+
+def test_every_method_is_on_the_page_of_controls():
+    page = (DOCS / "controls.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert listed == METHODS.keys() - {"baseline", "cat", "cat_published"}
+
+
+def test_the_example_of_shown_records_runs(shared, tmp_path, monkeypatch, capsys):
+    write_records(tmp_path / "train.jsonl", toy_records(count=3))
+    (code,) = (code for code in blocks("data.md") if "show_records" in code)
+    monkeypatch.chdir(tmp_path)
+    exec(
+        "import cat_jax as cat\n"
+        + code.replace("Qwen/Qwen2.5-1.5B", str(shared / "models/stories260K")),
+        {},
+    )
+    assert "train.jsonl, line 3" in capsys.readouterr().out

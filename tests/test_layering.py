@@ -13,6 +13,7 @@ ORDER = [
     "pallas_kernels",
     "cat_jax.__version__",
     "cat_jax.errors",
+    "cat_jax.ranges",
     "cat_jax.files",
     "cat_jax.markdown",
     "cat_jax.data",

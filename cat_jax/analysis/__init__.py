@@ -1,12 +1,16 @@
-"""Analysis of trained models: attention maps and figures."""
+"""Analysis: attention maps and figures of trained models, and records as training sees them."""
 
 from cat_jax.analysis.attention_maps import AttentionReading, attention_maps, read_attention
 from cat_jax.analysis.figures import answer_attention_figure, training_curves_figure
+from cat_jax.analysis.records import ShownRecord, ShownRecords, show_records
 
 __all__ = [
     "AttentionReading",
+    "ShownRecord",
+    "ShownRecords",
     "answer_attention_figure",
     "attention_maps",
     "read_attention",
+    "show_records",
     "training_curves_figure",
 ]

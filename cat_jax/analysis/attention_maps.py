@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from transformers import PreTrainedTokenizerBase
 
-from cat_jax.data.alignment import check_offsets
+from cat_jax.data.encoding import check_offsets
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.models.attention import MAPS

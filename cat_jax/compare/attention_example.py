@@ -11,7 +11,7 @@ from cat_jax.analysis import attention_maps
 from cat_jax.data.alignment import align_records
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.evaluation.answers import answer_range
-from cat_jax.evaluation.suite import TestSet
+from cat_jax.evaluation.testsets import TestSet
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.tasks.base import Task
 
@@ -76,7 +76,7 @@ class AttentionExample:
         return answer_range(self.test.examples[n]).start - 1
 
     def _attention(self, run: LanguageModel, n: int, length: int) -> np.ndarray:
-        """Padded to one length, for one compilation: no query looks at what follows it."""
+        """Pad to one length, for one compilation: no query looks at what follows it."""
         query = self._query(n)
         ids = np.zeros((1, length), np.int32)
         ids[0, : query + 1] = self.test.examples[n].tokens[: query + 1]
@@ -91,6 +91,6 @@ class AttentionExample:
             return np.zeros(len(self.test.examples[n].tokens), bool)
         target = Span(record.target, len(record.input))
         marked = dataclasses.replace(record, important=(Annotation(target, spans),))
-        limit = self.tokenizer.model_max_length
-        (example,), _ = align_records([marked], self.tokenizer, max_length=limit)
+        length = len(self.test.examples[n].tokens)
+        (example,), _ = align_records([marked], self.tokenizer, max_length=length)
         return np.asarray(example.k_bits.any(-1))

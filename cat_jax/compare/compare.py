@@ -3,8 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -17,20 +18,23 @@ from cat_jax.compare.setup import ComparisonSetup, setup_comparison
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
 from cat_jax.errors import InputError
-from cat_jax.evaluation.suite import (
-    Evaluation,
-    evaluate_test_sets,
-)
+from cat_jax.evaluation.suite import Evaluation, evaluate_test_sets
+from cat_jax.files import check_name
+from cat_jax.ranges import Seed, check_number
 from cat_jax.tasks.base import VALIDATION, Task
 from cat_jax.train.fit import validation_evaluators
+from cat_jax.train.lock import check_free
 from cat_jax.train.metrics import Callback, Line
+from cat_jax.train.remains import check_run
 from cat_jax.train.result import RunResult
 from cat_jax.train.run import Evaluator, run_training
 from cat_jax.train.setup import Start, resolve_start, setup_training
+from cat_jax.train.training_data import align_validation
 from cat_jax.train.workdir import (
+    begin_workdir,
     check_workdir,
-    init_workdir,
     json_settings,
+    run_settings,
     start_settings,
     training_settings,
 )
@@ -75,7 +79,7 @@ class Comparison:
         settings: How it was made, as JSON values.
         runs: Methods by seed, in the order of training.
         notes: Sentences for the report.
-        seconds: Training time of all runs, and evaluation time in this process.
+        seconds: Training time of all runs, in whatever processes.
         example: A record on which methods differ, of the first seed.
     """
 
@@ -131,6 +135,8 @@ def compare(
     train, optimizer = train or Training(), optimizer or Optimizer()
     with sync_errors():
         chosen = [find_method(method) for method in methods]
+        for seed in seeds:
+            check_number("seeds", seed, Seed)
         _check_distinct(seeds, [method.name for method in chosen])
         start = resolve_start(model, lora)
         settings = json_settings(
@@ -145,25 +151,28 @@ def compare(
         )
         path = None if workdir is None else epath.Path(workdir)
         if path is not None:
+            check_free(path)
             check_workdir(path, settings, resume=resume)
     comparison = Comparison(settings)
-    for seed in seeds:
-        with sync_errors():
-            setup = setup_comparison(start, task, chosen, guidance, train, seed)
-        if path is not None:
-            init_workdir(path, settings)
-        for method in chosen:
-            _run_method(
-                comparison,
-                setup,
-                method,
-                train,
-                optimizer,
-                lora=lora,
-                workdir=path,
-                resume=resume,
-                progress=progress,
-            )
+    with ExitStack() as stack:
+        for number, seed in enumerate(seeds):
+            with sync_errors():
+                setup = setup_comparison(start, task, chosen, guidance, train, seed)
+            if path is not None and number == 0:
+                again = partial(check_workdir, path, settings, resume=resume)
+                stack.enter_context(begin_workdir(path, settings, again, _kept))
+            for method in chosen:
+                _run_method(
+                    comparison,
+                    setup,
+                    method,
+                    train,
+                    optimizer,
+                    lora=lora,
+                    workdir=path,
+                    resume=resume,
+                    progress=progress,
+                )
     return comparison
 
 
@@ -183,55 +192,64 @@ def _run_method(
     started = time.perf_counter()
     guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
     is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
+    folder = None if workdir is None else workdir / f"seed-{seed}" / method.name
+    settings = run_settings(
+        setup.start,
+        guidance=guidance,
+        optimizer=optimizer,
+        train=train,
+        seed=seed,
+        provenance={"data": setup.task},
+    )
     with sync_errors():
+        if folder is not None and check_run(folder, settings, train, resume=True):
+            logger.info("%s is a finished run; it is evaluated, not trained", folder)
         training = setup_training(
             setup.start, setup.tokenizer, train, guidance=guidance, lora=lora, seed=seed
         )
-        evaluators: list[Evaluator] = [setup.eval_metrics]
-        if VALIDATION in setup.task.splits:
-            records = setup.task.records(VALIDATION, seed)
-            evaluators = [
-                *validation_evaluators(training, records, train, guidance, seed),
-                *evaluators,
-            ]
+        has_validation = VALIDATION in setup.task.splits
+        records = setup.task.records(VALIDATION, seed) if has_validation else []
+        if method.prompt is not None:
+            records = list(map(method.prompt, records))
+        validation = align_validation(records, setup.tokenizer, train, seed)
+        evaluators: list[Evaluator] = [
+            *validation_evaluators(training, validation, train, guidance),
+            partial(setup.eval_metrics, method.name),
+        ]
     if not comparison.runs:
         kind = training.attention
         comparison.note(f"attention: {kind.implementation} ({kind.reason})")
         comparison.note(f"training data: {data}")
+        for duplicates in setup.duplicates:
+            comparison.note(str(duplicates))
     if guidance is not None and is_first_seed:
         comparison.note(f"annotations for {method.title}: {data.stats}")
-    folder = None if workdir is None else workdir / f"seed-{seed}" / method.name
     title = f"{method.title}, seed {seed}"
-    with progress(title, train.steps) as show:
+    with progress(title, train.for_sequences(len(data.examples)).steps) as show:
         result = run_training(
             training,
             data,
             guidance=guidance,
             train=train,
             optimizer=optimizer,
+            validation=validation,
             seed=seed,
             evaluators=evaluators,
             callbacks=[] if show is None else [show],
             workdir=folder,
             resume=resume or bool(comparison.runs),
-            settings=json_settings(
-                model=start_settings(setup.start),
-                data=setup.task,
-                guidance=guidance,
-                optimizer=optimizer,
-                train=training_settings(train),
-                seed=seed,
-            ),
+            settings=settings,
             started=started,
         )
-    trained = time.perf_counter()
-    found = evaluate_test_sets(result, setup.task, setup.tests, setup.interventions)
-    if is_first_seed:
+    found = evaluate_test_sets(
+        result, setup.task, setup.tests[method.name], setup.interventions[method.name]
+    )
+    if is_first_seed and method.prompt is None:  # the figure shows one text
         _add_example(comparison, setup, method, result, found)
     summary = result.summary()
     if result.selected is not None:
         comparison.note(f"{title}: {result.selected}")
-    comparison.seconds += summary["seconds"] + time.perf_counter() - trained
+    comparison.seconds += summary["seconds"]
     comparison.runs.append(
         MethodRun(method, seed, found, result.history, summary["seconds_per_step"], result.selected)
     )
@@ -245,9 +263,10 @@ def _add_example(
     found: Evaluation,
 ) -> None:
     """Keep what the attention figure needs; a figure must not cost the report."""
-    name = (setup.curve_sets or list(setup.tests))[-1]
+    tests = setup.tests[method.name]
+    name = (setup.curve_sets or list(tests))[-1]
     if comparison.example is None:
-        comparison.example = AttentionExample(setup.task, setup.tests[name], setup.tokenizer)
+        comparison.example = AttentionExample(setup.task, tests[name], setup.tokenizer)
     try:
         comparison.example.add(method.title, result, np.array(found[name].right))
     except Exception as error:
@@ -255,8 +274,14 @@ def _add_example(
         comparison.note(f"warning: no attention figure for {method.title}: {error}")
 
 
+def _kept() -> str:
+    return "finished runs are saved"
+
+
 def _check_distinct(seeds: Sequence[int], methods: Sequence[str]) -> None:
     for name, values in (("seeds", seeds), ("methods", methods)):
         if not values or len(set(values)) < len(values):
             shown = ", ".join(map(str, values)) or "none"
             raise InputError(f"{name} must be different, at least one, got {shown}")
+    for method in methods:
+        check_name(method, "the name of a method")

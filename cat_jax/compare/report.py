@@ -178,7 +178,7 @@ def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
         "\n".join(
             [
                 *(f"- {escape(note)}" for note in comparison.notes),
-                f"- {comparison.seconds:.0f} s in all; {describe_environment()}",
+                f"- {comparison.seconds:.0f} s of training; {describe_environment()}",
                 "- all settings: `config.json`; all numbers: `report.json`, "
                 "`seed-*/*/metrics.jsonl`",
             ]

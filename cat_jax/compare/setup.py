@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -10,17 +10,20 @@ from transformers import PreTrainedTokenizerBase
 from cat_jax.compare.methods import Method
 from cat_jax.config import Guidance, Training
 from cat_jax.data.alignment import Example
+from cat_jax.data.duplicates import Duplicates
 from cat_jax.errors import InputError
-from cat_jax.evaluation.suite import (
-    TestSet,
-    answer_test_set,
-    make_interventions,
-    make_test_sets,
-)
+from cat_jax.evaluation.suite import answer_test_set
+from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
 from cat_jax.tasks.base import TRAIN, VALIDATION, Task
+from cat_jax.train.evaluations import check_best
 from cat_jax.train.result import RunResult
 from cat_jax.train.setup import Start, check_start, make_tokenizer
-from cat_jax.train.training_data import TrainingData, align_training
+from cat_jax.train.training_data import (
+    TrainingData,
+    align_training,
+    some_duplicates,
+    write_unmatched,
+)
 
 CURVE_RECORDS = 200
 """Records of each test set behind a point of the training curves; the report uses all."""
@@ -37,39 +40,48 @@ class ComparisonSetup:
         task: Its records.
         seed: Seed.
         tokenizer: The model's tokenizer.
-        tests: Test sets by name.
-        interventions: The first test set after each intervention.
+        tests: Test sets by method and name; the same objects where the prompts are the same.
+        interventions: By method, the first test set after each intervention.
         guidance: Guidance by method.
         data: Training examples by method; the same object where the records are the same.
+        duplicates: Test sets with records that also stand in the training data.
     """
 
     start: Start
     task: Task
     seed: int
     tokenizer: PreTrainedTokenizerBase
-    tests: dict[str, TestSet]
-    interventions: dict[str, TestSet]
+    tests: dict[str, dict[str, TestSet]]
+    interventions: dict[str, dict[str, TestSet]]
     guidance: dict[str, Guidance | None]
     data: dict[str, TrainingData]
+    duplicates: list[Duplicates]
 
     @property
     def curve_examples(self) -> list[Example]:
         """Examples whose causal mass the training curves show: of the first test set."""
         return [
-            e for name in self.curve_sets[:1] for e in self.tests[name][:CURVE_RECORDS].examples
+            example
+            for name in self.curve_sets[:1]
+            for example in self.first_tests[name][:CURVE_RECORDS].examples
         ]
+
+    @property
+    def first_tests(self) -> dict[str, TestSet]:
+        """Test sets of the first method."""
+        return next(iter(self.tests.values()))
 
     @property
     def curve_sets(self) -> list[str]:
         """Test sets of the training curves: the task's own."""
-        return [name for name in self.tests if name in self.task.splits]
+        return [name for name in self.first_tests if name in self.task.splits]
 
-    def eval_metrics(self, run: RunResult) -> dict[str, float]:
+    def eval_metrics(self, method: str, run: RunResult) -> dict[str, float]:
         """Return exact match and causal mass on the first test records, for training curves.
 
         The causal mass is left out where the first test set is not annotated.
         """
-        few = {name: self.tests[name][:CURVE_RECORDS] for name in self.curve_sets}
+        few = {name: self.tests[method][name][:CURVE_RECORDS] for name in self.curve_sets}
         found = {
             name: answer_test_set(run, self.task, test, with_mass=number == 0)
             for number, (name, test) in enumerate(few.items())
@@ -89,7 +101,9 @@ def setup_comparison(
     train: Training,
     seed: int,
 ) -> ComparisonSetup:
-    """Read and align all data of one seed; write nothing, load no parameters.
+    """Read and align all data of one seed; load no parameters.
+
+    Only the file ``train.unmatched`` is written.
 
     Raises:
         InputError: Whatever is wrong with data, tokenizer or settings.
@@ -101,29 +115,51 @@ def setup_comparison(
         )
     own = {method.name: method.guidance(guidance) for method in methods}
     records = task.records(TRAIN, seed)
-    tokenizer = make_tokenizer(start, records)
-    tests = make_test_sets(
-        task, tokenizer, seed=seed, max_length=train.max_length, match=train.match
-    )
+    prompts = dict.fromkeys(method.prompt for method in methods)
+    asked = [prompt(record) for prompt in prompts if prompt is not None for record in records]
+    tokenizer = make_tokenizer(start, [*records, *asked])
+    tests = {
+        prompt: make_test_sets(
+            task,
+            tokenizer,
+            seed=seed,
+            max_length=train.max_length,
+            match=train.match,
+            prompt=prompt,
+        )
+        for prompt in prompts
+    }
+    edited = {
+        prompt: make_interventions(
+            task, sets, tokenizer, seed=seed, match=train.match, prompt=prompt
+        )
+        for prompt, sets in tests.items()
+    }
     check_start(start, tokenizer, train, own.values())
+    unlisted = replace(train, unmatched=None)  # one list for all methods
     data: dict[str, TrainingData] = {}
     aligned: dict[Any, TrainingData] = {}
     for method in methods:
-        if method.records not in aligned:
-            aligned[method.records] = align_training(
-                method.records(task, seed), tokenizer, train, seed, guided=False
+        trained = method.records, method.prompt
+        if trained not in aligned:
+            aligned[trained] = align_training(
+                method.training_records(task, seed), tokenizer, unlisted, seed, guided=False
             )
-        data[method.name] = aligned[method.records]
+        data[method.name] = aligned[trained]
         data[method.name].check_annotated(own[method.name] is not None)
+    write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))
     setup = ComparisonSetup(
         start,
         task,
         seed,
         tokenizer,
-        tests,
-        make_interventions(task, tests, tokenizer, seed=seed, match=train.match),
+        {method.name: tests[method.prompt] for method in methods},
+        {method.name: edited[method.prompt] for method in methods},
         own,
         data,
+        some_duplicates(
+            records, {name: test.records for name, test in next(iter(tests.values())).items()}
+        ),
     )
     _check_best(train.best, setup)
     return setup
@@ -135,7 +171,4 @@ def _check_best(best: str | None, setup: ComparisonSetup) -> None:
         measured += ["next_token_loss", "token_accuracy", "perplexity"]
     if any(example.causal_count.any() for example in setup.curve_examples):
         measured.append("causal_mass")
-    if best not in (None, *measured):
-        raise InputError(
-            f"train.best is {best!r}, but what is measured while training is {', '.join(measured)}"
-        )
+    check_best(best, measured)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cat_jax.errors import InputError
+from cat_jax.errors import SettingError
+from cat_jax.ranges import Range, check_ranges
 
 Form = Literal["hinge", "div", "div2", "nll", "mass_nll"]
+THRESHOLD_FORMS: tuple[Form, ...] = ("hinge", "div", "div2", "nll")
+"""Forms to which ``alpha`` applies."""
 Scope = Literal["mean", "layer", "head"]
 Reduce = Literal["row", "sample"]
 Schedule = Literal["exponential", "linear", "cosine", "constant"]
@@ -37,18 +40,23 @@ class Guidance:
         rate: Decay rate of the exponential schedule, per epoch.
     """
 
-    weight: float = 1.0
+    weight: Annotated[float, Range(ge=0, le=10**6)] = 1.0
     form: AnyForm = "mass_nll"
     scope: Scope = "mean"
-    alpha: float = 2.0
+    alpha: Annotated[float, Range(ge=0, le=10**9)] = 2.0
     reduce: Reduce = "row"
-    layers: tuple[int, ...] | None = None
+    layers: tuple[Annotated[int, Range(ge=0, lt=10_000)], ...] | None = None
     schedule: Schedule = "constant"
-    rate: float = 1.0
+    rate: Annotated[float, Range(ge=0, le=10**6)] = 1.0
 
     def __post_init__(self):
-        if not self.weight >= 0:  # NaN, too, is not
-            raise InputError(f"guidance.weight must not be negative, got {self.weight}")
+        check_ranges(self, "guidance")
+        if self.alpha == 0 and self.form in THRESHOLD_FORMS:
+            raise SettingError(
+                "guidance.alpha", f"is 0, with which the form {self.form} costs nothing anywhere"
+            )
+        if self.layers is not None and not self.layers:
+            raise SettingError("guidance.layers", "names no layer; leave it out to constrain all")
 
 
 PUBLISHED = Guidance(weight=1.0, schedule="exponential", rate=1.0, form="hinge", alpha=2.0)

@@ -1,9 +1,10 @@
 """Where a model comes from, and its adapters."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from cat_jax.errors import InputError
+from cat_jax.errors import SettingError
+from cat_jax.ranges import Range, Share, check_ranges
 
 Attention = Literal["auto", "xla", "xla_chunked", "augmented", "mosaic_gpu", "mosaic_tpu"]
 """Attention implementation; ``auto`` selects one for this machine and sequence length."""
@@ -11,6 +12,8 @@ Remat = Literal["none", "full", "attention"]
 """What the backward pass recomputes of each layer: nothing, everything, or all but the output,
 mass and log-sum-exp of its attention, which a kernel's backward starts from."""
 Dtype = Literal["float32", "bfloat16"]
+Size = Annotated[int, Range(ge=1, le=2**20)]
+"""Size of an axis of parameters."""
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -25,9 +28,9 @@ class LoraConfig:
         targets: Adapted projections, by PEFT's names.
     """
 
-    rank: int = 64
-    alpha: float = 32.0
-    dropout: float = 0.1
+    rank: Annotated[int, Range(ge=1, le=2**16)] = 64
+    alpha: Annotated[float, Range(gt=0, le=10**6)] = 32.0
+    dropout: Share = 0.1
     targets: tuple[LoraTarget, ...] = (
         "q_proj",
         "k_proj",
@@ -38,18 +41,14 @@ class LoraConfig:
     )
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise InputError(f"lora.rank must be at least 1, got {self.rank}")
-        if not self.alpha > 0:
-            raise InputError(f"lora.alpha must be greater than 0, got {self.alpha}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"lora.dropout is a share from 0 to below 1, got {self.dropout}")
+        check_ranges(self, "model.lora")
         known = get_args(LoraTarget)
         unknown = [name for name in self.targets if name not in known]
         if unknown or len(set(self.targets)) != len(self.targets) or not self.targets:
-            raise InputError(
-                f"lora.targets must be different names among {', '.join(known)}, at least one, "
-                f"got {', '.join(self.targets) or 'none'}"
+            raise SettingError(
+                "model.lora.targets",
+                f"must be different names among {', '.join(known)}, at least one, "
+                f"got {', '.join(self.targets) or 'none'}",
             )
 
     @property
@@ -66,22 +65,30 @@ class Scratch:
         width: Width of the residual stream.
         mlp_width: Hidden width of the feed-forward blocks.
         num_layers: Transformer layers.
-        num_heads: Query heads; must divide the width.
-        num_kv_heads: Key/value heads.
+        num_heads: Query heads; must divide the width into heads of an even size.
+        num_kv_heads: Key/value heads; must divide the query heads.
         attention: Attention implementation.
     """
 
-    width: int = 64
-    mlp_width: int = 172
-    num_layers: int = 2
-    num_heads: int = 4
-    num_kv_heads: int = 4
+    width: Size = 64
+    mlp_width: Size = 172
+    num_layers: Annotated[int, Range(ge=1, le=10_000)] = 2
+    num_heads: Size = 4
+    num_kv_heads: Size = 4
     attention: Attention = "auto"
 
     def __post_init__(self):
-        if self.width % self.num_heads:
-            raise InputError(
-                f"model.num_heads ({self.num_heads}) must divide model.width ({self.width})"
+        check_ranges(self, "model")
+        if self.width % self.num_heads or self.width // self.num_heads % 2:
+            raise SettingError(
+                "model.num_heads",
+                f"({self.num_heads}) must divide model.width ({self.width}) into heads of an even "
+                "size",
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise SettingError(
+                "model.num_kv_heads",
+                f"({self.num_kv_heads}) must divide model.num_heads ({self.num_heads})",
             )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from cat_jax.config.guidance import Guidance
 from cat_jax.config.model import ModelSource
 from cat_jax.config.training import Optimizer, Training
-from cat_jax.errors import InputError
+from cat_jax.ranges import Seed, check_ranges
 from cat_jax.tasks.base import Task
 
 
@@ -32,11 +32,10 @@ class RunConfig:
     guidance: Guidance | None = None
     optimizer: Optimizer = field(default_factory=Optimizer)
     train: Training = field(default_factory=Training)
-    seed: int = 0
+    seed: Seed = 0
     resume: bool = False
     out: str = "runs"
     distributed: bool = False
 
     def __post_init__(self):
-        if self.seed < 0:
-            raise InputError(f"seed must be 0 or greater, got {self.seed}")
+        check_ranges(self, "")

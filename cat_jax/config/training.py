@@ -1,9 +1,15 @@
 """Optimizer, training loop and mesh."""
 
-from dataclasses import dataclass, field, fields
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Literal
 
+from cat_jax.config.model import Dtype
 from cat_jax.data.alignment import Match
-from cat_jax.errors import InputError
+from cat_jax.errors import SettingError
+from cat_jax.ranges import INT32_MAX, Count, Range, Share, check_ranges
+
+LearningRateSchedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -18,16 +24,13 @@ class MeshShape:
             query heads.
     """
 
-    data: int | None = None
-    fsdp: int = 1
-    tensor: int = 1
-    context: int = 1
+    data: Count | None = None
+    fsdp: Count = 1
+    tensor: Count = 1
+    context: Count = 1
 
     def __post_init__(self):
-        for name in MESH_AXES:
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise InputError(f"train.mesh.{name} must be at least 1, got {size}")
+        check_ranges(self, "train.mesh")
 
     def __str__(self) -> str:
         sizes = (self.data or "any", self.fsdp, self.tensor, self.context)
@@ -37,37 +40,41 @@ class MeshShape:
 MESH_AXES = tuple(axis.name for axis in fields(MeshShape))
 
 
-def check_positive(section: str, values: object, *names: str) -> None:
-    """Raise InputError for the first of the fields that is not greater than 0."""
-    for name in names:
-        if not getattr(values, name) > 0:
-            raise InputError(
-                f"{section}.{name} must be greater than 0, got {getattr(values, name)}"
-            )
-
-
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW with linear warm-up, cosine decay to zero, and gradient clipping.
+    """AdamW with linear warm-up, cosine decay to zero or none, and gradient clipping.
 
     Attributes:
         learning_rate: Peak learning rate.
+        schedule: Learning rate after the warm-up: ``cosine`` decays to zero at the last step,
+            ``constant`` stays, so that a finished run can be extended to more steps.
         warmup: Warm-up, as a share of the steps.
-        weight_decay: AdamW weight decay.
-        clip: Largest global gradient norm.
+        warmup_steps: Warm-up in steps instead of a share.
+        weight_decay: AdamW weight decay (Loshchilov & Hutter 2019), of matrices and embeddings;
+            norm scales and biases do not decay.
+        decay_all: Let norm scales and biases decay too.
+        clip: Largest global gradient norm; inf clips nothing.
         b2: Adam's beta2, the decay of the second moment.
     """
 
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    b2: float = 0.999
+    learning_rate: Annotated[float, Range(gt=0, le=100)] = 1e-3
+    schedule: LearningRateSchedule = "cosine"
+    warmup: Share = 0.1
+    warmup_steps: Annotated[int, Range(ge=0, le=INT32_MAX)] | None = None
+    weight_decay: Annotated[float, Range(ge=0, le=10**6)] = 0.0
+    decay_all: bool = False
+    clip: Annotated[float, Range(gt=0, le=math.inf)] = 1.0
+    # 1 - b2 is float32: closer to 1 it is 0, and where a gradient is 0 the update is 0 / 0.
+    b2: Annotated[float, Range(ge=0, le=0.999999)] = 0.999
 
     def __post_init__(self):
-        check_positive("optimizer", self, "learning_rate", "clip")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"optimizer.warmup is a share from 0 to 1, got {self.warmup}")
+        check_ranges(self, "optimizer")
+        if self.learning_rate * self.weight_decay > 1:
+            raise SettingError(
+                "optimizer.weight_decay",
+                f"({self.weight_decay}) x optimizer.learning_rate ({self.learning_rate}) must be "
+                "at most 1, or a step of decay would turn the sign of every parameter",
+            )
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class Training:
 
     Attributes:
         steps: Optimizer steps.
+        epochs: Passes over the training data; where given, they decide the number of steps. A
+            pass is one step for every whole batch.
         batch_size: Sequences per step, over all devices.
         max_length: Longest sequence in tokens; longer records are left out and counted.
         pack: Pack several records into each sequence of ``max_length`` tokens.
@@ -92,45 +101,71 @@ class Training:
         loss_chunk: Positions of each sequence whose logits are in memory at a time.
         match: Find annotated words by character ``offsets``, or as the published code
             (``reference``) does.
+        unmatched: JSONL file for the annotated words of training records that were not found;
+            None writes none.
         deterministic: Compile for GPUs without operations whose bits differ from run to run, at
             some cost; CPUs and TPUs have none.
         profile: Folder for a profiler trace of three steps; None traces nothing.
+        export_dtype: Dtype of the exported weights; None takes the pretrained model's, and float32
+            for models from scratch and adapters.
         wandb_project: Weights & Biases project that receives the metrics too.
         mesh: How the devices share the work.
     """
 
-    steps: int = 1_000
-    batch_size: int = 64
-    max_length: int = 256
+    steps: Count = 1_000
+    epochs: Annotated[float, Range(gt=0, le=10_000)] | None = None
+    batch_size: Count = 64
+    max_length: Count = 256
     pack: bool = False
-    accumulate: int = 1
-    eval_every: int = 100
-    log_every: int = 20
-    save_every: int = 500
-    keep: int = 2
+    accumulate: Count = 1
+    eval_every: Count = 100
+    log_every: Count = 20
+    save_every: Count = 500
+    keep: Count = 2
     best: str | None = None
-    patience: int | None = None
-    loss_chunk: int = 128
+    patience: Count | None = None
+    loss_chunk: Count = 128
     match: Match = "offsets"
+    unmatched: str | None = None
     deterministic: bool = False
     profile: str | None = None
+    export_dtype: Dtype | None = None
     wandb_project: str | None = None
     mesh: MeshShape = field(default_factory=MeshShape)
 
     def __post_init__(self):
-        sizes = ("steps", "batch_size", "accumulate", "loss_chunk", "max_length")
-        check_positive("train", self, *sizes, "log_every", "eval_every", "save_every", "keep")
+        check_ranges(self, "train")
         if self.patience is not None:
-            check_positive("train", self, "patience")
             if self.best is None:
-                raise InputError("train.patience needs train.best, the value that must improve")
+                raise SettingError(
+                    "train.patience", "needs train.best, the value that must improve"
+                )
             if self.log_every > self.eval_every:  # or a run might end before its first line
-                raise InputError(
-                    f"train.log_every ({self.log_every}) must not exceed train.eval_every "
-                    f"({self.eval_every}) where train.patience may end the run"
+                raise SettingError(
+                    "train.log_every",
+                    f"({self.log_every}) must not exceed train.eval_every ({self.eval_every}) "
+                    "where train.patience may end the run",
                 )
         if self.batch_size % self.accumulate:
-            raise InputError(
-                f"train.accumulate ({self.accumulate}) must divide train.batch_size "
-                f"({self.batch_size})"
+            raise SettingError(
+                "train.accumulate",
+                f"({self.accumulate}) must divide train.batch_size ({self.batch_size})",
             )
+
+    def steps_per_epoch(self, count: int) -> int:
+        """Return the steps of one pass over ``count`` training sequences."""
+        return count // self.batch_size
+
+    def for_sequences(self, count: int) -> "Training":
+        """Return the loop for this number of training sequences, with ``steps`` for ``epochs``.
+
+        Raises:
+            SettingError: The epochs have more steps than can be counted.
+        """
+        if self.epochs is None:
+            return self
+        # Rounded: 0.07 * 100 is 7.000000000000001.
+        steps = math.ceil(round(self.epochs * self.steps_per_epoch(count), 6))
+        if steps > INT32_MAX:
+            raise SettingError("train.epochs", f"({self.epochs}) are {steps:,} steps; lower it")
+        return replace(self, steps=max(steps, 1), epochs=None)

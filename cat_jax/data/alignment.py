@@ -4,16 +4,20 @@ Source: CAT (Han et al., EMNLP 2025). The queries that *predict* an effect's tok
 tokens of its causes: an effect at tokens p..p+n-1 marks the mask's rows p-1..p+n-2.
 """
 
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cat_jax.data.alignment_stats import AlignmentStats, Unmatched, unmatched_spans
+from cat_jax.data.altered import AlteredConversation
 from cat_jax.data.bitset import Rectangle, encode_rectangles, mask_counts
 from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.encoding import Encoding, check_offsets, encode_texts
 from cat_jax.data.records import Record
 from cat_jax.data.reference_alignment import reference_rectangles
 from cat_jax.data.rendering import RenderedText, render_record
@@ -21,6 +25,8 @@ from cat_jax.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 Match = Literal["offsets", "reference"]
 CHUNK = 1024  # records tokenised at once: as fast as all of them, in bounded memory
@@ -52,50 +58,6 @@ class Example:
     positions: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class AlignmentStats:
-    """Counts of aligned records and spans; ``a + b`` are the counts of both data sets.
-
-    Attributes:
-        spans_asked: Effects and causes of the aligned records.
-        spans_found: Spans among these that occur in the text.
-        records: Aligned records.
-        records_without_mask: Records among these whose mask is empty, annotated or not.
-        too_long: Records left out because they have too many tokens.
-    """
-
-    spans_asked: int = 0
-    spans_found: int = 0
-    records: int = 0
-    records_without_mask: int = 0
-    too_long: int = 0
-
-    def __add__(self, other: "AlignmentStats") -> "AlignmentStats":
-        names = (field.name for field in fields(self))
-        return AlignmentStats(*(getattr(self, name) + getattr(other, name) for name in names))
-
-    def __str__(self) -> str:
-        return (
-            f"spans found {self.spans_found}/{self.spans_asked}, records without annotation "
-            f"{self.records_without_mask}/{self.records}, records too long {self.too_long}"
-        )
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """A tokenised text.
-
-    Attributes:
-        ids: Token ids.
-        starts: Offset of the first character of each token.
-        ends: Offset after the last character of each token.
-    """
-
-    ids: list[int]
-    starts: list[int]
-    ends: list[int]
-
-
 def align_records(
     records: Sequence[TrainingRecord],
     tokenizer: "PreTrainedTokenizerBase",
@@ -107,12 +69,13 @@ def align_records(
 
     Input and target are tokenised together, as one text, and end with an end token.
     Conversations are rendered by the tokenizer's chat template
-    (``cat_jax.data.chat_template``), to which nothing is added. A token is part of the answer if
+    (``cat_jax.data.chat_template``), to which nothing is added; those that it alters are left out,
+    counted, and reported as a warning. A token is part of the answer if
     it ends after the input; so a space at the end of the input belongs to the answer where the
     tokenizer merges it with the answer's first word (" High").
 
     ``offsets`` ends sequences with the tokenizer's end token and finds words by character
-    offsets, those of a span without ``start`` by ``cat_jax.data.rendering.find_span``. An effect
+    offsets, those of a span without ``start`` by the rule of ``cat_jax.data.matching``. An effect
     that ends the text is the answer, and its other occurrences are ignored; otherwise all
     occurrences of an effect and of its causes count. Causes after their effect are never seen.
 
@@ -130,47 +93,56 @@ def align_records(
         match: "offsets" or "reference".
 
     Returns:
-        The examples in the order of the records, and what was found.
+        The examples in the order of the records, and counts of what was found, with the words
+        that were not.
 
     Raises:
+        AlteredConversation: The chat template alters every record.
         InputError: A tokenizer without offsets or end token, an unknown ``match``, or under
             ``reference`` a conversation or a span with a ``start``.
     """
     if match not in ("offsets", "reference"):
         raise InputError(f'match must be "offsets" or "reference", not {match!r}')
-    end_id = _end_id(tokenizer, match)
+    end_id = end_id_of(tokenizer, match)
     examples: list[Example] = []
-    asked = found = without_mask = 0
-    for record, text, encoding in _encode_records(records, tokenizer, end_id):
+    unmatched: list[Unmatched] = []
+    altered: list[AlteredConversation] = []
+    asked = without_mask = 0
+    encoded = encode_records(records, tokenizer, end_id, altered)
+    for number, record, text, encoding in encoded:
         if len(encoding.ids) > max_length:
             continue
         if match == "offsets":
-            rectangles, hits = _offset_rectangles(text, encoding)
+            rectangles, found = _offset_rectangles(text, encoding)
         elif isinstance(record, Record):
-            rectangles, hits = reference_rectangles(record, encoding.ids, tokenizer)
+            rectangles, found = reference_rectangles(record, encoding.ids, tokenizer)
         else:
             raise InputError(
                 f'{record.where}: match "reference" is not defined for conversations; use "offsets"'
             )
         example = _example(text, encoding, rectangles)
         examples.append(example)
-        asked += sum(1 + len(annotation.causes) for annotation in record.important)
-        found += hits
+        unmatched += unmatched_spans(record, found, record.where or f"record {number}")
+        asked += len(found)
         without_mask += not example.causal_count.any()
-    too_long = len(records) - len(examples)
-    return examples, AlignmentStats(asked, found, len(examples), without_mask, too_long)
+    _report_altered(altered, len(records))
+    return examples, AlignmentStats(
+        spans_asked=asked,
+        spans_found=asked - len(unmatched),
+        records=len(examples),
+        records_without_mask=without_mask,
+        too_long=len(records) - len(examples) - len(altered),
+        altered=len(altered),
+        unmatched=tuple(unmatched),
+    )
 
 
-def check_offsets(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Raise InputError if the tokenizer has no character offsets."""
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer "
-            "(a folder with tokenizer.json)"
-        )
+def end_id_of(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
+    """Return the token that ends sequences.
 
-
-def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
+    Raises:
+        InputError: The tokenizer has none, or no character offsets.
+    """
     check_offsets(tokenizer)
     end = tokenizer.eos_token_id
     if match == "reference" and tokenizer.pad_token_id is not None:
@@ -180,43 +152,69 @@ def _end_id(tokenizer: "PreTrainedTokenizerBase", match: Match) -> int:
     return end
 
 
-def _encode_records(
-    records: Sequence[TrainingRecord], tokenizer: "PreTrainedTokenizerBase", end_id: int
-) -> Iterator[tuple[TrainingRecord, RenderedText, Encoding]]:
-    """Render and tokenise records, a chunk at a time."""
+def encode_records(
+    records: Sequence[TrainingRecord],
+    tokenizer: "PreTrainedTokenizerBase",
+    end_id: int,
+    altered: list[AlteredConversation],
+) -> Iterator[tuple[int, TrainingRecord, RenderedText, Encoding]]:
+    """Render and tokenise records, a chunk at a time.
+
+    Args:
+        records: Records and conversations.
+        tokenizer: Fast tokenizer.
+        end_id: Token that ends sequences.
+        altered: Takes the conversations that the chat template alters, which are left out.
+
+    Yields:
+        Number from 1, record, text and tokens.
+    """
     for first in range(0, len(records), CHUNK):
-        chunk = records[first : first + CHUNK]
-        rendered = [render_record(record, tokenizer) for record in chunk]
+        chunk, rendered = [], []
+        for number, record in enumerate(records[first : first + CHUNK], first + 1):
+            try:
+                rendered.append(render_record(record, tokenizer))
+                chunk.append((number, record))
+            except AlteredConversation as error:
+                altered.append(error)
         encodings: dict[int, Encoding] = {}
         for special in (False, True):  # one call of the tokenizer for each kind of text
             numbers = [n for n, text in enumerate(rendered) if text.has_special_tokens == special]
             texts = [rendered[n].text for n in numbers]
-            encodings |= zip(numbers, _encode(texts, tokenizer, special, end_id), strict=True)
-        yield from ((record, rendered[n], encodings[n]) for n, record in enumerate(chunk))
+            encoded = encode_texts(texts, tokenizer, has_special_tokens=special)
+            encodings |= zip(numbers, encoded, strict=True)
+        for n, (number, record) in enumerate(chunk):
+            yield number, record, rendered[n], _ended(encodings[n], rendered[n], end_id)
 
 
-def _encode(
-    texts: list[str], tokenizer: "PreTrainedTokenizerBase", has_special_tokens: bool, end_id: int
-) -> Iterator[Encoding]:
-    """Tokenise texts; special tokens and one end token are added unless the texts have them."""
-    if not texts:
-        return
-    encoded = tokenizer(
-        texts,
-        add_special_tokens=not has_special_tokens,
-        return_offsets_mapping=True,
-        return_attention_mask=False,
-        verbose=False,
+def _report_altered(altered: Sequence[AlteredConversation], count: int) -> None:
+    """Warn of conversations that are left out; raise the first refusal if nothing is left."""
+    if altered and len(altered) == count:
+        raise altered[0]
+    if altered:
+        logger.warning(
+            "%d of %d records are left out, because the chat template alters them; the first: %s",
+            len(altered),
+            count,
+            altered[0],
+        )
+
+
+def _ended(encoding: Encoding, text: RenderedText, end_id: int) -> Encoding:
+    """End with one end token, whether the tokenizer appends it, the text has it, or neither."""
+    if text.has_special_tokens:
+        return encoding
+    end, size = len(text.text), len(encoding.ids)
+    if size and encoding.ids[size - 1] == end_id and not encoding.ends[size - 1]:
+        size -= 1  # appended
+    if size and encoding.ids[size - 1] == end_id:
+        size -= 1  # written
+    return replace(
+        encoding,
+        ids=[*encoding.ids[:size], end_id],
+        starts=[*encoding.starts[:size], end],
+        ends=[*encoding.ends[:size], end],
     )
-    for text, ids, offsets in zip(
-        texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
-    ):
-        if not has_special_tokens:
-            if ids[-1:] == [end_id]:  # added by the tokenizer itself
-                ids, offsets = ids[:-1], offsets[:-1]
-            ids, offsets = [*ids, end_id], [*offsets, (len(text), len(text))]
-        starts, ends = zip(*offsets, strict=True)
-        yield Encoding(ids, list(starts), list(ends))
 
 
 def _example(text: RenderedText, encoding: Encoding, rectangles: list[Rectangle]) -> Example:
@@ -232,13 +230,15 @@ def _example(text: RenderedText, encoding: Encoding, rectangles: list[Rectangle]
     return Example(np.asarray(encoding.ids, np.int32), target_mask, q_bits, k_bits, *counts)
 
 
-def _offset_rectangles(text: RenderedText, encoding: Encoding) -> tuple[list[Rectangle], int]:
-    """Return each annotation's rows and columns of the mask, and the number of spans found."""
-    rectangles, found = [], 0
+def _offset_rectangles(
+    text: RenderedText, encoding: Encoding
+) -> tuple[list[Rectangle], list[bool]]:
+    """Return each annotation's rows and columns of the mask, and whether each span was found."""
+    rectangles, found = [], []
     for annotation in text.annotations:
         effect = _token_indices(encoding, annotation.effect)
         causes = [_token_indices(encoding, cause) for cause in annotation.causes]
-        found += bool(effect) + sum(map(bool, causes))
+        found += map(bool, (effect, *causes))
         rows = [p - 1 for p in effect if p > 0]  # nothing predicts the first token
         rectangles.append((rows, list(chain(*causes))))
     return rectangles, found
@@ -248,9 +248,10 @@ def _token_indices(encoding: Encoding, occurrences: Sequence[range]) -> list[int
     """Return the indices of the tokens that overlap one of the occurrences.
 
     Occurrences are stripped of whitespace, so a space that is merged into the next token adds none.
+    A dummy prefix belongs to no word.
     """
     tokens = (
         range(bisect_right(encoding.ends, place.start), bisect_left(encoding.starts, place.stop))
         for place in occurrences
     )
-    return list(chain(*tokens))
+    return [token for token in chain(*tokens) if token not in encoding.dummies]

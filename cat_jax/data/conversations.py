@@ -1,4 +1,4 @@
-"""Conversations, and data sets whose items are conversations, records or plain text.
+"""Conversations of messages.
 
 In a JSONL file, one line is one conversation::
 
@@ -12,22 +12,13 @@ the place instead: character 9 of message 0, or of the same message where ``mess
 Names of roles and whatever else a chat template writes are never searched.
 """
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cat_jax.data.records import (
-    Annotation,
-    Record,
-    check_span,
-    important_field,
-    parse_annotations,
-    parse_record,
-    parse_text,
-    present,
-    record_fields,
-)
+from cat_jax.data.records import Annotation, Record, check_span
+from cat_jax.data.template_options import check_template_options
+from cat_jax.data.tools import parse_tool_calls, parse_tools
 from cat_jax.errors import InputError
 
 TRAINED_ROLE = "assistant"
@@ -38,37 +29,77 @@ class Message:
     """A message of a conversation.
 
     Attributes:
-        role: "system", "user", "assistant" or another role that the chat template knows.
-        content: The words.
+        role: "system", "user", "assistant", "tool" or another role that the chat template knows.
+        content: The words; empty only where the assistant calls tools.
         important: Which words of the content depend on which words of it or of earlier messages.
+        tool_calls: Calls of functions by the assistant, ``{"function": {"name": .., "arguments":
+            {..}}}`` or the function alone.
+        reasoning_content: Thoughts of the assistant before its words.
+        name: Name of the speaker or tool, where the template writes it.
+        tool_call_id: Call that a tool's message answers, where the template writes it.
+        train: Whether the assistant's turn is a target; without meaning for other roles.
+
+    Raises:
+        InputError: A tool call has another form.
     """
 
     role: str
     content: str
     important: tuple[Annotation, ...] = ()
+    tool_calls: tuple[Mapping[str, Any], ...] = field(default=(), hash=False, kw_only=True)
+    reasoning_content: str | None = field(default=None, kw_only=True)
+    name: str | None = field(default=None, kw_only=True)
+    tool_call_id: str | None = field(default=None, kw_only=True)
+    train: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self):
+        calls = parse_tool_calls(self.tool_calls, f"a message of the {self.role}")
+        object.__setattr__(self, "tool_calls", calls)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the message is a target."""
+        return self.train and self.role == TRAINED_ROLE
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation; every message of the assistant is a target.
+    """A conversation; every message of the assistant is a target, unless it says ``train=False``.
 
     Attributes:
         messages: Messages, oldest first.
         where: Where it was read ("train.jsonl, line 3"), for error messages.
+        tools: Functions that the assistant may call, as JSON schemas.
+        template_options: Variables of the chat template, such as ``enable_thinking``, and the
+            ``date`` that it prints (``cat_jax.data.template_options``).
 
     Raises:
-        InputError: The assistant says nothing, or a span does not stand where it says.
+        InputError: The assistant says nothing or speaks first, none of its messages is trained, a
+            span does not stand where it says, or a template option cannot be one.
     """
 
     messages: tuple[Message, ...]
     where: str = field(default="a conversation", compare=False)
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False, kw_only=True)
+    template_options: Mapping[str, Any] = field(default_factory=dict, hash=False, kw_only=True)
 
     def __post_init__(self):
-        trained = [message for message in self.messages if message.role == TRAINED_ROLE]
-        if not trained or not all(message.content for message in trained):
+        check_template_options(self.template_options)
+        parse_tools(self.tools, "a conversation")
+        said = [message for message in self.messages if message.role == TRAINED_ROLE]
+        if not said or not all(message.content or message.tool_calls for message in said):
             raise InputError(
                 "the assistant says nothing; a conversation needs messages with the role "
                 "'assistant' and none of them empty"
+            )
+        if self.messages[0].role == TRAINED_ROLE:
+            raise InputError(
+                "message 0 is the assistant's and answers nothing; begin with the message that it "
+                "answers, or leave it out"
+            )
+        if not any(message.is_trained for message in said):
+            raise InputError(
+                "no message of the assistant is trained; leave out 'train' or 'weight' of one"
             )
         for number in range(len(self.messages)):
             self._check_spans(number)
@@ -79,7 +110,14 @@ class Conversation:
         return tuple(annotation for message in self.messages for annotation in message.important)
 
     def _check_spans(self, number: int) -> None:
-        for annotation in self.messages[number].important:
+        message = self.messages[number]
+        if message.important and message.role == TRAINED_ROLE and not message.train:
+            raise InputError(
+                f"message {number} is not trained, so the query of its effect "
+                f"{message.important[0].effect.text!r} is not guided; remove 'important', or train "
+                "the message"
+            )
+        for annotation in message.important:
             effect = annotation.effect
             if effect.message is not None:
                 raise InputError(
@@ -98,76 +136,3 @@ class Conversation:
 
 TrainingRecord = Record | Conversation
 """Item of a data set."""
-
-KINDS = (("messages",), ("text",), ("input", "target"))
-
-
-def parse_training_record(fields: Mapping[str, Any], where: str) -> TrainingRecord:
-    """Build a record or a conversation, whichever the fields describe; None is a missing field.
-
-    Raises:
-        InputError: The fields describe neither or both, or there is nothing to train.
-    """
-    fields = present(fields)
-    _check_spelling(fields, where)
-    kinds = [names for names in KINDS if fields.keys() & set(names)]
-    if len(kinds) != 1:
-        found = "fields of two kinds" if kinds else "no field to train on"
-        raise InputError(
-            f"{where}: {found}; a record has 'input' and 'target', or 'messages', or 'text'"
-        )
-    if "messages" in fields:
-        return _parse_conversation(fields, where)
-    if "text" in fields:
-        fields |= {"input": "", "target": parse_text(fields, "text", where)}
-    record = parse_record(fields, where)
-    if not record.target:
-        raise InputError(f"{where}, field {kinds[0][-1]!r}: empty, so there is nothing to train")
-    return record
-
-
-def training_record_fields(record: TrainingRecord) -> dict[str, Any]:
-    """Return the fields that ``parse_training_record`` reads."""
-    if isinstance(record, Record):
-        return record_fields(record)
-    messages = [
-        {"role": message.role, "content": message.content} | important_field(message.important)
-        for message in record.messages
-    ]
-    return {"messages": messages}
-
-
-def _check_spelling(fields: Mapping[str, Any], where: str) -> None:
-    known = {"important"}.union(*KINDS)
-    for name in fields.keys() - known:
-        near = difflib.get_close_matches(name, known - fields.keys(), n=1, cutoff=0.8)
-        if near:
-            raise InputError(f"{where}: unknown field {name!r}; did you mean {near[0]!r}?")
-
-
-def _parse_conversation(fields: Mapping[str, Any], where: str) -> Conversation:
-    if "important" in fields:
-        raise InputError(
-            f"{where}, field 'important': annotations of a conversation belong in the message "
-            "whose words they explain"
-        )
-    if not isinstance(fields["messages"], list | tuple):
-        raise InputError(f"{where}, field 'messages': must be a list of messages")
-    messages = tuple(_parse_messages(fields["messages"], where))
-    try:
-        return Conversation(messages, where)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _parse_messages(messages: list[Any] | tuple[Any, ...], where: str) -> Iterator[Message]:
-    for number, message in enumerate(messages):
-        place = f"{where}, message {number}"
-        if not isinstance(message, Mapping):
-            raise InputError(f"{place}: expected an object with 'role' and 'content'")
-        fields = present(message)
-        unknown = fields.keys() - {"role", "content", "important"}
-        if unknown:  # such as tool calls: training as if they were not there is something else
-            raise InputError(f"{place}, field {min(unknown)!r}: has no use here; remove it")
-        role, content = (parse_text(fields, name, place) for name in ("role", "content"))
-        yield Message(role, content, parse_annotations(fields, place))

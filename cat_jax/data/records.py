@@ -6,7 +6,7 @@ Source: CAT (Han et al., EMNLP 2025). In a JSONL file, one line is one record::
      "important": [{"High Risk": ["Smoking: 8", {"text": "1", "start": 8}]}]}
 
 A cause with ``start`` stands at that character of input + target; a cause without is searched for
-by its words. An effect with ``start`` takes the longer form
+by its words (``cat_jax.data.matching``). An effect with ``start`` takes the longer form
 ``{"effect": {"text": "High Risk", "start": 30}, "causes": [...]}``.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
+from cat_jax.data.matching import words_at
 from cat_jax.errors import InputError
 
 
@@ -38,10 +39,26 @@ class Span:
 
 @dataclass(frozen=True)
 class Annotation:
-    """An effect and the causes it may attend to."""
+    """An effect and the causes it may attend to.
+
+    Raises:
+        InputError: There are no causes, or a span holds no words.
+    """
 
     effect: Span
     causes: tuple[Span, ...]
+
+    def __post_init__(self):
+        if not self.effect.text.strip():
+            raise InputError("an effect is empty; give its words, or remove the annotation")
+        if not self.causes:
+            raise InputError(
+                f"the effect {self.effect.text!r} has no causes; give one, or remove the effect"
+            )
+        if not all(cause.text.strip() for cause in self.causes):
+            raise InputError(
+                f"a cause of {self.effect.text!r} is empty; give its words, or remove the cause"
+            )
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,7 @@ class Record:
         input: The prompt.
         target: The answer.
         important: Which words depend on which.
+        where: Where it was read ("train.jsonl, line 3"), for messages; empty where it was made.
 
     Raises:
         InputError: The words of a span do not stand at its ``start``, or a span names a message.
@@ -60,6 +78,7 @@ class Record:
     input: str
     target: str
     important: tuple[Annotation, ...] = field(default=())
+    where: str = field(default="", compare=False, kw_only=True)
 
     def __post_init__(self):
         for annotation in self.important:
@@ -79,7 +98,9 @@ class Record:
 
 def check_span(span: Span, text: str, name: str) -> None:
     """Raise InputError if the words of a span do not stand at its ``start`` in ``text``."""
-    if span.start is not None and (span.start < 0 or not text.startswith(span.text, span.start)):
+    if span.start is None:
+        return
+    if span.start < 0 or words_at(text, span.text, span.start) is None:
         raise InputError(
             f"the words {span.text!r} do not stand at character {span.start} of {name}; correct "
             "'start', or leave it out to search for them"
@@ -104,7 +125,7 @@ def parse_record(fields: Mapping[str, Any], where: str) -> Record:
     prompt, target = (parse_text(fields, name, where) for name in ("input", "target"))
     important = parse_annotations(fields, where)
     try:
-        return Record(prompt, target, important)
+        return Record(prompt, target, important, where=where)
     except InputError as error:
         raise InputError(f"{where}, field 'important': {error}") from error
 
@@ -126,10 +147,10 @@ def parse_text(fields: Mapping[str, Any], name: str, where: str) -> str:
 
 
 def parse_annotations(fields: Mapping[str, Any], where: str) -> tuple[Annotation, ...]:
-    """Return the annotations in ``important``, none where the field is missing.
+    """Return the annotations in ``important``, none where the field is missing or an empty list.
 
     Raises:
-        InputError: The field has another form.
+        InputError: The field has another form, or an effect, a cause or a list of causes is empty.
     """
     return tuple(_annotations(fields.get("important"), f"{where}, field 'important'"))
 
@@ -156,12 +177,25 @@ def _annotations(value: Any, where: str) -> Iterator[Annotation]:
     if value is None:
         return
     for entry in value if isinstance(value, list | tuple) else [value]:
-        if not isinstance(entry, Mapping):
+        if not isinstance(entry, Mapping) or not entry:
             raise InputError(f"{where}: expected {{effect: [causes]}}, not {_shown(entry)}")
         for effect, causes in _effects(entry):
-            yield Annotation(_span(effect, where), tuple(_causes(causes, where)))
+            yield _annotation(_span(effect, where), tuple(_causes(causes, where)), where)
             if isinstance(causes, Mapping) and not _is_span(causes):
-                yield from _annotations(causes, where)
+                in_turn = {name: of for name, of in causes.items() if not _is_leaf(of)}
+                yield from _annotations(in_turn or None, where)
+
+
+def _annotation(effect: Span, causes: tuple[Span, ...], where: str) -> Annotation:
+    try:
+        return Annotation(effect, causes)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _is_leaf(causes: Any) -> bool:
+    """Tell whether a cause, an effect in turn, lists no causes of its own."""
+    return isinstance(causes, list | tuple | Mapping) and not causes
 
 
 def _effects(entry: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
@@ -211,7 +245,7 @@ def _span(value: Any, where: str) -> Span:
 
 def _is_index(value: Any) -> bool:
     if isinstance(value, JsonNumber):
-        return value.isdigit()
+        return value.isdigit() and len(value) < 19  # no text is longer, and int() has a limit
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return value is None or (whole and int(value) >= 0)
 
@@ -229,4 +263,5 @@ def _span_field(span: Span) -> str | dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, default=repr)
+    shown = json.dumps(value, default=repr)
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def reference_rectangles(
     record: Record, ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase"
-) -> tuple[list[Rectangle], int]:
+) -> tuple[list[Rectangle], list[bool]]:
     """Find every occurrence of every span; causes count if they end before the effect's first row.
 
     Args:
@@ -27,24 +27,25 @@ def reference_rectangles(
         tokenizer: Tokenizer that made them.
 
     Returns:
-        Rows and columns of the mask for each occurrence of an effect, and the number of spans
-        found.
+        Rows and columns of the mask for each occurrence of an effect, and whether each span was
+        found: of each annotation the effect, then its causes.
 
     Raises:
         InputError: A span has a ``start``, which the published aligner does not know.
     """
-    rectangles, found = [], 0
+    rectangles, found = [], []
     for annotation in record.important:
         spans = (annotation.effect, *annotation.causes)
         pinned = [span for span in spans if span.start is not None]
         if pinned:
             raise InputError(
-                f'match "reference" searches for words, but {pinned[0].text!r} is annotated with '
-                'a start; use match "offsets", or leave the start out'
+                f'{record.where or "a record"}: match "reference" searches for words, but '
+                f'{pinned[0].text!r} is annotated with a start; use match "offsets", or leave the '
+                "start out"
             )
         effects = _occurrences(annotation.effect.text, ids, tokenizer)
         causes = [_occurrences(cause.text, ids, tokenizer) for cause in annotation.causes]
-        found += bool(effects) + sum(map(bool, causes))
+        found += map(bool, (effects, *causes))
         for effect in effects:
             rows = range(effect.start - 1, min(effect.stop - 1, len(ids)))
             before = [cause for cause in chain(*causes) if cause.stop <= rows.start]

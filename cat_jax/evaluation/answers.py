@@ -1,13 +1,14 @@
 """Answers to test examples by greedy decoding, and the exact match."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import Example
-from cat_jax.evaluation.decode import generate
+from cat_jax.data.ends import taught_end_ids
+from cat_jax.evaluation.decode import generate, until_stop
 from cat_jax.models import CausalLM
 
 EXTRA_TOKENS = 4
@@ -22,43 +23,88 @@ def answer_range(example: Example) -> range:
     return range(int(first), int(trained[-1]) + 1)
 
 
+def decode_answers(
+    model: CausalLM,
+    params: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    *,
+    end_ids: Collection[int] = (),
+    batch_size: int = 256,
+) -> list[list[int]]:
+    """Decode greedy answers to the examples' prompts, as token ids without the end.
+
+    The prompts are the ids of training before the first answer token.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        tokenizer: Its tokenizer.
+        examples: Examples of one record each, with a prompt.
+        end_ids: Tokens that end an answer, besides the tokenizer's end token and the special
+            tokens that end what is trained of the examples; ``LanguageModel.stop_ids``. An answer
+            also ends a few tokens after the longest right one.
+        batch_size: Prompts that are decoded at a time.
+    """
+    ranges = [answer_range(example) for example in examples]
+    return generate(
+        model,
+        params,
+        [e.tokens[: found.start].tolist() for e, found in zip(examples, ranges, strict=True)],
+        max_new_tokens=max(map(len, ranges)) + EXTRA_TOKENS,
+        stop_ids=_stop_ids(tokenizer, examples, end_ids),
+        batch_size=batch_size,
+    )
+
+
 def answers(
     model: CausalLM,
     params: Any,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     *,
+    end_ids: Collection[int] = (),
     batch_size: int = 256,
 ) -> list[str]:
-    """Decode greedy answers to the examples' prompts, as text without surrounding space.
+    """Return what ``decode_answers`` returns as text without surrounding space."""
+    ids = decode_answers(model, params, tokenizer, examples, end_ids=end_ids, batch_size=batch_size)
+    return answer_texts(ids, tokenizer)
 
-    An answer ends at the tokenizer's end token, at the special token that ends a right answer
-    (the end of a turn), or a few tokens after the longest right one.
-    """
-    ranges = [answer_range(example) for example in examples]
-    ids = generate(
-        model,
-        params,
-        [e.tokens[: found.start].tolist() for e, found in zip(examples, ranges, strict=True)],
-        max_new_tokens=max(map(len, ranges)) + EXTRA_TOKENS,
-        stop_ids=_stop_ids(tokenizer, examples, ranges),
-        batch_size=batch_size,
-    )
-    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+def answer_texts(ids: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return answers as text, without special tokens and surrounding space."""
+    texts = tokenizer.batch_decode([list(answer) for answer in ids], skip_special_tokens=True)
+    return [text.strip() for text in texts]
 
 
 def answer_matches(
-    answer_ids: Sequence[int], example: Example, tokenizer: PreTrainedTokenizerBase
+    answer_ids: Sequence[int],
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    end_ids: Collection[int] = (),
 ) -> bool:
-    """Tell whether decoded ids say the same as the example's answer, but for surrounding space.
+    """Tell whether an answer says the same as the example's, but for surrounding space.
 
-    An answer with words that the tokenizer does not know is never matched.
+    Both are decoded in the same way, so a right answer is right whatever decoding does to it:
+    normalisation, clean-up of spaces, part of the prompt in the first token, special tokens. Both
+    end at their first end token. An answer with words that the tokenizer does not know is never
+    matched.
+
+    Args:
+        answer_ids: Token ids of the answer, with or without its end.
+        example: Example of one record.
+        tokenizer: Tokenizer of both.
+        end_ids: Tokens that ended the answer, as in ``decode_answers``.
     """
     right = example.tokens[list(answer_range(example))].tolist()
     if tokenizer.unk_token_id in right:
         return False
-    given, wanted = tokenizer.batch_decode([list(answer_ids), right], skip_special_tokens=True)
-    return given.strip() == wanted.strip()
+    stops = _stop_ids(tokenizer, [example], end_ids)
+    given, right = until_stop(list(answer_ids), stops), until_stop(right, stops)
+    skip = not set(right) & set(tokenizer.all_special_ids)
+    given, right = tokenizer.batch_decode([given, right], skip_special_tokens=skip)
+    return given.strip() == right.strip()
 
 
 def exact_match(given: Sequence[str], targets: Sequence[str]) -> float:
@@ -72,8 +118,7 @@ def changed_answers(before: Sequence[str], after: Sequence[str]) -> float:
 
 
 def _stop_ids(
-    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], ranges: Sequence[range]
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], end_ids: Collection[int]
 ) -> tuple[int, ...]:
-    ends = {int(e.tokens[found.stop - 1]) for e, found in zip(examples, ranges, strict=True)}
-    special = {cast("int", tokenizer.eos_token_id), *(ends & set(tokenizer.all_special_ids))}
-    return tuple(sorted(special))
+    taught = taught_end_ids(examples, tokenizer.all_special_ids)
+    return tuple(sorted({cast("int", tokenizer.eos_token_id), *taught, *end_ids}))

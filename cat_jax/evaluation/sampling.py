@@ -1,4 +1,4 @@
-"""How the next token is chosen from the logits."""
+"""Sampling of the next token from the logits."""
 
 import math
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class Sampling:
     The filters apply in this order, the one of transformers' ``generate``.
 
     Attributes:
-        temperature: divides the logits; 0 always takes the likeliest token.
-        top_k: only the k likeliest tokens, and those as likely as the last of them.
-        top_p: only the fewest of the likeliest tokens that together reach this probability, and
+        temperature: Divides the logits; 0 always takes the likeliest token.
+        top_k: Only the k likeliest tokens, and those as likely as the last of them.
+        top_p: Only the fewest of the likeliest tokens that together reach this probability, and
             those as likely as the last of them (Holtzman et al., ICLR 2020).
     """
 
@@ -42,15 +42,15 @@ class Sampling:
 
 
 GREEDY = Sampling()
-"""Always the likeliest token."""
+"""Always take the likeliest token."""
 
 
 def filter_logits(logits_BV: Float[Array, "B V"], sampling: Sampling) -> Float[Array, "B V"]:
-    """Logits of the distribution to draw from; -inf for a token that is left out.
+    """Return the logits of the distribution to draw from; -inf for a token that is left out.
 
     Args:
-        logits_BV: float32.
-        sampling: with a temperature above 0.
+        logits_BV: Logits, float32.
+        sampling: Filters, with a temperature above 0.
     """
     logits_BV = logits_BV / sampling.temperature
     if sampling.top_k is not None:
@@ -73,7 +73,7 @@ def _keep_from(least_B1: Array, logits_BV: Array) -> Array:
 def sample_tokens(
     keys_B: Array, logits_BV: Float[Array, "B V"], sampling: Sampling
 ) -> Int[Array, " B"]:
-    """The next token of every row, drawn with its own key; int32."""
+    """Draw the next token of every sequence with its own key; int32 [B]."""
     if sampling.temperature == 0:
         tokens_B = jnp.argmax(logits_BV, axis=-1)
     else:

@@ -26,6 +26,15 @@ from cat_jax.sharding import (
 )
 from pallas_kernels import Partition
 
+VALIDATION_METRICS = (
+    "next_token_loss",
+    "token_accuracy",
+    "perplexity",
+    "causal_mass",
+    "guidance_loss",
+)
+"""All that a validation can measure; the last two need annotated records."""
+
 
 def make_validation(
     model: CausalLM,

@@ -102,6 +102,7 @@ class GuidanceSums(NamedTuple):
         a1: Mean attention on a cause.
         a0: Mean attention on another key.
         satisfied: Whether r >= alpha.
+        guided: Whether a row is guided, of all rows but padding.
     """
 
     loss: Mean
@@ -109,6 +110,7 @@ class GuidanceSums(NamedTuple):
     a1: Mean
     a0: Mean
     satisfied: Mean
+    guided: Mean
 
 
 def guidance_sums(
@@ -133,7 +135,8 @@ def guidance_sums(
     else:
         loss = mean_where(guided_BQ, _penalty(rows, form, alpha))
     metrics = (rows.mass, rows.a1, rows.a0, rows.ratio >= alpha)
-    return GuidanceSums(loss, *(mean_where(guided_BQ, jax.lax.stop_gradient(x)) for x in metrics))
+    means = (mean_where(guided_BQ, jax.lax.stop_gradient(x)) for x in metrics)
+    return GuidanceSums(loss, *means, guided=mean_where(visible_count_BQ > 0, guided_BQ))
 
 
 def guidance_metrics(sums: GuidanceSums) -> dict[str, Array]:

@@ -96,7 +96,10 @@ def combined_loss(
 
 
 def compute_metrics(sums: LossSums, gamma: ArrayLike) -> Metrics:
-    """Return the losses and metrics of a whole batch, float32 scalars by name."""
+    """Return the losses and metrics of a whole batch, float32 scalars by name.
+
+    Those of annotated queries are NaN where there are none: a mass of 0 would read as collapse.
+    """
     next_token, guidance = sums
     metrics = {
         "loss": next_token.loss.value,
@@ -105,9 +108,13 @@ def compute_metrics(sums: LossSums, gamma: ArrayLike) -> Metrics:
     }
     if guidance is None:
         return metrics
-    metrics |= {"guidance_loss": guidance.loss.value, "gamma": jnp.asarray(gamma)}
     metrics["loss"] += gamma * guidance.loss.value
-    return metrics | guidance_metrics(guidance)
+    of_annotated = {"guidance_loss": guidance.loss.value} | guidance_metrics(guidance)
+    metrics |= {
+        name: jnp.where(guidance.mass.count > 0, value, jnp.nan)
+        for name, value in of_annotated.items()
+    }
+    return metrics | {"annotated_share": guidance.guided.value, "gamma": jnp.asarray(gamma)}
 
 
 def _loss_sums(

@@ -1,8 +1,8 @@
-"""Llama, Qwen2 and Qwen3 in Flax, with the causal mass of every attention map beside the logits."""
+"""Llama, Mistral, Qwen2 and Qwen3 in Flax, and the causal mass of their attention maps."""
 
 from cat_jax.config import LoraConfig
 from cat_jax.models.attention import KVCache
-from cat_jax.models.config import ModelConfig, RopeScaling
+from cat_jax.models.config import ModelConfig
 from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
 from cat_jax.models.huggingface.export import save_pretrained
 from cat_jax.models.huggingface.orbax import convert_weights
@@ -11,6 +11,7 @@ from cat_jax.models.huggingface.weights import load_pretrained
 from cat_jax.models.language_model import LanguageModel, load_language_model
 from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
+from cat_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from cat_jax.models.transformer import Aux, CausalLM, empty_cache
 
 __all__ = [
@@ -18,9 +19,12 @@ __all__ = [
     "CausalLM",
     "KVCache",
     "LanguageModel",
+    "LinearScaling",
+    "Llama3Scaling",
     "LoraConfig",
     "ModelConfig",
     "RopeScaling",
+    "YarnScaling",
     "attach_lora",
     "config_from_hf",
     "config_to_hf",

@@ -1,4 +1,4 @@
-"""Self-attention that also returns the causal mass of every query row."""
+"""Self-attention that also returns the causal mass of every query."""
 
 import flax.linen as nn
 import jax
@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.layers import RMSNorm, rotary_frequencies, rotate
+from cat_jax.models.layers import RMSNorm
 from cat_jax.models.projection import Projection
+from cat_jax.models.rope import rotary_frequencies, rotate
 from cat_jax.types import Array, Bool, Float, Int, UInt32
 from pallas_kernels import Partition, attention_probabilities, causal_mass_attention
 
@@ -40,7 +41,7 @@ class KVCache:
     value_BSGC: Float[Array, "*N B S G C"]
 
     def write(self, key_BTGC: Array, value_BTGC: Array, positions_BT: Array) -> "KVCache":
-        """Returns the cache with the new keys and values at their positions."""
+        """Return the cache with the new keys and values at their positions."""
         rows_B1 = jnp.arange(positions_BT.shape[0])[:, None]
         return KVCache(
             key_BSGC=self.key_BSGC.at[rows_B1, positions_BT].set(key_BTGC),
@@ -51,7 +52,7 @@ class KVCache:
 def cached_attention(
     query_BTHC: Float[Array, "B T H C"], cache: KVCache, positions_BT: Int[Array, "B T"]
 ) -> Float[Array, "B T H C"]:
-    """Attention of the queries at ``positions_BT`` over the cache slots up to their own."""
+    """Attend from the queries at ``positions_BT`` to the cache slots up to their own."""
     slots_S = jnp.arange(cache.key_BSGC.shape[1])
     visible_BTS: Bool[Array, "B T S"] = slots_S[None, None, :] <= positions_BT[:, :, None]
     return jax.nn.dot_product_attention(
@@ -69,7 +70,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self, x_BTD: Array, context: Context, cache: KVCache | None
     ) -> tuple[Array, Array | None, KVCache | None]:
-        """Returns the output [B, T, D], the causal mass [B, H, T] or None, and the new cache."""
+        """Return the output [B, T, D], the causal mass [B, H, T] or None, and the new cache."""
         config = self.config
         query_BTHC = self._project("query", config.num_heads)(x_BTD)
         key_BTGC = self._project("key", config.num_kv_heads)(x_BTD)
@@ -77,9 +78,13 @@ class SelfAttention(nn.Module):
         if config.qk_norm:
             query_BTHC = RMSNorm(config, name="query_norm")(query_BTHC)
             key_BTGC = RMSNorm(config, name="key_norm")(key_BTGC)
-        frequencies = rotary_frequencies(config)
-        query_BTHC = rotate(query_BTHC, context.positions_BT, frequencies)
-        key_BTGC = rotate(key_BTGC, context.positions_BT, frequencies)
+        scaling = config.rope_scaling
+        rope = (
+            context.positions_BT,
+            rotary_frequencies(config.head_dim, config.rope_theta, scaling),
+            1.0 if scaling is None else scaling.amplitude,
+        )
+        query_BTHC, key_BTGC = rotate(query_BTHC, *rope), rotate(key_BTGC, *rope)
 
         if self.is_mutable_collection(MAPS):
             probs_BHQK = attention_probabilities(query_BTHC, key_BTGC, context.segment_ids_BT)

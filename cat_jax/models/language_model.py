@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cat_jax.config import Dtype
-from cat_jax.models.huggingface.weights import load_pretrained, local_folder
-from cat_jax.models.tokenizer import listed_end_ids, load_tokenizer
+from cat_jax.models.huggingface.companions import listed_end_ids
+from cat_jax.models.huggingface.located import locate
+from cat_jax.models.huggingface.peft import load_adapter
+from cat_jax.models.huggingface.weights import load_pretrained
+from cat_jax.models.lora import attach_lora
+from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.models.transformer import CausalLM
 
 if TYPE_CHECKING:
@@ -36,17 +40,24 @@ class LanguageModel:
         return tuple(sorted({*self.end_ids, *([own] if isinstance(own, int) else [])}))
 
 
-def load_language_model(name: str | Path, *, dtype: Dtype = "float32") -> LanguageModel:
-    """Load model, tokenizer and end tokens of a Hugging Face folder or hub name.
+def load_language_model(
+    name: str | Path, *, base: str | Path | None = None, dtype: Dtype = "float32"
+) -> LanguageModel:
+    """Load model, tokenizer and end tokens.
 
     Args:
-        name: As in ``load_pretrained``.
+        name: Hugging Face folder or hub name, PEFT folder, or folder of a run.
+        base: Base model of an adapter; None takes the one that the adapter names.
         dtype: Dtype of activations; parameters are float32.
 
     Raises:
         InputError: The model or its tokenizer cannot be read, or they do not belong together.
     """
-    folder = local_folder(name)
-    config, params = load_pretrained(folder, dtype=dtype)
-    tokenizer = load_tokenizer(str(folder), config.vocab_size)
-    return LanguageModel(CausalLM(config), params, tokenizer, end_ids=listed_end_ids(folder))
+    found = locate(name, base)
+    config, params = load_pretrained(found.model, dtype=dtype)
+    if found.adapter is not None:
+        lora, adapters = load_adapter(found.adapter, config)
+        params = attach_lora(params, adapters, lora)
+    tokenizer = load_tokenizer(str(found.companions), config.vocab_size)
+    ends = listed_end_ids(found.companions)
+    return LanguageModel(CausalLM(config), params, tokenizer, end_ids=ends)

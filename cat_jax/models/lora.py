@@ -35,7 +35,7 @@ KERNELS = {
 
 
 def adapter_rules(lora: LoraConfig) -> list[TensorRule]:
-    """The tensors ``lora_A`` and ``lora_B`` of every target, and where they lie in our adapters."""
+    """Return the rules of ``lora_A`` and ``lora_B`` of every target."""
     rules = []
     for target in sorted(lora.targets):
         kernel = KERNELS[target]
@@ -54,17 +54,17 @@ def adapter_rules(lora: LoraConfig) -> list[TensorRule]:
 
 
 def adapter_sizes(config: ModelConfig, lora: LoraConfig) -> dict[str, int]:
-    """The sizes of the axes that ``adapter_rules`` names."""
+    """Return the sizes of the axes that ``adapter_rules`` names."""
     return axis_sizes(config) | {"R": lora.rank}
 
 
 def count_adapters(config: ModelConfig, lora: LoraConfig) -> int:
-    """How many numbers all adapters have."""
+    """Return the number of parameters of all adapters."""
     return count_params(adapter_rules(lora), adapter_sizes(config, lora), config.num_layers)
 
 
 def init_lora(key: Array, config: ModelConfig, lora: LoraConfig) -> dict[str, Any]:
-    """New adapters, float32: ``b`` is zero, so that they change nothing yet.
+    """Initialize adapters, float32: ``b`` is zero, so that they change nothing yet.
 
     ``a`` is uniform within 1 / sqrt(inputs) as in PEFT (Kaiming's bound for a slope of sqrt(5)).
     """
@@ -86,16 +86,16 @@ def attach_lora(
     lora: LoraConfig,
     dropout_key: Array | None = None,
 ) -> dict[str, Any]:
-    """Parameters that compute with the adapters; nothing is copied.
+    """Return parameters that compute with the adapters; nothing is copied.
 
     Args:
-        params: of the model.
-        adapters: as from ``init_lora``.
-        lora: their form.
-        dropout_key: drops inputs of the adapters, for one training step.
+        params: Parameters of the model.
+        adapters: As from ``init_lora``.
+        lora: Form of the adapters.
+        dropout_key: Key of the dropout of one training step; None drops nothing.
 
     Raises:
-        InputError: the adapters are not of this form, or not for this model.
+        InputError: The adapters are not of this form, or not for this model.
     """
     attached: dict[str, Any] = flatten_dict(params, sep="/")
     for index, (path, a, b) in enumerate(_adapters_of(params, adapters, lora)):
@@ -109,10 +109,10 @@ def attach_lora(
 def merge_lora(
     params: Mapping[str, Any], adapters: Mapping[str, Any], lora: LoraConfig
 ) -> dict[str, Any]:
-    """Parameters with the adapters added to the kernels, which keep their dtype.
+    """Return parameters with the adapters added to the kernels, which keep their dtype.
 
     Raises:
-        InputError: as ``attach_lora``.
+        InputError: As ``attach_lora``.
     """
     merged: dict[str, Any] = flatten_dict(params, sep="/")
     for path, a, b in _adapters_of(params, adapters, lora):
@@ -125,10 +125,10 @@ def merge_lora(
 def check_adapters(
     adapters: Mapping[str, Any], lora: LoraConfig, sizes: Mapping[str, int], num_layers: int
 ) -> None:
-    """Compares adapters with what ``init_lora`` would give.
+    """Compare adapters with what ``init_lora`` would give.
 
     Raises:
-        InputError: they are of another form or for another model; all differences are listed.
+        InputError: They are of another form or for another model; all differences are listed.
     """
     flat: dict[str, Any] = flatten_dict(adapters, sep="/")
     shapes = {rule.path: rule.shape(sizes, num_layers) for rule in adapter_rules(lora)}
@@ -143,7 +143,7 @@ def check_adapters(
 def _adapters_of(
     params: Mapping[str, Any], adapters: Mapping[str, Any], lora: LoraConfig
 ) -> Iterator[tuple[str, Array, Array]]:
-    """Path of the projection, a and b of every adapter, once all are known to fit."""
+    """Yield the path of the projection, a and b of every adapter; all fit."""
     kernels: dict[str, Any] = flatten_dict(params, sep="/")
     sizes, num_layers = {"R": lora.rank}, 0
     for rule in KERNELS.values():

@@ -24,10 +24,10 @@ AXES_OF = {
 
 
 def param_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """The sharding of every leaf of parameters or adapters, which need a shape only.
+    """Return the sharding of every leaf of parameters or adapters, which need a shape only.
 
     Raises:
-        InputError: an axis does not divide among the devices that are to split it.
+        InputError: An axis does not divide among the devices that are to split it.
     """
     flat: dict[str, Any] = flatten_dict(params, sep="/")
     for path, value in flat.items():

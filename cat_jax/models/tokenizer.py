@@ -1,8 +1,6 @@
-"""Tokenizers of pretrained models, and the tokens that end their answers."""
+"""Tokenizers of pretrained models."""
 
-from pathlib import Path
-
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from cat_jax.errors import InputError
 
@@ -17,7 +15,7 @@ def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{name} {NO_TOKENIZER} ({type(error).__name__})") from error
     # Without files, some families get a tokenizer of no words.
     if not tokenizer("a", add_special_tokens=False).input_ids:
@@ -28,13 +26,3 @@ def load_tokenizer(name: str, vocab_size: int) -> PreTrainedTokenizerBase:
             f"{vocab_size}: use the tokenizer that belongs to it"
         )
     return tokenizer
-
-
-def listed_end_ids(folder: str | Path) -> tuple[int, ...]:
-    """Return the end tokens that ``generation_config.json`` lists; the file is optional."""
-    try:
-        listed = GenerationConfig.from_pretrained(str(folder)).eos_token_id
-    except OSError:
-        return ()
-    ends = listed if isinstance(listed, list) else [listed]
-    return tuple(end for end in ends if isinstance(end, int))

@@ -18,11 +18,11 @@ from pallas_kernels import RESIDUAL_NAMES, Partition
 
 @struct.dataclass
 class Aux:
-    """What a forward pass gives besides logits.
+    """What a forward pass returns besides logits.
 
     Attributes:
-        mass: attention probability on the annotated keys, [N, B, H, T] float32; None without bits.
-        cache: the key/value cache after this pass; None when none was given.
+        mass: Attention probability on the annotated keys, [N, B, H, T] float32; None without bits.
+        cache: Key/value cache after this pass; None when none was given.
     """
 
     mass: Float[Array, "N B H T"] | None = None
@@ -37,7 +37,7 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: Array, context: Context, cache: KVCache | None):
-        """Returns (x, (mass, cache)) as ``nn.scan`` wants it."""
+        """Return (x, (mass, cache)) as ``nn.scan`` wants it."""
         normed_BTD = RMSNorm(self.config, name="attention_norm")(x_BTD)
         attended_BTD, mass_BHT, cache = SelfAttention(
             self.config, self.partition, name="attention"
@@ -49,7 +49,7 @@ class DecoderLayer(nn.Module):
 
 
 class CausalLM(nn.Module):
-    """Llama, Qwen2 and Qwen3 as a function of parameters.
+    """Llama, Mistral, Qwen2 and Qwen3 as a function of parameters.
 
     ``logits, aux = CausalLM(config).apply({"params": params}, tokens, q_bits=..., k_bits=...)``
 
@@ -57,16 +57,16 @@ class CausalLM(nn.Module):
     ``apply(..., method="hidden_states")`` and, for some positions, ``apply(..., method="logits")``.
 
     Attributes:
-        config: what to compute.
-        partition: how rows, heads and positions lie on several devices; attention kernels need to
-            know.
+        config: What to compute.
+        partition: How sequences, heads and positions are split over devices; attention kernels
+            need to know.
     """
 
     config: ModelConfig
     partition: Partition | None = None
 
     def setup(self):
-        """Declares the parameters."""
+        """Declare the parameters."""
         config = self.config
         self.embed = Embedding(config.vocab_size, config.width, config.dtype)
         self.layers = scanned_layers(config)(config, self.partition)
@@ -77,7 +77,7 @@ class CausalLM(nn.Module):
     def __call__(
         self, tokens_BT: Int[Array, "B T"], **inputs: Any
     ) -> tuple[Float[Array, "B T V"], Aux]:
-        """Logits [B, T, V] float32 of the next token at every position.
+        """Return the logits [B, T, V], float32, of the next token at every position.
 
         Takes what ``hidden_states`` takes.
         """
@@ -94,19 +94,19 @@ class CausalLM(nn.Module):
         positions: Int[Array, "B T"] | None = None,
         cache: KVCache | None = None,
     ) -> tuple[Float[Array, "B T D"], Aux]:
-        """What ``logits`` makes logits of: the last layer's output, normed, [B, T, D].
+        """Return the normalized output of the last layer [B, T, D], from which ``logits`` projects.
 
         Args:
-            tokens_BT: token ids.
-            q_bits: annotation bits of the queries; given together with ``k_bits``.
-            k_bits: annotation bits of the keys.
-            segment_ids: rows attend only within equal ids (packing).
-            positions: of the tokens, counted from 0 without it.
-            cache: keys and values of earlier tokens; the pass then reads and extends it, and
-                gives no mass.
+            tokens_BT: Token ids.
+            q_bits: Annotation bits of the queries; given together with ``k_bits``.
+            k_bits: Annotation bits of the keys.
+            segment_ids: Queries attend only within equal ids (packing).
+            positions: Positions of the tokens; None counts from 0.
+            cache: Keys and values of earlier tokens; the pass then reads and extends it, and
+                returns no mass.
 
         Raises:
-            ValueError: bits, or the tap of the maps, together with a cache.
+            ValueError: Bits, or the tap of the maps, together with a cache.
         """
         if cache is not None and (q_bits is not None or self.is_mutable_collection(MAPS)):
             raise ValueError("the causal mass and the maps are of whole passes: give no cache")
@@ -118,13 +118,13 @@ class CausalLM(nn.Module):
         return self.final_norm(x_BTD), Aux(mass, cache)
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
-        """Logits, float32, of any positions of ``hidden_states``."""
+        """Return the logits, float32, of any positions of ``hidden_states``."""
         unembed = self.embed.attend if self.config.tie_embeddings else self.unembed
         return unembed(x_BTD).astype(jnp.float32)
 
 
 def scanned_layers(config: ModelConfig) -> Any:
-    """The module class of all layers, which recomputes what ``config.remat`` says."""
+    """Return the module class of all layers, which recomputes what ``config.remat`` says."""
     layer = DecoderLayer
     if config.remat != "none":
         keep = jax.checkpoint_policies.save_only_these_names(*RESIDUAL_NAMES)
@@ -141,8 +141,8 @@ def scanned_layers(config: ModelConfig) -> Any:
     )
 
 
-def empty_cache(config: ModelConfig, rows: int, slots: int) -> KVCache:
-    """A zero cache for ``rows`` sequences of at most ``slots`` tokens."""
-    shape = (config.num_layers, rows, slots, config.num_kv_heads, config.head_dim)
+def empty_cache(config: ModelConfig, sequences: int, slots: int) -> KVCache:
+    """Return a zero cache for ``sequences`` of at most ``slots`` tokens."""
+    shape = (config.num_layers, sequences, slots, config.num_kv_heads, config.head_dim)
     zeros = jnp.zeros(shape, config.dtype)
     return KVCache(zeros, zeros)

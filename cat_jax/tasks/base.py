@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.readers import source_name
 from cat_jax.data.records import Record, Span
 from cat_jax.data.sources import read_records
 from cat_jax.errors import InputError
@@ -29,7 +29,8 @@ class Task(ABC):
     defaults that claim nothing. Fields of the subclass are its settings, on the command line too.
 
     Attributes:
-        test_files: JSONL files to evaluate besides; each is reported under its file name.
+        test_files: Further test sets, as files or other sources (docs/data.md); each is reported
+            under the name of its file.
     """
 
     test_files: tuple[str, ...] = ()
@@ -54,11 +55,19 @@ class Task(ABC):
         """
         files = self._files()
         if split in files:
-            return read_records(files[split])
+            return self.read_file(files[split])
         if split not in self.splits:
             known = ", ".join((*self.splits, *files))
             raise InputError(f"task {self.name} has no split {split!r}; there are {known}")
         return self.make_records(split, seed)
+
+    def read_file(self, file: str) -> list[TrainingRecord]:
+        """Read a test file.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        return read_records(file)
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -94,7 +103,7 @@ class Task(ABC):
     def _files(self) -> dict[str, str]:
         files: dict[str, str] = {}
         for file in self.test_files:
-            name = Path(file).stem
+            name = source_name(file)
             if name in files or name in self.splits:
                 raise InputError(
                     f"data.test_files: two test sets are named {name!r}; rename {file}"

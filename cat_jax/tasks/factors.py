@@ -14,7 +14,9 @@ import numpy as np
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
+from cat_jax.ranges import Count, check_ranges
 from cat_jax.tasks.base import TRAIN, Intervention, Rule, Task
+from cat_jax.tasks.edits import replace_text
 
 Split = Literal["train", "iid", "ood"]
 Granularity = Literal["span", "value"]
@@ -83,9 +85,9 @@ def annotated_record(
 
 
 def _traced(text: str, match: re.Match[str]) -> Annotation:
-    """The words after a factor depend on the factor alone.
+    """Annotate the words after a factor: they depend on the factor alone.
 
-    They are predicted from the factor's value, so this guides the value's own row: otherwise a
+    They are predicted from the factor's value, so this guides the value as a query: otherwise a
     cause could carry to the answer what it read from spurious factors.
     """
     following = re.compile(r"\s*(\w+|\S)").match(text, match.end())
@@ -124,27 +126,9 @@ def replace_values(record: Record, values: Mapping[str, str]) -> Record:
         InputError: a factor is missing, or an annotation covers a value to be replaced.
     """
     matches = find_factors(record.input, tuple(values)).values()
-    edits = [(*match.span("value"), values[match["name"]]) for match in matches]
-    pieces, end = [], 0
-    for start, stop, new in edits:
-        pieces += [record.input[end:start], new]
-        end = stop
-    important = tuple(
-        Annotation(_moved(note.effect, edits), tuple(_moved(cause, edits) for cause in note.causes))
-        for note in record.important
+    return replace_text(
+        record, [(*match.span("value"), values[match["name"]]) for match in matches]
     )
-    return Record("".join([*pieces, record.input[end:]]), record.target, important)
-
-
-def _moved(span: Span, edits: list[tuple[int, int, str]]) -> Span:
-    """Find the same words after the edits (start, stop, new text)."""
-    if span.start is None:
-        return span
-    end = span.start + len(span.text)
-    if any(start < end and span.start < stop for start, stop, _ in edits):
-        raise InputError(f"the annotation {span.text!r} covers a value to be replaced")
-    shift = sum(len(new) - (stop - start) for start, stop, new in edits if stop <= span.start)
-    return Span(span.text, span.start + shift)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +143,8 @@ class SpuriousTokenGame(Task):
         trace: Annotate the text after each cause too, as depending on that cause alone.
     """
 
-    train_records: int = 1_600
-    test_records: int = 400
+    train_records: Count = 1_600
+    test_records: Count = 400
     granularity: Granularity = "value"
     effect: Effect = "target"
     trace: bool = False
@@ -177,9 +161,7 @@ class SpuriousTokenGame(Task):
     """Answers by the spurious factors."""
 
     def __post_init__(self):
-        for name in ("train_records", "test_records"):
-            if getattr(self, name) < 1:
-                raise InputError(f"data.{name} must be greater than 0, got {getattr(self, name)}")
+        check_ranges(self, "data")
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -1,13 +1,16 @@
 """A task made of a user's own files."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.sources import read_records
-from cat_jax.errors import InputError
+from cat_jax.data.template_options import check_template_options
+from cat_jax.errors import InputError, SettingError
+from cat_jax.ranges import Share, check_ranges
 from cat_jax.tasks.base import TRAIN, VALIDATION, Task
 
 
@@ -16,26 +19,33 @@ class Files(Task):
     """Your own records: prompts and answers, conversations, or texts (docs/finetuning.md).
 
     Attributes:
-        train: JSONL file of the training records.
-        validation: JSONL file of records to measure the loss on.
+        train: Training records: a file, folder, or name such as hub:REPO:SPLIT (docs/data.md).
+        validation: Records to measure the loss on.
         validation_share: Share of the training records to set aside for validation instead.
-        iid: JSONL test file distributed like the training data.
-        ood: JSONL test file in which the spurious correlations are broken.
+        iid: Test records distributed like the training data.
+        ood: Test records in which the spurious correlations are broken.
+        columns: Names of the columns of all files whose fields are called otherwise
+            (input=question target=answer important=causes).
+        template_options: Variables of the chat template of all files (enable_thinking=false), and
+            the date that it prints (date=2026-01-31; 2024-07-26 where none is given).
     """
 
     train: str
     validation: str | None = None
-    validation_share: float = 0.0
+    validation_share: Share = 0.0
     iid: str | None = None
     ood: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    template_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     name: ClassVar[str] = "files"
 
     def __post_init__(self):
-        if not 0 <= self.validation_share < 1:
-            raise InputError(
-                f"data.validation_share is a share from 0 to below 1, got {self.validation_share}"
-            )
+        check_ranges(self, "data")
+        check_template_options(self.template_options)
+        for name in (TRAIN, VALIDATION, "iid", "ood"):
+            if getattr(self, name) == "":
+                raise SettingError(f"data.{name}", "is empty; name a file, or leave it out")
         if self.validation is not None and self.validation_share:
             raise InputError(
                 "data.validation names a file and data.validation_share asks for training records; "
@@ -60,9 +70,17 @@ class Files(Task):
             InputError: A file cannot be read, or the share leaves no record on one side.
         """
         if split not in (TRAIN, VALIDATION) or (split == VALIDATION and self.validation):
-            return read_records(getattr(self, split))
-        kept, set_aside = self._divided(read_records(self.train), seed)
+            return self.read_file(getattr(self, split))
+        kept, set_aside = self._divided(self.read_file(self.train), seed)
         return kept if split == TRAIN else set_aside
+
+    def read_file(self, file: str) -> list[TrainingRecord]:
+        """Read a file with the settings of this task.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        return read_records(file, columns=self.columns, template_options=self.template_options)
 
     def _divided(
         self, records: list[TrainingRecord], seed: int

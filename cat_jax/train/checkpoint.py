@@ -16,8 +16,8 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from cat_jax.errors import InputError, SaveFailed
-from cat_jax.files import write_text
+from cat_jax.errors import InputError
+from cat_jax.files import one_line, read_json, save_errors, write_text
 from cat_jax.train.checksums import checksums
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.state import TrainState
@@ -113,13 +113,9 @@ class Checkpoints:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn any exception in the block into SaveFailed."""
-        try:
+        """Turn exceptions in the block into SaveFailed; orbax raises all kinds."""
+        with save_errors(self.last_good, Exception):
             yield
-        except Exception as error:
-            raise SaveFailed(
-                f"writing failed ({_one_line(error)}); {self.last_good()}; make room and resume"
-            ) from error
 
     def restore(self, state: TrainState, batches: grain.DatasetIterator) -> TrainState:
         """Return the newest intact state, sharded like ``state``; set ``batches`` to its position.
@@ -170,6 +166,27 @@ class Checkpoints:
             )
         return found[0]
 
+    def restore_finished(self, state: TrainState) -> TrainState:
+        """Return the state that a finished run returned, sharded like ``state``; write nothing.
+
+        Raises:
+            InputError: Its checkpoint is missing or damaged.
+        """
+        last = self.latest_step()
+        assert last is not None  # ``check_remains``
+        damaged: dict[int, str] = {}
+        found = self._read(last, _released(state), damaged)
+        if found is None:
+            raise InputError(
+                f"{self.folder.parent} is finished, but its last checkpoint, "
+                f"{self.folder / str(last)}, cannot be restored ({damaged[last]}); load the "
+                "exported model instead, or remove that checkpoint and the exported model to "
+                "train again from the checkpoint before"
+            )
+        restored, run = found
+        self.evaluations = self._later_evaluations(last, run["evaluations"])
+        return restored if self.evaluations.best is None else self.restore_best(restored)
+
     def close(self) -> None:
         """Wait for what is being written and release the folder.
 
@@ -192,7 +209,7 @@ class Checkpoints:
                 raise ValueError("it holds other values than were saved")
             found = state, run
         except Exception as error:  # damage has many faces: tensorstore, zstd, JSON, missing files
-            damaged[step] = _one_line(error)
+            damaged[step] = one_line(error)
         if not _all_processes(found is not None):
             damaged.setdefault(step, "another process cannot read it")
             return None
@@ -208,7 +225,7 @@ class Checkpoints:
         """Return the evaluations of a step, which may have been made after it was saved."""
         file = self.folder.parent / EVALUATIONS_FILE
         if file.exists():
-            later = json.loads(file.read_text())
+            later = read_json(file, dict, "remove it to go on without the evaluation that it holds")
             if later["step"] == step and later["evaluations"]["last"] >= saved["last"]:
                 return Evaluations(**later["evaluations"])
         return Evaluations(**saved)
@@ -263,8 +280,3 @@ def _all_processes(agree: bool) -> bool:
 def _warn(message: str) -> None:
     if jax.process_index() == 0:
         warnings.warn(message, DamagedCheckpoint, stacklevel=3)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "..."

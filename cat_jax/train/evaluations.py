@@ -6,7 +6,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cat_jax.config import Training
-from cat_jax.errors import InputError
+from cat_jax.errors import SettingError
+
+
+def check_best(best: str | None, measured: Iterable[str]) -> None:
+    """Check that ``train.best`` is measured while training.
+
+    Raises:
+        SettingError: It is not; what is measured is listed.
+    """
+    names = list(measured)
+    if best is not None and best not in names:
+        listed = f"what is measured while training is {', '.join(names)}"
+        nothing = "nothing is measured while training; give validation records"
+        raise SettingError("train.best", f"is {best!r}, but {listed if names else nothing}")
 
 
 @dataclass(frozen=True)
@@ -29,16 +42,13 @@ class Evaluations:
         """Return these and one more evaluation, compared by ``metric`` if it is not None.
 
         Raises:
-            InputError: The evaluation has no such value, or it is NaN.
+            SettingError: The evaluation has no such value, or it is NaN.
         """
         if metric is None:
             return replace(self, last=step)
         value = values.get(metric, math.nan)
         if math.isnan(value):
-            raise InputError(
-                f"train.best names {metric!r}, which evaluations do not give; choose one of "
-                f"{', '.join(name for name, value in values.items() if not math.isnan(value))}"
-            )
+            check_best(metric, [name for name, other in values.items() if not math.isnan(other)])
         if self.value is None or is_better(metric, value, self.value):
             return Evaluations(step, step, value)
         return replace(self, last=step, since_best=self.since_best + 1)

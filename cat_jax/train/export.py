@@ -1,6 +1,6 @@
 """Export of a trained model for other programs: for transformers, or an adapter for PEFT."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from etils import epath
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from cat_jax.config import Dtype
 from cat_jax.distributed import is_primary
 from cat_jax.models import LoraConfig, ModelConfig, save_adapter, save_pretrained
 
@@ -24,6 +25,8 @@ def export_model(
     *,
     lora: LoraConfig | None = None,
     base_name: str | None = None,
+    end_ids: Iterable[int] = (),
+    dtype: Dtype | None = None,
 ) -> epath.Path:
     """Write a model folder for transformers or, with ``lora``, an adapter folder for PEFT.
 
@@ -33,19 +36,22 @@ def export_model(
         folder: Folder to write; must not exist.
         config: Configuration of the model.
         trained: Parameters of the model, or adapters.
-        tokenizer: Saved beside the model.
+        tokenizer: Saved beside them.
         lora: Form of the adapters.
-        base_name: Pretrained model, whose context length and special tokens are taken over.
+        base_name: Pretrained model, whose settings are taken over; see ``save_pretrained``.
+        end_ids: Token ids that end an answer, besides those of model or tokenizer.
+        dtype: Dtype of the weights; None takes the pretrained model's, and float32 for adapters.
 
     Raises:
-        InputError: The folder exists.
+        InputError: The folder exists, or parameters are not finite.
     """
     with _local_folder(epath.Path(folder)) as local:
-        if lora is not None:
-            save_adapter(local, config, trained, lora, base=base_name or "")
+        if lora is None:
+            source = {"source": base_name, "end_ids": end_ids, "dtype": dtype}
+            save_pretrained(local, config, trained, tokenizer, **source)
         else:
-            like = None if base_name is None else AutoConfig.from_pretrained(base_name)
-            save_pretrained(local, config, trained, tokenizer, like=like)
+            base = {"base": base_name or "", "end_ids": end_ids, "dtype": dtype or "float32"}
+            save_adapter(local, config, trained, lora, tokenizer, **base)
     return epath.Path(folder)
 
 

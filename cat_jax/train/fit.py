@@ -3,20 +3,24 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 from etils import epath
+from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
-from cat_jax.data.packing import pack_examples
+from cat_jax.data.duplicates import Duplicates
 from cat_jax.data.sources import read_records
 from cat_jax.distributed import sync_errors
-from cat_jax.errors import InputError
-from cat_jax.evaluation.validation import make_validation
+from cat_jax.evaluation.validation import VALIDATION_METRICS, make_validation
+from cat_jax.train.evaluations import check_best
+from cat_jax.train.lock import check_free
 from cat_jax.train.metrics import Callback
+from cat_jax.train.remains import check_run
 from cat_jax.train.result import RunResult
 from cat_jax.train.run import Evaluator, run_training
 from cat_jax.train.setup import (
@@ -27,13 +31,14 @@ from cat_jax.train.setup import (
     setup_training,
 )
 from cat_jax.train.tracker import check_tracker
-from cat_jax.train.training_data import TrainingData, align_or_take, align_training
-from cat_jax.train.workdir import (
-    check_workdir,
-    json_settings,
-    start_settings,
-    training_settings,
+from cat_jax.train.training_data import (
+    TrainingData,
+    align_training,
+    align_validation,
+    fingerprints,
+    some_duplicates,
 )
+from cat_jax.train.workdir import run_settings
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +72,8 @@ def fit(
         model: Folder or hub name of a pretrained model, a ``Pretrained``, ``PretrainedLora`` or
             ``Scratch``, or a model in memory (a ``LanguageModel``, such as an earlier result),
             which stays as it is; adapters that it has are merged first.
-        records: Training records: a JSONL file, dicts, ``Record`` or ``Conversation`` objects, or
-            aligned examples (not for ``Scratch``).
+        records: Training records: what ``read_records`` reads (a file, a name on the hub, dicts),
+            or aligned examples (not for ``Scratch``).
         guidance: Second objective; None trains on next tokens alone.
         train: Training loop.
         optimizer: Optimizer.
@@ -97,44 +102,118 @@ def fit(
     train, optimizer = train or Training(), optimizer or Optimizer()
     with sync_errors():
         check_tracker(train.wandb_project)
-        start = resolve_start(model, lora)
-        path = None if workdir is None else epath.Path(workdir)
-        settings = json_settings(
-            **(provenance or {}),
-            model=start_settings(start),
-            guidance=guidance,
-            optimizer=optimizer,
-            train=training_settings(train),
-            seed=seed,
+        if not evaluators:  # or a model would be read first
+            check_best(train.best, VALIDATION_METRICS if validation else ())
+        plan = _plan(
+            *(model, records, validation, guidance, train, optimizer, lora, seed),
+            *(workdir, resume, provenance),
         )
-        if path is not None:
-            check_workdir(path, settings, resume=resume)
-        items = _read(records)
-        tokenizer = make_tokenizer(start, items)
-        data = align_training(items, tokenizer, train, seed, guided=guidance is not None)
-        setup = setup_training(start, tokenizer, train, guidance=guidance, lora=lora, seed=seed)
+        if plan.finished:
+            logger.info("%s is a finished run; nothing is trained", plan.workdir)
+        for duplicates in () if plan.finished else plan.duplicates:
+            logger.warning("%s", duplicates)
+        setup = setup_training(
+            plan.start, plan.tokenizer, train, guidance=guidance, lora=lora, seed=seed
+        )
         logger.info("attention: %s (%s)", setup.attention.implementation, setup.attention.reason)
-        logger.info("training data: %s; %d too long", data, data.stats.too_long)
+        logger.info("training data: %s; %d too long", plan.data, plan.data.stats.too_long)
         if guidance is not None:
-            logger.info("annotations: %s", data.stats)
+            logger.info("annotations: %s", plan.data.stats)
         checks = [
-            *validation_evaluators(setup, _read(validation), train, guidance, seed),
+            *validation_evaluators(setup, plan.validation, train, guidance),
             *evaluators,
         ]
     return run_training(
         setup,
-        data,
+        plan.data,
+        validation=plan.validation,
         guidance=guidance,
         train=train,
         optimizer=optimizer,
         seed=seed,
         evaluators=checks,
         callbacks=callbacks,
-        workdir=path,
+        workdir=plan.workdir,
         resume=resume,
-        settings=settings,
+        settings=plan.settings,
         started=started,
     )
+
+
+def is_finished(
+    model: Start | str | PathLike[str],
+    records: Records,
+    *,
+    guidance: Guidance | None = None,
+    train: Training | None = None,
+    optimizer: Optimizer | None = None,
+    validation: Records = (),
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+    workdir: str | PathLike[str],
+    provenance: Mapping[str, Any] | None = None,
+) -> bool:
+    """Tell whether ``fit`` with these arguments has finished; load no model and write nothing.
+
+    Raises:
+        InputError: The workdir holds another run, or parts of it are missing.
+    """
+    train, optimizer = replace(train or Training(), unmatched=None), optimizer or Optimizer()
+    return _plan(
+        *(model, records, validation, guidance, train, optimizer, lora, seed),
+        *(workdir, True, provenance),
+    ).finished
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is known of a run before its model is loaded."""
+
+    start: Start
+    settings: dict[str, Any]
+    workdir: epath.Path | None
+    tokenizer: PreTrainedTokenizerBase
+    data: TrainingData
+    validation: TrainingData | None
+    duplicates: list[Duplicates]
+    finished: bool
+
+
+def _plan(
+    model: Start | str | PathLike[str],
+    records: Records,
+    validation: Records,
+    guidance: Guidance | None,
+    train: Training,
+    optimizer: Optimizer,
+    lora: LoraConfig | None,
+    seed: int,
+    workdir: str | PathLike[str] | None,
+    resume: bool,
+    provenance: Mapping[str, Any] | None,
+) -> _Plan:
+    """Check the workdir, read the records, and check that they are those of the workdir."""
+    start = resolve_start(model, lora)
+    settings = run_settings(
+        start,
+        guidance=guidance,
+        optimizer=optimizer,
+        train=train,
+        seed=seed,
+        provenance=provenance,
+    )
+    path = None if workdir is None else epath.Path(workdir)
+    if path is not None:
+        check_free(path)
+        check_run(path, settings, train, resume=resume)
+    items, others = _read(records), _read(validation)
+    duplicates = some_duplicates(items, {"validation": others})
+    tokenizer = make_tokenizer(start, items)
+    data = align_training(items, tokenizer, train, seed, guided=guidance is not None)
+    held_out = align_validation(others, tokenizer, train, seed)
+    known = fingerprints(data, held_out)
+    finished = path is not None and check_run(path, settings, train, known, resume=resume)
+    return _Plan(start, settings, path, tokenizer, data, held_out, duplicates, finished)
 
 
 def _read(records: Records) -> list[TrainingRecord] | list[Example]:
@@ -148,30 +227,17 @@ def _read(records: Records) -> list[TrainingRecord] | list[Example]:
 
 def validation_evaluators(
     setup: TrainSetup,
-    records: Sequence[TrainingRecord] | Sequence[Example],
+    validation: TrainingData | None,
     train: Training,
     guidance: Guidance | None,
-    seed: int,
 ) -> list[Evaluator]:
-    """Return the evaluator of validation records, none if there are none.
-
-    Raises:
-        InputError: No validation record is short enough.
-    """
-    if not records:
+    """Return the evaluator of validation data, none if there is none."""
+    if validation is None:
         return []
-    examples, stats = align_or_take(records, setup.tokenizer, train)
-    if not examples:
-        raise InputError(
-            f"none of {len(records)} validation records fits in {train.max_length} tokens; raise "
-            "train.max_length"
-        )
-    if train.pack:
-        examples = pack_examples(examples, length=train.max_length, seed=seed)
-    logger.info("validation data: %s; %d too long", TrainingData(examples, stats), stats.too_long)
+    logger.info("validation data: %s; %d too long", validation, validation.stats.too_long)
     validate = make_validation(
         setup.model,
-        examples,
+        validation.examples,
         setup.mesh,
         guidance,
         batch_size=train.batch_size,

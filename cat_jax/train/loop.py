@@ -1,7 +1,7 @@
 """The loop around the pure step: it logs, evaluates, saves, and stops when it must."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -12,6 +12,7 @@ from cat_jax.config import Training
 from cat_jax.data.batches import Batch
 from cat_jax.errors import Diverged, Interrupted
 from cat_jax.train.checkpoint import Checkpoints
+from cat_jax.train.divergence import NONFINITE, advice, find_nonfinite, first_nonfinite
 from cat_jax.train.evaluations import Evaluations
 from cat_jax.train.in_memory import BestInMemory
 from cat_jax.train.metrics import MetricsLog
@@ -28,10 +29,12 @@ def train(
     batches: grain.DatasetIterator,
     *,
     config: Training,
+    steps_per_epoch: int,
     flops: StepFlops,
     checkpoints: Checkpoints | BestInMemory,
     log: MetricsLog,
     evaluate: Callable[[Any], Mapping[str, float]],
+    unusual: Sequence[str] = (),
 ) -> TrainState:
     """Run ``train_step`` from ``state.step`` to ``config.steps``, or to an early stop.
 
@@ -44,17 +47,19 @@ def train(
         train_step: From ``make_train_step``.
         batches: Positioned where ``state`` left off.
         config: How long, how often to log, evaluate and save, what is best and when to stop early.
+        steps_per_epoch: Steps of a pass over the data, for the log.
         flops: Floating-point operations of a step, for the log.
         checkpoints: Where to save; if there are any, ``state`` is restored from them.
         log: Receives "train" and "eval" values.
         evaluate: Maps parameters to metrics, every ``config.eval_every`` steps.
+        unusual: Settings far from usual, to name if training diverges.
 
     Returns:
         The state after the last step, which is also saved; with ``config.best`` that of the best
         evaluation.
 
     Raises:
-        Diverged: The loss or gradient became NaN or infinite.
+        Diverged: The loss, a gradient or a parameter became NaN or infinite.
         Interrupted: SIGINT or SIGTERM came; the state was saved first.
         SaveFailed: A checkpoint or the log could not be written.
         InputError: No evaluation gives ``config.best``.
@@ -63,18 +68,27 @@ def train(
     step = int(state.step)
     timer, trace = StepTimer(flops), StepTrace(config.profile, step)
 
+    def diverged(step: int, what: str) -> Diverged:
+        checkpoints.wait()  # a newer one may be on its way
+        return Diverged(
+            f"training diverged at step {step}: {what}; {checkpoints.last_good()}; "
+            f"{advice(step, unusual)}"
+        )
+
     def flush_metrics() -> None:
         """Read the newest metrics and refuse to go on from numbers that are not finite."""
         nonlocal pending
         if pending is None:
             return
         (step, metrics), pending = pending, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        on_host = jax.device_get(metrics)
+        nonfinite = on_host.pop(NONFINITE)
+        values = {name: float(value) for name, value in on_host.items()}
         timer.end_step(values.pop("tokens"), values.pop("pairs"))
         if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
-            raise Diverged(_divergence_message(step, values, checkpoints))
+            raise diverged(step, first_nonfinite(values, nonfinite, state.params))
         if step % config.log_every == 0 or step == config.steps:
-            values |= timer.take()
+            values |= timer.take() | {"epoch": step / steps_per_epoch}
             with checkpoints.writing():
                 log.write("train", step, values)
             log.notify()
@@ -90,6 +104,9 @@ def train(
         log.notify()
 
     def save() -> None:
+        wrong = find_nonfinite(state.params)  # an update can overflow where its gradient is finite
+        if wrong is not None:
+            raise diverged(step, f"its update is not finite, in {wrong}")
         with checkpoints.writing():
             log.flush()
         checkpoints.save(state, batches)
@@ -135,13 +152,3 @@ def _is_due(step: int, every: int, config: Training) -> bool:
 def _is_last(step: int, seen: Evaluations, config: Training) -> bool:
     patience_exhausted = config.patience is not None and seen.since_best >= config.patience
     return patience_exhausted or (step == config.steps and seen.last == step)
-
-
-def _divergence_message(
-    step: int, values: Mapping[str, float], checkpoints: Checkpoints | BestInMemory
-) -> str:
-    checkpoints.wait()  # a newer one may be on its way
-    return (
-        f"training diverged at step {step}: loss {values['loss']}, gradient norm "
-        f"{values['gradient_norm']}; {checkpoints.last_good()}; try a lower optimizer.learning_rate"
-    )

@@ -12,7 +12,8 @@ import jax
 from etils import epath
 
 from cat_jax import __version__
-from cat_jax.files import write_text
+from cat_jax.errors import InputError
+from cat_jax.files import read_json, write_text
 
 ENVIRONMENT_FILE = "environment.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "grain", "numpy")
@@ -62,11 +63,26 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def note_environment(workdir: epath.Path) -> None:
     """Add the environment to a workdir: a list, as a run may be continued in another."""
-    file = workdir / ENVIRONMENT_FILE
-    noted = json.loads(file.read_text()) if file.exists() else []
+    noted = noted_environments(workdir)
     now = environment()
     if noted[-1:] != [now]:
-        write_text(file, json.dumps([*noted, now], indent=2) + "\n")
+        write_text(workdir / ENVIRONMENT_FILE, json.dumps([*noted, now], indent=2) + "\n")
+
+
+def noted_environments(workdir: epath.Path) -> list[dict[str, Any]]:
+    """Return the environments that a workdir notes.
+
+    Raises:
+        InputError: The file is damaged.
+    """
+    file = workdir / ENVIRONMENT_FILE
+    if not file.exists():
+        return []
+    mend = "remove it to resume: it notes versions and devices, no more"
+    noted = read_json(file, list, mend)
+    if not noted or not all(isinstance(item, dict) for item in noted):
+        raise InputError(f"{file} notes no environments; {mend}")
+    return noted
 
 
 def _version(package: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from cat_jax.config import Training
+from cat_jax.config import Dtype, Training
 from cat_jax.data.alignment import AlignmentStats
 from cat_jax.models import LoraConfig
 from cat_jax.models.language_model import LanguageModel
@@ -63,11 +63,18 @@ class RunResult(LanguageModel):
         """Return steps, seconds, throughput and validation of the run, as JSON values."""
         return summarize(self.history) | ({"chosen": self.selected} if self.selected else {})
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> epath.Path:
+    def save_pretrained(
+        self, folder: str | PathLike[str], *, dtype: Dtype | None = None
+    ) -> epath.Path:
         """Write the model for transformers or, for adapters, the adapter for PEFT.
 
+        Args:
+            folder: Folder to write; must not exist.
+            dtype: Dtype of the weights; None takes the pretrained model's, and float32 for models
+                from scratch and adapters.
+
         Raises:
-            InputError: The folder exists.
+            InputError: The folder exists, or parameters are not finite.
         """
         return export_model(
             folder,
@@ -76,6 +83,8 @@ class RunResult(LanguageModel):
             self.tokenizer,
             lora=self.lora,
             base_name=self.base_name,
+            end_ids=self.end_ids,
+            dtype=dtype,
         )
 
 

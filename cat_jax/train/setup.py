@@ -23,13 +23,17 @@ from cat_jax.config import (
 from cat_jax.data.records import Record
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.errors import InputError
+from cat_jax.files import check_writable
 from cat_jax.models import CausalLM, ModelConfig, config_from_hf, init_lora, load_pretrained
+from cat_jax.models.huggingface.companions import listed_end_ids
 from cat_jax.models.huggingface.config import read_config
 from cat_jax.models.huggingface.weights import local_folder
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.models.tokenizer import load_tokenizer
+from cat_jax.ranges import Seed, check_number
 from cat_jax.sharding import HEAD_AXES, SEQUENCE_AXES, make_mesh
 from cat_jax.train.attached import merge_attached
+from cat_jax.train.divergence import check_finite
 from cat_jax.train.state import FrozenBase
 from pallas_kernels import Partition, Selection, select_implementation, unsupported_reason
 
@@ -50,6 +54,7 @@ class TrainSetup:
             run deletes them: parameters exist once.
         base: Frozen parameters under adapters.
         source: Where the model is from; None for a model in memory.
+        end_ids: Token ids that end an answer, besides the tokenizer's end token.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -59,6 +64,7 @@ class TrainSetup:
     params: Any
     base: FrozenBase | None
     source: ModelSource | None
+    end_ids: tuple[int, ...] = ()
 
     def complete_params(self, trained: Any) -> Any:
         """Return the parameters of the model, from what is trained of them."""
@@ -121,10 +127,14 @@ def setup_training(
     Raises:
         InputError: Whatever is wrong with model, tokenizer or settings.
     """
+    check_number("seed", seed, Seed)
+    if train.profile is not None:
+        check_writable(train.profile, "train.profile")
     mesh = make_mesh(train.mesh, train.batch_size, train.accumulate)
     attention = resolve_attention(start, train.max_length, packed=train.pack)
-    model, params = _load(start, tokenizer, attention, seed, mesh)
-    check_settings(train, guidance, tokenizer, model, mesh)
+    model, params = _load(start, len(tokenizer), train.max_length, attention, seed, mesh)
+    check_settings(train, guidance, model, mesh)
+    check_finite(params)
     lora = start.lora if isinstance(start, PretrainedLora) else lora
     base = None
     if lora is not None:
@@ -135,7 +145,13 @@ def setup_training(
     # Test records need not divide among the devices, so each computes all of them.
     model = model.clone(partition=Partition(mesh, head_axes=HEAD_AXES))
     source = None if isinstance(start, LanguageModel) else start
-    return TrainSetup(tokenizer, model, attention, mesh, params, base, source)
+    return TrainSetup(tokenizer, model, attention, mesh, params, base, source, _end_ids(start))
+
+
+def _end_ids(start: Start) -> tuple[int, ...]:
+    if isinstance(start, LanguageModel):
+        return start.end_ids
+    return listed_end_ids(local_folder(start.name)) if isinstance(start, Pretrained) else ()
 
 
 def resolve_attention(start: Start, length: int, *, packed: bool = False) -> Selection:
@@ -167,7 +183,6 @@ def resolve_attention(start: Start, length: int, *, packed: bool = False) -> Sel
 def check_settings(
     train: Training,
     guidance: Guidance | None,
-    tokenizer: PreTrainedTokenizerBase,
     model: CausalLM,
     mesh: Mesh,
 ) -> None:
@@ -183,13 +198,13 @@ def check_settings(
             f"train.mesh.tensor x train.mesh.context is {devices}, which does not divide the "
             f"{model.config.num_heads} heads of the model; choose a divisor"
         )
-    if train.max_length > tokenizer.model_max_length:
+    if train.max_length > model.config.max_positions:
         raise InputError(
             f"train.max_length is {train.max_length}, but the model reads at most "
-            f"{tokenizer.model_max_length} tokens"
+            f"{model.config.max_positions} tokens; lower it"
         )
     layers = () if guidance is None else guidance.layers or ()
-    wrong = [n for n in layers if not 0 <= n < model.config.num_layers]
+    wrong = [n for n in layers if n >= model.config.num_layers]
     if wrong:
         raise InputError(
             f"guidance.layers names layer {wrong[0]}, but the model has layers 0 to "
@@ -214,16 +229,17 @@ def check_start(
     if isinstance(start, LanguageModel):
         model = start.model
     elif isinstance(start, Scratch):
-        model = CausalLM(_scratch_config(start, len(tokenizer), attention))
+        model = CausalLM(_scratch_config(start, len(tokenizer), train.max_length, attention))
     else:
         model = CausalLM(config_from_hf(read_config(local_folder(start.name))))
     for guidance in guidances:
-        check_settings(train, guidance, tokenizer, model, mesh)
+        check_settings(train, guidance, model, mesh)
 
 
 def _load(
     start: Start,
-    tokenizer: PreTrainedTokenizerBase,
+    vocab_size: int,
+    length: int,
     attention: Selection,
     seed: int,
     mesh: Mesh,
@@ -232,7 +248,7 @@ def _load(
     if isinstance(start, LanguageModel):
         return start.model, merge_attached(start.params)
     if isinstance(start, Scratch):
-        model = CausalLM(_scratch_config(start, len(tokenizer), attention))
+        model = CausalLM(_scratch_config(start, vocab_size, length, attention))
         return model, model.init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
     config, params = load_pretrained(
         start.name,
@@ -246,7 +262,9 @@ def _load(
     return CausalLM(config), params
 
 
-def _scratch_config(source: Scratch, vocab_size: int, attention: Selection) -> ModelConfig:
+def _scratch_config(
+    source: Scratch, vocab_size: int, length: int, attention: Selection
+) -> ModelConfig:
     return ModelConfig(
         vocab_size=vocab_size,
         width=source.width,
@@ -255,5 +273,6 @@ def _scratch_config(source: Scratch, vocab_size: int, attention: Selection) -> M
         num_heads=source.num_heads,
         num_kv_heads=source.num_kv_heads,
         head_dim=source.width // source.num_heads,
+        max_positions=max(ModelConfig.max_positions, length),
         attention=attention.implementation,
     )

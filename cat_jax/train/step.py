@@ -14,6 +14,7 @@ from cat_jax.losses import sum_means
 from cat_jax.losses.objective import LossSums, Metrics, combined_loss, compute_metrics, denominators
 from cat_jax.models import CausalLM, attach_lora
 from cat_jax.sharding import BATCH_AXES, HEAD_AXES, SEQUENCE_AXES, shard_batch
+from cat_jax.train.divergence import NONFINITE, nonfinite_leaves
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
 from cat_jax.types import Array
 from pallas_kernels import Partition
@@ -94,6 +95,7 @@ def make_train_step(
             params = optax.apply_updates(state.params, updates)
         metrics = compute_metrics(terms, weight) | count_tokens(batch)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
+        metrics[NONFINITE] = nonfinite_leaves(gradient)
         state = TrainState(state.step + 1, params, opt_state)
         # The same shardings as before, or the next step would be another program.
         shardings = state_shardings(state, optimizer, mesh)

@@ -2,22 +2,28 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from etils import epath
 
-from cat_jax.config import Training
-from cat_jax.distributed import check_shared, is_primary
+from cat_jax.config import Guidance, Optimizer, Training
+from cat_jax.distributed import check_shared, is_primary, sync_errors
 from cat_jax.errors import InputError
-from cat_jax.files import write_text
+from cat_jax.files import one_line, read_json, save_errors, unwritable, write_text
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.tasks.base import Task
-from cat_jax.train.provenance import note_environment
+from cat_jax.train.extension import check_extendable, is_longer
+from cat_jax.train.lock import LOCK_FILE, hold_workdir
+from cat_jax.train.provenance import note_environment, noted_environments
 
 CONFIG_FILE = "config.json"
-NEUTRAL = ("mesh", "keep", "profile", "wandb_project")
+NEUTRAL = ("mesh", "keep", "profile", "unmatched", "export_dtype", "wandb_project")
 """Fields of ``Training`` that do not change the numbers: other devices may resume a run."""
+
+RENAMED = ("name",)
+"""Settings that do not change the numbers: the folder of a run may be renamed or copied."""
 
 
 def json_settings(**sections: Any) -> dict[str, Any]:
@@ -36,7 +42,28 @@ def start_settings(start: Any) -> Any:
 def training_settings(train: Training) -> dict[str, Any]:
     """Return the fields of the loop that decide the numbers."""
     fields = dataclasses.asdict(train)
-    return {name: value for name, value in fields.items() if name not in NEUTRAL}
+    unused = NEUTRAL if train.epochs is None else (*NEUTRAL, "steps")
+    return {name: value for name, value in fields.items() if name not in unused}
+
+
+def run_settings(
+    start: Any,
+    *,
+    guidance: Guidance | None,
+    optimizer: Optimizer,
+    train: Training,
+    seed: int,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the settings of one run as JSON values, after those of ``provenance``."""
+    return json_settings(
+        **(provenance or {}),
+        model=start_settings(start),
+        guidance=guidance,
+        optimizer=optimizer,
+        train=training_settings(train),
+        seed=seed,
+    )
 
 
 def check_workdir(workdir: epath.Path, settings: Mapping[str, Any], *, resume: bool) -> bool:
@@ -49,33 +76,101 @@ def check_workdir(workdir: epath.Path, settings: Mapping[str, Any], *, resume: b
 
     Raises:
         InputError: The workdir holds another run, something else, or a run made with other
-            settings.
+            settings; more steps are none where those so far do not depend on it.
     """
     saved = workdir / CONFIG_FILE
-    occupied = workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir()))
-    if not occupied:
+    if not is_occupied(workdir):
+        check_writable(workdir)
         return False
+    if not saved.is_file():
+        raise InputError(
+            f"{workdir} is not empty and holds no run ({CONFIG_FILE} is missing); choose another"
+        )
     if not resume:
         raise InputError(
             f"{workdir} already holds a run; continue it with --resume, choose another --name, "
             "or remove the folder"
         )
-    if not saved.is_file():
-        raise InputError(
-            f"{workdir} is not empty and holds no run ({CONFIG_FILE} is missing); choose another"
-        )
-    try:
-        old = json.loads(saved.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{saved} is not valid JSON ({error}); remove {workdir}") from error
-    known = {name: value for name, value in old.items() if name in settings}
-    changed = _differences(known, dict(settings))
+    old, new = _saved_settings(workdir), _fixed(settings)
+    noted_environments(workdir)
+    if is_longer(old, new):
+        check_extendable(str(workdir), old, new)
+        return True
+    changed = _differences({name: value for name, value in old.items() if name in new}, new)
     if changed:
         raise InputError(
             f"{workdir} was made with other settings ({'; '.join(changed)}); "
             "give the same ones to resume, or choose another --name"
         )
     return True
+
+
+def is_extended(workdir: epath.Path, settings: Mapping[str, Any]) -> bool:
+    """Tell whether settings ask for more steps than those of the run in the workdir.
+
+    Raises:
+        InputError: The settings of the run cannot be read.
+    """
+    return is_longer(_saved_settings(workdir), _fixed(settings))
+
+
+def _saved_settings(workdir: epath.Path) -> dict[str, Any]:
+    return read_json(workdir / CONFIG_FILE, dict, "restore it to resume, or choose another --name")
+
+
+def _fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in RENAMED}
+
+
+def check_writable(workdir: epath.Path) -> None:
+    """Raise InputError if the workdir cannot be written to, or made; write nothing."""
+    reason = unwritable(workdir)
+    if reason is not None:
+        raise InputError(f"{workdir} cannot be written to, as {reason}; choose another folder")
+
+
+def is_occupied(workdir: epath.Path) -> bool:
+    """Tell whether a folder holds more than what a process that was killed may leave.
+
+    Raises:
+        InputError: It cannot be looked at.
+    """
+    try:
+        return workdir.is_dir() and any(
+            p.name != LOCK_FILE and not p.name.startswith(".") for p in workdir.iterdir()
+        )
+    except (OSError, ValueError) as error:  # also a name that is too long, or holds NUL
+        reason = one_line(error)
+        raise InputError(f"{workdir} cannot be read ({reason}); choose another folder") from None
+
+
+@contextmanager
+def begin_workdir(
+    workdir: epath.Path,
+    settings: Mapping[str, Any],
+    check: Callable[[], object],
+    kept: Callable[[], str],
+) -> Iterator[None]:
+    """Hold the workdir until the block ends, and note settings and environment in it.
+
+    Args:
+        workdir: Folder of the run; made if missing.
+        settings: What to note.
+        check: Looks at the workdir once more, now that no other process can change it.
+        kept: Says what was saved before, as a clause.
+
+    Raises:
+        InputError: Another process holds the workdir, or ``check`` refuses it.
+        SaveFailed: It cannot be written.
+    """
+    with ExitStack() as stack:
+        with save_errors(kept):
+            with sync_errors():
+                if is_primary():
+                    stack.enter_context(hold_workdir(workdir))
+                    check()
+            init_workdir(workdir, settings)
+        yield
 
 
 def init_workdir(workdir: epath.Path, settings: Mapping[str, Any]) -> None:
@@ -85,7 +180,9 @@ def init_workdir(workdir: epath.Path, settings: Mapping[str, Any]) -> None:
         InputError: Not all processes see the same folder.
     """
     if is_primary():
-        write_text(workdir / CONFIG_FILE, json.dumps(settings, indent=2) + "\n")
+        file, text = workdir / CONFIG_FILE, json.dumps(settings, indent=2) + "\n"
+        if not file.exists() or file.read_text() != text:
+            write_text(file, text)
         note_environment(workdir)
     check_shared(workdir / CONFIG_FILE)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cat_jax.config import Pretrained, Remat, Training
+from cat_jax.ranges import Count, check_ranges
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,13 @@ class JobOptions:
     """
 
     lora: bool = False
-    length: int = 4096
-    batch_size: int | None = None
-    mesh: tuple[int, int, int, int] | None = None
-    accumulate: int | None = None
+    length: Count = 4096
+    batch_size: Count | None = None
+    mesh: tuple[Count, Count, Count, Count] | None = None
+    accumulate: Count | None = None
     remat: Remat = Pretrained.remat
-    loss_chunk: int = Training.loss_chunk
-    tries: int = 4
+    loss_chunk: Count = Training.loss_chunk
+    tries: Count = 4
+
+    def __post_init__(self):
+        check_ranges(self, "")

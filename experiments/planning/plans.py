@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from cat_jax.config import MeshShape
-from cat_jax.config.training import check_positive
 from experiments.planning.job import Job, layouts
 from experiments.planning.options import JobOptions
 from experiments.planning.public_models import find_model
@@ -37,8 +36,6 @@ def plan_jobs(
         InputError: A model or topology is unknown, an option is not positive, no layout fits the
             job, or the TPU compiler is not installed.
     """
-    given = [name for name in ("batch_size", "accumulate") if getattr(options, name) is not None]
-    check_positive("plan", options, "length", "loss_chunk", "tries", *given)
     slices = [find_slice(name) for name in topologies]
     jobs = [(make_job(name, slice_, options), slice_) for name in models for slice_ in slices]
     mesh = None if options.mesh is None else MeshShape(*options.mesh)

@@ -1,5 +1,6 @@
 """Comparisons as a function: in memory, on conversations, over seeds, with every match."""
 
+import dataclasses
 import json
 import os
 from contextlib import contextmanager
@@ -88,6 +89,39 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert cat[0]["loss"] > cat[0]["next_token_loss"] + 0.1
     # The caller's parameters are as they were.
     jax.tree.map(np.testing.assert_array_equal, model.params, before)
+
+
+def test_a_finished_comparison_is_not_trained_again_and_no_figure_changes(tmp_path, caplog):
+    def contents():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    folder = tmp_path / "one"
+    save_report(toy_comparison(workdir=folder), folder)
+    before = contents()
+    with caplog.at_level("INFO", "cat_jax"):
+        again = toy_comparison(workdir=folder)
+    finished = [text for text in caplog.messages if "is a finished run" in text]
+    assert [text.split(" is ")[0] for text in finished] == [
+        str(folder / "seed-0" / method) for method in ("baseline", "cat")
+    ]
+    save_report(again, folder)
+    assert contents() == before
+    report = json.loads((folder / "report.json").read_text())
+    seconds = [max(line["elapsed_seconds"] for line in run.history) for run in again.runs]
+    assert report["seconds"] == pytest.approx(sum(seconds), abs=0.1)
+
+
+def test_test_records_of_the_training_data_are_counted_in_the_report(tmp_path):
+    write_records(tmp_path / "train.jsonl", toy_records("train", 24))
+    write_records(tmp_path / "iid.jsonl", [*toy_records("train", 3), *toy_records("iid", 5)])
+    task = tasks.files(train=str(tmp_path / "train.jsonl"), iid=str(tmp_path / "iid.jsonl"))
+    train = Training(steps=1, batch_size=8, max_length=19)
+    found = toy_comparison(task=task, train=train, methods=["baseline"])
+    inputs = {record.input for record in toy_records("train", 24)}
+    expected = 3 + sum(record.input in inputs for record in toy_records("iid", 5))
+    assert f"{expected} of 8 records of iid also stand in the training data" in " ".join(
+        found.notes
+    )
 
 
 def test_the_last_message_of_a_conversation_is_the_answer(conversations):
@@ -192,6 +226,33 @@ def test_a_method_of_ones_own(tmp_path):
     assert [run.method.name for run in found.runs] == ["baseline", "half"]
     page = save_report(found, tmp_path).read_text()
     assert "| half the records |" in page
+
+
+class FaultyTask(ToyTask):
+    """The toy task with one annotation whose words stand nowhere, in each split."""
+
+    def make_records(self, split, seed):
+        first, *others = super().make_records(split, seed)
+        note = Annotation(Span(first.target), (Span(f"not in {split}"),))
+        return [Record(first.input, first.target, (note,), where=split), *others]
+
+
+def test_unmatched_words_of_all_methods_and_test_sets_are_told(tmp_path, caplog):
+    listed = tmp_path / "unmatched.jsonl"
+    train = dataclasses.replace(TRAIN, unmatched=str(listed))
+    last = Method(
+        "last",
+        "all but the first",
+        guidance=lambda guidance: guidance,
+        records=lambda task, seed: task.records("train", seed)[1:],
+    )
+    task = FaultyTask(train_records=24, test_records=7)
+    with caplog.at_level("WARNING", "cat_jax"):
+        toy_comparison(task=task, methods=["cat", last], train=train)
+    (line,) = map(json.loads, listed.read_text().splitlines())
+    assert line == {"where": "train", "role": "cause", "words": "not in train"}
+    for split in task.test_splits:
+        assert f"test set '{split}': 1 of 14 annotated effects and causes were not" in caplog.text
 
 
 def test_records_matched_as_the_published_code_does_reach_the_report(tmp_path):

@@ -1,8 +1,13 @@
 import json
+import sys
+from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from cat_jax.data.sources import read_records
+
+sys.path.insert(0, str(Path(__file__).parent))  # for small_tokenizers.py
 
 
 @pytest.fixture
@@ -16,3 +21,16 @@ def read(tmp_path):
         return read_records(path)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def tokenizer(shared):
+    """The tokenizer of Qwen2.5."""
+    return AutoTokenizer.from_pretrained(shared / "tokenizers/qwen2.5")
+
+
+@pytest.fixture
+def qwen(tokenizer, monkeypatch):
+    """The tokenizer of Qwen2.5, whose template a test may replace."""
+    monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template)
+    return tokenizer

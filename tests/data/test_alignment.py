@@ -16,7 +16,6 @@ from cat_jax.data.alignment import AlignmentStats, align_records
 from cat_jax.data.bitset import decode
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.data.reference_alignment import reference_rectangles
-from cat_jax.data.rendering import find_span
 from cat_jax.data.sources import read_records
 from cat_jax.errors import InputError
 from cat_jax.tasks.stg import stg_records
@@ -108,6 +107,20 @@ def test_nothing_predicts_the_first_token():
     assert pairs(example) == {1: [1]}
 
 
+@pytest.mark.parametrize("name", ["models/stories260K", "tokenizers/llama2"])
+def test_a_dummy_prefix_is_part_of_no_word(shared, name):
+    tokenizer = AutoTokenizer.from_pretrained(shared / name)
+    record = Record("8; 4;", " 8", (note("4", "8"), note(("8", 6), ("8", 0))))
+    (example,), _ = align(record, tokenizer=tokenizer)
+    pieces = ["<s>", "▁", "8", ";", "▁", "4", ";", "▁", "8", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(example.tokens.tolist()) == pieces
+    assert pairs(example) == {4: [2], 7: [2]}
+    (example,), _ = align(Record("", "8;</s>8", (note("8", "8"),)), tokenizer=tokenizer)
+    pieces = ["<s>", "▁", "8", ";", "</s>", "▁", "8", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(example.tokens.tolist()) == pieces
+    assert pairs(example) == {5: [2]}
+
+
 # --- which places of a span count ---
 
 
@@ -131,37 +144,6 @@ def test_start_means_this_place_alone():
     record = Record("4; 8 ;", "A", (note("A", (" 8 ", 2)),))
     (example,), _ = align(record)
     assert pairs(example) == {4: [2]}
-    (example,), stats = align(Record("4; 8;", "A", (note("A", ("", 3), (" ", 2)),)))
-    assert pairs(example) == {}
-    assert stats.spans_found == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "text", "places"),
-    [
-        ("5", "5 and 15, 51, 5.2, 2.5, 1,500, 5,000, -5, −5, .5, 5th, 5", [0, 55]),
-        ("5", "5% $5 5; (5) 16-5=5. 9 -5", [0, 4, 6, 10, 16, 18]),
-        ("5.2", "15.2 5.21 5.2.", [10]),
-        ("13.4%", "113.4% 13.4%;", [7]),
-        ("-5", "5 -5 -51", [2]),
-        ("$5", "$51 $5", [4]),
-        ("5 of 6", "5 of 61; 5 of 6", [9]),
-        ("High Risk", "High Risks, High Risk", [12]),
-        ("mar", "marbles, Omar, mar's", [15]),
-        ("Ça", "Ça, ça", [0]),
-        ("ça", "Ça", [0]),
-        ("how many", "How many", [0]),
-        ("Answer", "answer Answer", [7]),
-        ("a a", "a a a", [0, 2]),
-        (" Answer ", "Answer: ", [0]),
-        ("a.c", "abc", []),
-        ("8", "four", []),
-        (" ", "a b", []),
-        ("", "a b", []),
-    ],
-)
-def test_whole_words_and_numbers(words, text, places):
-    assert find_span(text, Span(words)) == places
 
 
 # --- tokenizers ---

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 from cat_jax.data.alignment import align_records
 from cat_jax.data.bitset import decode
-from cat_jax.data.chat_template import render_conversation
+from cat_jax.data.chat_template import AlteredConversation, render_conversation
 from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.packing import pack_examples
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
+from cat_jax.evaluation.testsets import make_test_set
 
 # {% generation %} marks what transformers' return_assistant_tokens_mask calls the assistant's.
 MARKED = (
@@ -43,18 +43,6 @@ THINK = (  # as Qwen3: thoughts stay in the last answer alone, which has some in
     "{{ content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizer(shared):
-    return AutoTokenizer.from_pretrained(shared / "tokenizers/qwen2.5")
-
-
-@pytest.fixture
-def qwen(tokenizer, monkeypatch):
-    """The tokenizer; its template may be replaced."""
-    monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template)
-    return tokenizer
 
 
 def talk(*contents, roles=("user", "assistant")):
@@ -138,12 +126,75 @@ def test_thoughts_of_the_last_answer_are_trained(qwen):
     rendering = render_conversation(talk("Q", "<think>\nhm\n</think>\n\nA"), qwen)
     (target,) = rendering.targets
     assert rendering.text[target.start :] == "<think>\nhm\n</think>\n\nA<|im_end|>\n"
-    earlier = talk("Q", "<think>\nhm\n</think>\n\nA", "R", "B")
-    example, _ = align(earlier, qwen)  # dropped from the text, and so from training
-    assert "hm" not in qwen.decode(example.tokens)
-    noted = Message("assistant", "B", (Annotation(Span("B"), (Span("A"),)),))
-    with pytest.raises(InputError, match="changes the words of message 1, so annotated"):
-        align(Conversation((*earlier.messages[:3], noted)), qwen)
+
+
+EARLIER = ("Q", "<think>\nhm\n</think>\n\nA", "R", "B")
+"""An earlier answer has thoughts, which THINK drops."""
+UPPER = "{% for m in messages %}{{ m.content | upper + '#' }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "altered", "kept"),
+    [
+        (THINK, talk(*EARLIER), talk("Q", "A", "R", "B")),
+        (UPPER, talk("Q", "Yes"), talk("Q", "YES")),
+    ],
+)
+def test_altered_conversations_are_left_out_and_counted(qwen, caplog, template, altered, kept):
+    qwen.chat_template = template
+    altered = Conversation(altered.messages, "f.jsonl, line 7")
+    alone, _ = align_records([kept], qwen, max_length=99)
+    examples, stats = align_records([altered, kept, altered], qwen, max_length=99)
+    assert [example.tokens.tolist() for example in examples] == [alone[0].tokens.tolist()]
+    assert (stats.altered, stats.records, stats.too_long) == (2, 1, 0)
+    assert "altered by the chat template 2" in str(stats)
+    (warning,) = caplog.messages
+    assert warning.startswith(
+        "2 of 3 records are left out, because the chat template alters them; the first: f.jsonl, "
+        "line 7: the chat template changes what the assistant says in message 1"
+    )
+
+
+def test_records_without_a_name_are_numbered_among_all(qwen):
+    qwen.chat_template = THINK
+    missed = Record("Smoking: 8. ", "High", (Annotation(Span("High"), (Span("Smoking: 9"),)),))
+    _, stats = align_records([talk(*EARLIER), missed], qwen, max_length=99)
+    assert [unmatched.where for unmatched in stats.unmatched] == ["record 2"]
+
+
+def test_unaltered_conversations_cause_no_warning(qwen, caplog):
+    _, stats = align_records([talk("Q", "A")], qwen, max_length=99)
+    assert stats.altered == 0
+    assert "altered" not in str(stats)
+    assert not caplog.messages
+
+
+def test_a_data_set_that_the_template_alters_as_a_whole_is_refused(qwen):
+    qwen.chat_template = THINK
+    altered = [Conversation(talk(*EARLIER).messages, f"f.jsonl, line {n}") for n in (7, 8)]
+    with pytest.raises(
+        AlteredConversation, match=r"f\.jsonl, line 7: .*would train something else"
+    ):
+        align_records(altered, qwen, max_length=99)
+
+
+def test_test_sets_are_refused_where_the_template_alters_some(qwen):
+    qwen.chat_template = THINK
+    records = [talk("Q", "A"), talk(*EARLIER)]
+    with pytest.raises(InputError, match="test set 'ood': the chat template alters 1 of 2 conver"):
+        make_test_set("ood", records, qwen)
+
+
+def test_annotations_of_words_that_the_template_changes_are_refused(qwen):
+    qwen.chat_template = (
+        "{% for m in messages %}{{ (m.content if m.role == 'assistant' else m.content | upper) "
+        "+ '#' }}{% endfor %}"
+    )
+    example, _ = align(talk("Hi", "B"), qwen)
+    assert qwen.decode(example.tokens) == "HI#B#"
+    noted = Message("assistant", "B", (Annotation(Span("B"), (Span("Hi"),)),))
+    with pytest.raises(InputError, match="changes the words of message 0, so annotated"):
+        align(Conversation((Message("user", "Hi"), noted)), qwen)
 
 
 @pytest.mark.parametrize(
@@ -151,13 +202,17 @@ def test_thoughts_of_the_last_answer_are_trained(qwen):
     [
         (None, "has no chat template"),
         ("{{ raise_exception('no system') }}", "refuses the messages: no system"),
+        ("{{ 1 / 0 }}", "refuses the messages: division by zero"),
+        ("{{ messages[0].content + 1 }}", "refuses the messages: can only concatenate str"),
+        ("{{ messages[0].content.index('Z') }}", "refuses the messages: substring not found"),
+        ("{% for %}", "refuses the messages: Expected an expression"),
         ("{{ messages[0].content }}", "drops message 1 \\(role 'assistant'\\)"),
         (
             "{% for m in messages %}{{ m.content + m.content + '#' }}{% endfor %}",
             "repeats message 0",
         ),
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "does not end the assistant's turn"),
-        ("{% for m in messages %}{{ m.content | upper + '#' }}{% endfor %}", None),
+        (UPPER, "changes what the assistant says in message 1"),
         (
             "{% for m in messages %}{{ m.content + '#' }}"
             "{% if loop.last and m.role == 'assistant' %}{{ '</s>' }}{% endif %}{% endfor %}",
@@ -181,9 +236,6 @@ def test_thoughts_of_the_last_answer_are_trained(qwen):
 def test_templates_with_which_it_cannot_be_done(qwen, template, says):
     qwen.chat_template = template
     conversation = Conversation(talk("Hi", "hello", "Bye", "see you").messages, "f.jsonl, line 7")
-    if says is None:
-        assert render_conversation(conversation, qwen).starts == (None, None, None, None)
-        return
     with pytest.raises(InputError, match=rf"f\.jsonl, line 7: .*{says}"):
         render_conversation(conversation, qwen)
 

@@ -13,21 +13,17 @@ def chat(*messages, **more):
 
 
 def test_fields_say_what_a_line_is(read):
-    records = read(
-        {"input": "a", "target": 8.0, "id": 3},
-        "",
-        {"text": "all of it", "important": [{"it": ["all"]}]},
-        chat(ASK, SAY | {"important": [{"High": [{"text": "8", "start": 9, "message": 0}]}]}),
-    )
+    noted = {"important": [{"High": [{"text": "8", "start": 9, "message": 0}]}]}
     pinned = Annotation(Span("High"), (Span("8", 9, 0),))
     messages = Message("user", "Smoking: 8?"), Message("assistant", "High", (pinned,))
-    assert records == [
-        Record("a", "8.0"),
-        Record("", "all of it", (Annotation(Span("it"), (Span("all"),)),)),
-        Conversation(messages),
+    (talk,) = read("", chat(ASK, SAY | noted))
+    assert talk == Conversation(messages)
+    assert talk.important == (pinned,)
+    assert talk.where.endswith("rows.jsonl, line 2")
+    assert read({"input": "a", "target": 8.0, "id": 3}) == [Record("a", "8.0")]
+    assert read({"text": "all of it", "important": [{"it": ["all"]}]}) == [
+        Record("", "all of it", (Annotation(Span("it"), (Span("all"),)),))
     ]
-    assert records[2].important == (pinned,)
-    assert records[2].where.endswith("rows.jsonl, line 4")
 
 
 GOOD = {"input": "x 8 ", "target": "y"}
@@ -41,8 +37,12 @@ def noted(*causes, effect="High"):
     ("line", "says"),
     [
         ("{", "not valid JSON"),
-        ({"prompt": "a"}, "no field to train on; a record has 'input' and 'target', or 'messages'"),
-        (GOOD | {"text": "z"}, "fields of two kinds"),
+        ({"a": 1, "b": None, "c": 2}, "no format known here; the fields are a, c; there are input"),
+        ({}, "no format known here; the fields are none; there are input/target, text, messages"),
+        (
+            GOOD | {"text": "z"},
+            "has fields of the formats input/target and text; keep those of one",
+        ),
         ({"input": "a"}, "field 'target': missing"),
         ({"input": "a", "target": ""}, "field 'target': empty, so there is nothing to train"),
         ({"text": ""}, "field 'text': empty"),
@@ -56,17 +56,25 @@ def noted(*causes, effect="High"):
         (chat(ASK), "the assistant says nothing"),
         (chat(), "the assistant says nothing"),
         (chat(ASK, SAY | {"content": ""}), "the assistant says nothing"),
+        (chat(SAY, ASK, SAY), "message 0 is the assistant's and answers nothing; begin with"),
+        (chat(SAY), "message 0 is the assistant's"),
         (chat(ASK, "High"), "message 1: expected an object with 'role' and 'content'"),
         (chat({"role": "user"}, SAY), "message 0, field 'content': missing"),
         (chat(ASK | {"content": None}, SAY), "message 0, field 'content': missing"),
-        (chat(ASK, SAY | {"tool_calls": []}), "message 1, field 'tool_calls': has no use"),
+        (chat(ASK, SAY | {"thought": ""}), "message 1, field 'thought': has no use here; remove"),
         (chat(ASK, SAY | {"important": "High"}), "message 1, field 'important': expected {effect"),
         (chat(ASK, noted({"text": "8", "start": 9})), "'8' do not stand at character 9 of the "),
         (chat(ASK, noted({"text": "8", "start": 3, "message": 0})), "content of message 0"),
         (chat(ASK, noted({"text": "8", "message": 2})), "names message 2, which is not before"),
         (chat(ASK, noted({"text": "8", "message": -1})), "a span must be text"),
-        (chat(ASK, noted(effect={"text": "High", "message": 1})), "the effect 'High' names a mess"),
-        (chat(ASK, noted(effect={"text": "Low", "start": 0})), "'Low' do not stand at character 0"),
+        (
+            chat(ASK, noted("Smoking", effect={"text": "High", "message": 1})),
+            "the effect 'High' names a mess",
+        ),
+        (
+            chat(ASK, noted("Smoking", effect={"text": "Low", "start": 0})),
+            "'Low' do not stand at character 0",
+        ),
     ],
 )
 def test_bad_lines_name_file_line_and_field(read, line, says):

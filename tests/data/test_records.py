@@ -1,3 +1,5 @@
+from unicodedata import normalize
+
 import pytest
 
 from cat_jax.data.records import Annotation, Record, Span
@@ -27,7 +29,6 @@ def test_causes_that_are_effects_in_turn(read):
     assert record.important == (
         Annotation(Span("d"), (Span("b"), Span("c"))),
         Annotation(Span("b"), (Span("a"),)),
-        Annotation(Span("c"), ()),
     )
 
 
@@ -47,6 +48,10 @@ def test_blank_lines_and_missing_annotations(read):
         {"input": "a", "target": "b"}, "", {"input": "c", "target": "d", "important": None}
     )
     assert records == [Record("a", "b"), Record("c", "d")]
+
+
+def note(effect, *causes):
+    return Annotation(effect, causes)
 
 
 GOOD = {"input": "x 8 ", "target": "y"}
@@ -82,7 +87,18 @@ def test_one_cause_needs_no_list(read, span):
         (GOOD | {"important": [{"y": [{"text": "8", "start": 2.5}]}]}, "a span must be text"),
         (GOOD | {"important": [{"y": [{"text": "8", "start": -3}]}]}, "a span must be text"),
         (GOOD | {"important": [{"y": [{"text": "8", "start": 3}]}]}, "'8' do not stand at"),
-        (GOOD | {"important": {"effect": {"text": "y", "start": 5}, "causes": []}}, "'y' do not"),
+        (
+            GOOD | {"important": {"effect": {"text": "y", "start": 5}, "causes": ["8"]}},
+            "'y' do not",
+        ),
+        (GOOD | {"important": [{"": ["8"]}]}, "'important': an effect is empty; give its words"),
+        (GOOD | {"important": [{" \u3000": ["8"]}]}, "'important': an effect is empty"),
+        (GOOD | {"important": [{"y": []}]}, "'important': the effect 'y' has no causes; give one"),
+        (GOOD | {"important": [{"y": {}}]}, "'important': the effect 'y' has no causes"),
+        (GOOD | {"important": {"effect": "y", "causes": []}}, "the effect 'y' has no causes"),
+        (GOOD | {"important": [{"y": ["8", ""]}]}, "'important': a cause of 'y' is empty; give"),
+        (GOOD | {"important": [{"y": {"text": " ", "start": 1}}]}, "a cause of 'y' is empty"),
+        (GOOD | {"important": [{"y": ["8"]}, {}]}, "'important': expected {effect: [causes]}, not"),
     ],
 )
 def test_bad_lines_name_file_line_and_field(read, line, says):
@@ -92,7 +108,29 @@ def test_bad_lines_name_file_line_and_field(read, line, says):
 
 
 def test_spans_must_stand_where_they_say():
-    Record("x 8 ", "y", (Annotation(Span("y", 4), (Span("8", 2), Span("nowhere"))),))
+    Record("x 8 ", "y", (note(Span("y", 4), Span("8", 2), Span("nowhere")),))
     for start in (-1, 1, 5):
         with pytest.raises(InputError, match=f"'8' do not stand at character {start}"):
-            Record("x 8 ", "8", (Annotation(Span("8", start), ()),))
+            Record("x 8 ", "8", (note(Span("8", start), Span("x")),))
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_canonically_equal_words_stand_where_they_say(forms):
+    text, words = map(normalize, forms, ("né à Ấp 한국 ", "à Ấp 한국"))
+    start = text.index(" ") + 1
+    Record(text, "y", (note(Span("y"), Span(words, start)),))
+    for wrong in (start - 1, start + 1):
+        with pytest.raises(InputError, match=f"do not stand at character {wrong}"):
+            Record(text, "y", (note(Span("y"), Span(words, wrong)),))
+
+
+def test_no_annotation_is_an_empty_list_or_nothing(read):
+    records = read(GOOD | {"important": []}, GOOD | {"important": None}, GOOD)
+    assert records == 3 * [Record("x 8 ", "y")]
+
+
+def test_records_know_their_line_which_does_not_tell_them_apart(read):
+    (record,) = read("", GOOD)
+    assert record.where.endswith("rows.jsonl, line 2")
+    assert record == Record("x 8 ", "y")
+    assert hash(record) == hash(Record("x 8 ", "y"))

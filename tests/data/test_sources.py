@@ -19,15 +19,17 @@ FULL = TEXT.filter(bool)
 
 @st.composite
 def spans(draw, text, message=None):
-    start = draw(st.integers(0, len(text)))
-    words = text[start : draw(st.integers(start, len(text)))]
+    """Words of a text, which may not be spaces alone."""
+    inside = draw(st.sampled_from([n for n, letter in enumerate(text) if letter.strip()]))
+    start = draw(st.integers(0, inside))
+    words = text[start : draw(st.integers(inside + 1, len(text)))]
     return Span(words, draw(st.sampled_from([start, None])), message)
 
 
 @st.composite
 def annotations(draw, effects, causes):
     """Up to three, of the given spans."""
-    notes = st.builds(Annotation, effects, st.lists(causes, max_size=3).map(tuple))
+    notes = st.builds(Annotation, effects, st.lists(causes, min_size=1, max_size=3).map(tuple))
     return tuple(draw(st.lists(notes, max_size=3)))
 
 
@@ -35,7 +37,8 @@ def annotations(draw, effects, causes):
 def records(draw):
     prompt, target = draw(TEXT), draw(FULL)
     found = spans(prompt + target)
-    return Record(prompt, target, draw(annotations(found, found)))
+    important = draw(annotations(found, found)) if (prompt + target).strip() else ()
+    return Record(prompt, target, important)
 
 
 @st.composite
@@ -44,14 +47,19 @@ def conversations(draw):
     messages = []
     for number, content in enumerate(contents):
         of = draw(st.integers(0, number))
-        causes = st.one_of(spans(content), spans(contents[of], of))
-        role = ("user", "assistant", "system")[number % 3]
-        messages.append(Message(role, content, draw(annotations(spans(content), causes))))
+        role, important = ("user", "assistant", "system")[number % 3], ()
+        if content.strip() and contents[of].strip():
+            causes = st.one_of(spans(content), spans(contents[of], of))
+            important = draw(annotations(spans(content), causes))
+        messages.append(Message(role, content, important))
     return Conversation(tuple(messages))
 
 
 @settings(deadline=None, max_examples=80)
-@given(items=st.lists(records() | conversations(), min_size=1, max_size=4))
+@given(
+    items=st.lists(records(), min_size=1, max_size=4)
+    | st.lists(conversations(), min_size=1, max_size=4)
+)
 def test_what_is_written_reads_back(tmp_path_factory, items):
     path = tmp_path_factory.getbasetemp() / "round_trip.jsonl"
     write_records(path, items)
@@ -64,10 +72,11 @@ NUMBER = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 WORDS = NUMBER | TEXT
 NAMED = st.dictionaries(FULL, st.none() | WORDS | st.lists(WORDS, max_size=3), max_size=3)
 IMPORTANT = st.none() | NAMED | st.lists(NAMED, max_size=3)
-DICTS = st.fixed_dictionaries(
+PAIRS = st.fixed_dictionaries(
     {"input": WORDS, "target": NUMBER | FULL},
     optional={"important": IMPORTANT, "messages": st.none(), "text": st.none(), "id": NUMBER},
-) | st.fixed_dictionaries({"text": NUMBER | FULL}, optional={"important": IMPORTANT})
+)
+TEXTS = st.fixed_dictionaries({"text": NUMBER | FULL}, optional={"important": IMPORTANT})
 
 
 def result(source):
@@ -79,7 +88,7 @@ def result(source):
 
 
 @settings(deadline=None, max_examples=150)
-@given(dicts=st.lists(DICTS, min_size=1, max_size=4))
+@given(dicts=st.lists(PAIRS, min_size=1, max_size=4) | st.lists(TEXTS, min_size=1, max_size=4))
 def test_dicts_read_as_the_file_of_their_json(tmp_path_factory, dicts):
     path = tmp_path_factory.getbasetemp() / "dicts.jsonl"
     path.write_text("".join(json.dumps(item) + "\n" for item in dicts))
@@ -137,7 +146,7 @@ def test_bad_dicts_name_record_and_field(item, says):
 
 def test_objects_are_taken_as_they_are():
     record = Record("a", "")
-    conversation = Conversation((Message("assistant", "b"),), "here")
+    conversation = Conversation((Message("user", "a"), Message("assistant", "b")), "here")
     items = read_records(item for item in (record, GOOD, conversation))
     assert items[0] is record
     assert items[2] is conversation
@@ -158,57 +167,68 @@ def filled(values):
     return values
 
 
-MIXED = [
-    {
-        "input": "x 8 ",
-        "target": "y",
-        "important": [{"y": [{"text": "8", "start": 2}]}, {"y": [{"text": "x"}]}],
-    },
-    {"input": "z ", "target": "w", "id": 3},
-    {"text": "v 8", "important": [{"v": [{"text": "8"}]}]},
-    {
-        "messages": [
-            {"role": "user", "content": "Smoking: 8?"},
-            {
-                "role": "assistant",
-                "content": "High",
-                "important": [
-                    {
-                        "effect": {"text": "High", "start": 0},
-                        "causes": [{"text": "8", "start": 9, "message": 0}],
-                    }
-                ],
-            },
-        ]
-    },
-]
-
-
-def test_filled_fields_are_absent():
-    items = filled(MIXED)
-    assert items[1]["important"] is None
-    assert items[0]["important"][0]["v"] is None
-    expected = [
+SPARSE = {
+    "input/target": [
+        {
+            "input": "x 8 ",
+            "target": "y",
+            "important": [{"y": [{"text": "8", "start": 2}]}, {"y": [{"text": "x"}]}],
+        },
+        {"input": "z ", "target": "w", "id": 3},
+        {"input": "v 8", "target": "u", "important": [{"v": [{"text": "8"}]}]},
+    ],
+    "messages": [
+        {
+            "messages": [
+                {"role": "user", "content": "Smoking: 8?"},
+                {
+                    "role": "assistant",
+                    "content": "High",
+                    "important": [
+                        {
+                            "effect": {"text": "High", "start": 0},
+                            "causes": [{"text": "8", "start": 9, "message": 0}],
+                        }
+                    ],
+                },
+            ]
+        },
+        {"messages": [{"role": "user", "content": "8"}, {"role": "assistant", "content": "y"}]},
+    ],
+}
+EXPECTED = {
+    "input/target": [
         Record(
             "x 8 ",
             "y",
             (Annotation(Span("y"), (Span("8", 2),)), Annotation(Span("y"), (Span("x"),))),
         ),
         Record("z ", "w"),
-        Record("", "v 8", (Annotation(Span("v"), (Span("8"),)),)),
+        Record("v 8", "u", (Annotation(Span("v"), (Span("8"),)),)),
+    ],
+    "messages": [
         Conversation(
             (
                 Message("user", "Smoking: 8?"),
                 Message("assistant", "High", (Annotation(Span("High", 0), (Span("8", 9, 0),)),)),
             )
         ),
-    ]
-    assert read_records(MIXED) == read_records(items) == expected
+        Conversation((Message("user", "8"), Message("assistant", "y"))),
+    ],
+}
 
 
-def test_a_dataset_reads_as_its_dicts():
+@pytest.mark.parametrize("name", SPARSE)
+def test_filled_fields_are_absent(name):
+    items = filled(SPARSE[name])
+    assert items != SPARSE[name]
+    assert read_records(SPARSE[name]) == read_records(items) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_a_dataset_reads_as_its_dicts(name):
     datasets = pytest.importorskip("datasets")
-    assert read_records(datasets.Dataset.from_list(MIXED)) == read_records(MIXED)
+    assert read_records(datasets.Dataset.from_list(SPARSE[name])) == EXPECTED[name]
 
 
 def test_the_published_form_is_written_where_it_says_all(tmp_path):
@@ -218,16 +238,8 @@ def test_the_published_form_is_written_where_it_says_all(tmp_path):
     said = Message(
         "assistant", "Low", (Annotation(Span("Low"), (Span("1", 0, 0), Span("2", None, 0))),)
     )
-    write_records(
-        path,
-        [
-            Record("12", "Low", (short, long)),
-            Record("a", "b"),
-            Conversation((Message("user", "12"), said)),
-        ],
-    )
-    causes = [{"text": "1", "start": 0, "message": 0}, {"text": "2", "message": 0}]
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+    write_records(path, [Record("12", "Low", (short, long)), Record("a", "b")])
+    assert lines(path) == [
         {
             "input": "12",
             "target": "Low",
@@ -237,6 +249,10 @@ def test_the_published_form_is_written_where_it_says_all(tmp_path):
             ],
         },
         {"input": "a", "target": "b"},
+    ]
+    write_records(path, [Conversation((Message("user", "12"), said))])
+    causes = [{"text": "1", "start": 0, "message": 0}, {"text": "2", "message": 0}]
+    assert lines(path) == [
         {
             "messages": [
                 {"role": "user", "content": "12"},
@@ -244,6 +260,18 @@ def test_the_published_form_is_written_where_it_says_all(tmp_path):
             ]
         },
     ]
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_file_of_two_formats_is_not_written(tmp_path):
+    path = tmp_path / "records.jsonl"
+    talk = Conversation((Message("user", "a"), Message("assistant", "b")))
+    with pytest.raises(InputError, match="cannot be written to one file, which has one format"):
+        write_records(path, [Record("a", "b"), talk])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -270,7 +298,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
 def test_bad_files(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*nowhere\.jsonl"):
         read_records(tmp_path / "nowhere.jsonl")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="holds no data file; name a file that ends in"):
         read_records(tmp_path)
     (tmp_path / "latin.jsonl").write_bytes('{"input": "é"'.encode("latin-1"))
     with pytest.raises(InputError, match=r"latin\.jsonl is not UTF-8"):
@@ -293,7 +321,6 @@ PUBLISHED = {
     "MAWPS/mawps_ood": 2065,
     "MAWPS/mawps_test": 413,
     "MAWPS/mawps_train": 1239,
-    "MAWPS/mawps_train_gpt4o": 1239,
     "MAWPS/mawps_val": 413,
     "STG/spurious_token_game_ood3_2": 400,
     "STG/spurious_token_game_test3": 400,
@@ -315,4 +342,7 @@ def test_all_published_files_parse(shared):
     files = {
         str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*.jsonl")
     }
+    incomplete = files.pop("MAWPS/mawps_train_gpt4o")
     assert {name: len(read_records(path)) for name, path in files.items()} == PUBLISHED
+    with pytest.raises(InputError, match=r"line 387, field 'important': the effect '30 dogs' has"):
+        read_records(incomplete)

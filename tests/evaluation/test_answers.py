@@ -1,13 +1,20 @@
 import dataclasses
+from importlib import import_module
 from itertools import islice
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from small_tokenizers import KINDS, small_tokenizer
+from transformers import AutoTokenizer
 
 from cat_jax.data.alignment import align_records
 from cat_jax.data.conversations import Conversation, Message
+from cat_jax.data.records import Record
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.evaluation import answer_matches, answers, changed_answers, exact_match
 from cat_jax.evaluation.answers import answer_range
@@ -15,12 +22,16 @@ from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.tasks.stg import stg_records
 from cat_jax.testing import TURN_END, toy_model, toy_tokenizer
 
+# In its package, a function of the same name hides the module.
+ANSWERS = import_module("cat_jax.evaluation.answers")
+
 
 def random_params(model, scale=1.0):
     params = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
     return jax.tree.map(lambda x: scale * x if x.ndim > 2 else x, params)
 
 
+SHARED = ("models/stories260K", "tokenizers/llama2", "tokenizers/qwen2.5")
 RECORDS = list(islice(stg_records(seed=0, prefix=False), 5))
 TOKENIZER = train_tokenizer(record.text for record in RECORDS)
 
@@ -61,14 +72,14 @@ def test_answers_equal_naive_decoding():
     assert min(lengths) < limit == max(lengths)
     assert len({text for text, _ in naive}) > 2
     assert any(text != text.strip() for text, _ in naive)
-    given = answers(model, params, TOKENIZER, examples, batch_size=2)
-    assert given == [text.strip() for text, _ in naive]
+    found = answers(model, params, TOKENIZER, examples, batch_size=2)
+    assert found == [text.strip() for text, _ in naive]
 
 
 def test_exact_match_ignores_surrounding_space_alone():
     assert exact_match([" High Risk\n", "Low Risk"], ["High Risk", "\tLow Risk "]) == 1.0
-    given = ["High  Risk", "low risk", "84", ""]
-    assert exact_match(given, ["High Risk", "Low Risk", "84.0", " "]) == 0.25
+    others = ["High  Risk", "low risk", "84", ""]
+    assert exact_match(others, ["High Risk", "Low Risk", "84.0", " "]) == 0.25
 
 
 def test_changed_answers_is_the_share_that_differs():
@@ -113,6 +124,52 @@ def test_an_answer_matches_but_for_surrounding_space(text, right):
     assert answer_matches([*ids, TOY.eos_token_id], example, TOY) is right
 
 
+@pytest.fixture(scope="module", params=[*KINDS, *SHARED])
+def tokenizer(request):
+    if request.param in KINDS:
+        return small_tokenizer(request.param)
+    return AutoTokenizer.from_pretrained(request.getfixturevalue("shared") / request.param)
+
+
+CHARACTERS = st.sampled_from("AHehiR8 .,?'\n\té\u0301日本ﬁ①Å😀")
+TEXTS = st.text(CHARACTERS, min_size=1, max_size=12)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(prompt=TEXTS, target=TEXTS | st.tuples(TEXTS, TEXTS).map("</s>".join), other=TEXTS)
+@hypothesis.example("8 Answer: ", "Is it not ? High , it 's", "Is it not ?")
+@hypothesis.example("Answer: ", "caf\u0065\u0301 ﬁn ①", "x")
+@hypothesis.example("Answer:", "</s>", "a")
+@hypothesis.example("日本", "日本語", "日")
+@hypothesis.example("Hel", "lo", "l")
+@hypothesis.example("a", "<s>b", "b")
+def test_the_tokens_of_the_right_answer_are_right(tokenizer, prompt, target, other):
+    def gold(target):
+        (found,), _ = align_records([Record(prompt, target)], tokenizer, max_length=99)
+        return found, found.tokens[list(answer_range(found))].tolist()
+
+    example, ids = gold(target)
+    assume(tokenizer.unk_token_id not in ids)
+    # As ``generate`` gives them: up to the first end token.
+    given = ids[: ids.index(tokenizer.eos_token_id)]
+    assert answer_matches(given, example, tokenizer)
+    assert answer_matches(ids, example, tokenizer)
+    _, others = gold(other)
+    others = others[: others.index(tokenizer.eos_token_id)]
+    said, wanted = tokenizer.decode(others), tokenizer.decode(given)
+    if tokenizer.unk_token_id not in others:
+        assert answer_matches(others, example, tokenizer) is (said.strip() == wanted.strip())
+
+
+def test_special_tokens_of_the_right_answer_count():
+    tokenizer = small_tokenizer("byte_level")
+    (example,), _ = align_records([Record("a ", "<s>b")], tokenizer, max_length=99)
+    assert answer_matches(tokenizer("<s>b").input_ids, example, tokenizer)
+    assert not answer_matches(tokenizer("b").input_ids, example, tokenizer)
+    (example,), _ = align_records([Record("a ", "b")], tokenizer, max_length=99)
+    assert answer_matches(tokenizer("<s>b").input_ids, example, tokenizer)
+
+
 def test_an_unknown_right_answer_is_never_matched():
     record = dataclasses.replace(RECORDS[0], target="Å", important=())
     (example,), _ = align_records([record], TOKENIZER, max_length=64)
@@ -137,3 +194,15 @@ def test_an_answer_ends_with_its_turn():
 
     assert answer(TURN_END) == answer(TOY.eos_token) == ""
     assert answer("7").startswith("7")
+
+
+def test_all_ends_of_a_model_end_an_answer(monkeypatch):
+    """Those of the model, of the tokenizer and of every turn that is trained."""
+    seen = []
+    monkeypatch.setattr(ANSWERS, "generate", lambda *a, stop_ids, **k: seen.append(stop_ids) or [])
+    examples, _ = align_records([CHAT, Record("a", "b")], TOY, max_length=200)
+    answers(None, None, TOY, examples, end_ids=(9, 5))
+    turn_end = TOY.convert_tokens_to_ids(TURN_END)
+    assert seen == [tuple(sorted({TOY.eos_token_id, turn_end, 9, 5}))]
+    answers(None, None, TOY, examples[1:])
+    assert seen[1] == (TOY.eos_token_id,)

@@ -1,6 +1,8 @@
 import pytest
 from transformers import AutoTokenizer
 
+from cat_jax.data.alignment import align_records
+from cat_jax.data.conversations import Conversation, Message
 from cat_jax.evaluation import chat_prompt
 
 USER = {"role": "user", "content": "Hi 🦙"}
@@ -45,3 +47,17 @@ def test_messages_that_the_template_refuses_are_named(qwen, monkeypatch):
     monkeypatch.setattr(qwen, "chat_template", template)
     with pytest.raises(ValueError, match="template refuses the messages: roles must alternate"):
         chat_prompt(qwen, [USER])
+
+
+@pytest.mark.parametrize("header", ["assistant: ", "assistant:"])
+def test_prompts_of_a_chat_have_the_ids_of_training(qwen, monkeypatch, header):
+    template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '" + header + "' }}{% endif %}"
+    )
+    monkeypatch.setattr(qwen, "chat_template", template)
+    said = (Message("user", "Hi"), Message("assistant", "Hello"))
+    (found,), _ = align_records([Conversation(said)], qwen, max_length=99)
+    prompt = chat_prompt(qwen, [{"role": "user", "content": "Hi"}])
+    assert prompt == found.tokens[: found.target_mask.argmax()].tolist()
+    assert qwen.decode(found.tokens[found.target_mask]) == " Hello<|im_end|>"

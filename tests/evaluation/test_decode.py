@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 
 from cat_jax.evaluation import GREEDY, Sampling, decode, generate, warm_up
 from cat_jax.evaluation.sampling import filter_logits
-from cat_jax.models import CausalLM, ModelConfig, load_pretrained
+from cat_jax.models import CausalLM, ModelConfig, empty_cache, load_pretrained
 
 CONFIG = ModelConfig(
     vocab_size=67,
@@ -87,6 +88,31 @@ def test_answers_end_before_the_first_stop_token(params, expected):
     assert ids == [row[:end] for row, end in zip(expected, cut, strict=True)]
     assert ids[3] == []
     assert len(set(cut)) >= 3
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_an_answer_begins_with_one_of_its_first_tokens(params, expected, batch_size):
+    """Of two prompts; decoding of the others, and from the second token on, is free."""
+    some = [3, 11, 40, 66]
+    first_ids = [some, None, [9], *[None] * (len(PROMPTS) - 3)]
+    setting = {"max_new_tokens": NEW, "stop_ids": (), "batch_size": batch_size}
+    ids = generate(MODEL, params, PROMPTS, first_ids=first_ids, **setting)
+    logits_V = np.asarray(forward(params, np.array([PROMPTS[0]])))[0, -1]
+    likeliest = max(some, key=lambda token: logits_V[token])
+    assert expected[0][0] not in some
+    for index, first in ((0, likeliest), (2, 9)):
+        after = full_passes(params, [*PROMPTS[index], first])
+        assert ids[index] == [first, *after[: NEW - 1]]
+    assert [ids[n] for n in (1, 3, 4, 5, 6)] == [expected[n] for n in (1, 3, 4, 5, 6)]
+    warm = Sampling(3.0)
+    drawn = {
+        generate(MODEL, params, PROMPTS[:1], first_ids=[some], sampling=warm, seed=seed, **setting)[
+            0
+        ][0]
+        for seed in range(20)
+    }
+    assert len(drawn) > 1
+    assert drawn <= set(some)
 
 
 def test_loop_ends_once_every_row_has_stopped(params, expected):
@@ -241,7 +267,7 @@ def torch_generate(oracle, prompts, stops=None, **setting):
     out = oracle.generate(
         ids, attention_mask=mask, do_sample=False, pad_token_id=0, eos_token_id=stops, **setting
     )
-    return [decode._until_stop(row, stops or []) for row in out[:, width:].tolist()]
+    return [decode.until_stop(row, stops or []) for row in out[:, width:].tolist()]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
@@ -311,3 +337,24 @@ def test_reproduces_a_trained_model(shared):
     assert ids[1][:151] == text[50:]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(text[:1] + ids[0], skip_special_tokens=True) == golden["text"]
+
+
+@pytest.mark.parametrize("batch_size", [2, 7])
+def test_answers_end_at_the_last_position(params, batch_size):
+    """Those of a longer model, cut: a neighbor's room is nobody else's."""
+    small = MODEL.clone(config=dataclasses.replace(CONFIG, max_positions=36))
+    settings = {"max_new_tokens": NEW, "stop_ids": (), "batch_size": batch_size}
+    given = generate(small, params, PROMPTS, **settings)
+    whole = generate(MODEL, params, PROMPTS, **settings)
+    assert given == [ids[: 36 - len(p)] for ids, p in zip(whole, PROMPTS, strict=True)]
+    assert {len(ids) for ids in given} == {NEW, 4, 3, 5}
+
+
+def test_the_cache_is_no_longer_than_the_model(params, monkeypatch):
+    slots = []
+    monkeypatch.setattr(
+        decode, "empty_cache", lambda *sizes: slots.append(sizes[2]) or empty_cache(*sizes)
+    )
+    small = MODEL.clone(config=dataclasses.replace(CONFIG, max_positions=70))
+    assert len(generate(small, params, [[3, 4]], max_new_tokens=10**9, stop_ids=())[0]) == 68
+    assert slots == [32 + 68]

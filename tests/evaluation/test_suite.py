@@ -1,6 +1,7 @@
 """``evaluate``: every score follows from answers that are decoded once."""
 
 import dataclasses
+import json
 import math
 import re
 from importlib import import_module
@@ -8,13 +9,15 @@ from importlib import import_module
 import jax
 import numpy as np
 import pytest
+from small_tokenizers import small_tokenizer
 
 from cat_jax.data.alignment import align_records
 from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, measure_causal_mass, suite
-from cat_jax.evaluation.suite import evaluate, make_test_set, make_test_sets
+from cat_jax.evaluation.suite import evaluate
+from cat_jax.evaluation.testsets import make_test_set, make_test_sets
 from cat_jax.models import LanguageModel
 from cat_jax.tasks import files
 from cat_jax.testing import ToyTask, toy_model, toy_tokenizer
@@ -114,6 +117,35 @@ def test_each_test_set_is_decoded_once(decoded):
     assert [text[2] for text in decoded[0]] == [text[2] for text in decoded[1]]
 
 
+@pytest.mark.parametrize("name", ["nfkc", "clean_up", "dummy_prefix", "byte_level"])
+def test_a_model_that_repeats_the_right_tokens_scores_one(name, monkeypatch, make_file):
+    tokenizer = small_tokenizer(name)
+    targets = ["ﬁve ①", "is it not ? no .", "日本", "e\u0301", "a </s> b", " High"]
+    lines = [json.dumps({"input": "Answer: ", "target": target}) for target in targets]
+    task = files(train="none.jsonl", iid=make_file("iid", *lines))
+    test = make_test_sets(task, tokenizer)["iid"]
+    golds = [e.tokens[e.target_mask].tolist() for e in test.examples]
+    golds = [ids[: ids.index(tokenizer.eos_token_id)] for ids in golds]
+    run = dataclasses.replace(toy_model(vocab_size=len(tokenizer)), tokenizer=tokenizer)
+    monkeypatch.setattr(ANSWERS, "generate", lambda *a, **k: golds)
+    found = suite.answer_test_set(run, task, test, with_mass=False)
+    assert found.exact_match == 1.0
+    monkeypatch.setattr(ANSWERS, "generate", lambda *a, **k: golds[1:] + golds[:1])
+    assert suite.answer_test_set(run, task, test, with_mass=False).exact_match == 0.0
+
+
+def test_a_model_stops_at_its_own_ends(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        ANSWERS,
+        "generate",
+        lambda _model, _params, prompts, stop_ids, **k: seen.append(stop_ids) or [[]] * 3,
+    )
+    run = dataclasses.replace(toy_model(), end_ids=(41,))
+    suite.answer_test_set(run, TASK, make_test_sets(TASK, TOKENIZER)["iid"][:3], with_mass=False)
+    assert seen == [run.stop_ids] == [(TOKENIZER.eos_token_id, 41)]
+
+
 class Judging(ToyTask):
     """Answers are compared as numbers, and there are two interventions."""
 
@@ -195,7 +227,7 @@ def test_an_unknown_test_set():
 RECORD = TASK.records("iid")[0]
 BAD = {
     "has no prompt to answer; test records need 'input' and 'target'": Record("", "abc"),
-    "1 of 2 records are longer than 14 tokens; raise": Record("a" * 13, "4"),
+    "1 of 2 records are longer than 14 tokens; shorten": Record("a" * 13, "4"),
     "1 of 2 prompts have words that the tokenizer does not know": Record("Å is ", "4"),
 }
 
@@ -214,7 +246,7 @@ def test_a_record_that_cannot_be_answered_is_refused(message, bad):
 def test_the_record_without_prompt_is_numbered(make_file):
     task = files(
         train="none.jsonl",
-        iid=make_file("iid", '{"input": "a", "target": "b"}', '{"text": "abc"}'),
+        iid=make_file("iid", '{"input": "a", "target": "b"}', '{"input": "", "target": "abc"}'),
     )
     with pytest.raises(InputError, match="test set 'iid': record 2 has no prompt"):
         evaluate(toy_model(), task)

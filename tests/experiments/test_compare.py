@@ -73,7 +73,7 @@ def test_own_files_from_command_line_to_report(files, tmp_path, monkeypatch, cap
     [
         (["--data.iid", "no.jsonl"], "cannot read no.jsonl"),
         (["--train.best", "odd"], "measured while training is iid, ood, next_token_loss"),
-        (["--train.max-length", 5], "longer than 5 tokens; raise train.max_length"),
+        (["--train.max-length", 5], "longer than 5 tokens; shorten them, or raise max_length"),
         (["--guidance.layers", 1], "names layer 1, but the model has layers 0 to 0"),
     ],
 )

@@ -152,7 +152,7 @@ def test_help(monkeypatch, capsys):
     with pytest.raises(SystemExit) as left:
         run(monkeypatch, "--help")
     assert left.value.code == 0
-    assert "[-h] SOURCE TARGET" in capsys.readouterr().out
+    assert "[-h] [OPTIONS] SOURCE TARGET" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -52,5 +52,5 @@ def test_existing_files_are_kept(tmp_path, capsys):
 
 def test_a_number_of_records_must_be_positive(tmp_path, capsys):
     assert write(tmp_path / "new", "--train-records", 0) == 2
-    assert "data.train_records must be greater than 0" in capsys.readouterr().err
+    assert "error: --train-records must be at least 1" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

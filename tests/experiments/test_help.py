@@ -57,7 +57,8 @@ def test_help_and_a_wrong_setting_need_no_jax(name, arguments, status):
 def test_what_is_slow_to_import_waits_until_the_command_line_is_read(name):
     code = (
         "import sys, types\n"
-        "sys.modules['experiments.command_line'] = types.SimpleNamespace(exit_status=None)\n"
+        "sys.modules['experiments.command_line'] = types.SimpleNamespace(\n"
+        "    exit_status=None, parse_arguments=None)\n"
         f"import experiments.{name}\n"
         "print(sorted({'jax', 'flax', 'transformers', 'torch'} & sys.modules.keys()))"
     )

@@ -41,10 +41,13 @@ def run(monkeypatch, *words):
     [
         (("--model", "Llama-9", "--topology", "v5e-16"), "no model named 'Llama-9'"),
         (("--model", "Qwen3-8B", "--topology", "v5e-17"), "no topology named 'v5e-17'"),
-        (("--topology", "v5e-16", "--length", 0), "plan.length must be greater than 0, got 0"),
-        (("--topology", "v5e-16", "--accumulate", 0), "plan.accumulate must be greater than 0"),
+        (
+            ("--topology", "v5e-16", "--length", 0),
+            "--length must be at least 1 and at most 2,147,483,647, got 0",
+        ),
+        (("--topology", "v5e-16", "--accumulate", 0), "--accumulate must be at least 1"),
         (("--topology", "v5e-16", "--mesh", 4, 2, 1, 1), "mesh 4 x 2 x 1 x 1 (data"),
-        (("--topology", "v5e-16", "--mesh", 4, 0, 1, 1), "train.mesh.fsdp must be at least 1"),
+        (("--topology", "v5e-16", "--mesh", 4, 0, 1, 1), "--mesh must be at least 1"),
         (("--topology", "v5e-16"), "the TPU compiler is not installed"),
     ],
 )

@@ -211,7 +211,7 @@ def test_bad_files_stop_before_anything_is_written(tmp_path, monkeypatch, capsys
             "train.best is 'odd', but what is measured while training is iid",
         ),
         (["--resume"], "nothing to resume"),
-        (["--data.test-records", 0], "data.test_records must be greater than 0"),
+        (["--data.test-records", 0], "--data.test-records must be at least 1"),
         (["--guidance.wieght", 1], "--guidance.weight"),
         (["--seeds", 1, 1], "seeds must be different, at least one, got 1, 1"),
         (["--methods", "baseline", "cta"], "no method named 'cta'; did you mean cat?"),

@@ -44,22 +44,46 @@ SCALED = ROPE | {
     "high_freq_factor": 8.0,
     "original_max_position_embeddings": 256,
 }
+# Of its 4 pairs one is kept, two are blended and one is divided.
+YARN = ROPE | {
+    "rope_type": "yarn",
+    "factor": 5.0,
+    "original_max_position_embeddings": 256,
+    "beta_fast": 24.0,
+    "beta_slow": 0.5,
+}
 FAMILIES = {
     "llama": ("Llama", ROPE),
     "llama3": ("Llama", SCALED),
+    "linear": ("Llama", ROPE | {"rope_type": "linear", "factor": 2.5}),
+    "mistral": ("Mistral", ROPE),
     "qwen2": ("Qwen2", ROPE),
+    "qwen2-yarn": ("Qwen2", YARN),
     "qwen3": ("Qwen3", ROPE),
+    "qwen3-yarn": ("Qwen3", YARN | {"attention_factor": 0.8, "truncate": False}),
 }
 GROUPS = {"mha": H, "gqa": 3, "mqa": 1}
-CASES = list(
-    product(FAMILIES, GROUPS, ("tied", "untied"), ("xla", "xla_chunked"), ("scan", "unrolled"))
-)
 QUICK_CASES = (
     ("llama", "mha", "tied", "xla", "scan"),
     ("llama3", "gqa", "untied", "xla_chunked", "scan"),
     ("qwen2", "gqa", "tied", "xla", "unrolled"),
     ("qwen3", "mqa", "untied", "xla_chunked", "scan"),
+    ("linear", "gqa", "tied", "xla", "scan"),
+    ("mistral", "gqa", "untied", "xla", "scan"),
+    ("qwen2-yarn", "mha", "untied", "xla", "scan"),
+    ("qwen3-yarn", "gqa", "tied", "xla_chunked", "scan"),
 )
+# Rotary scaling and names of families are everywhere the same code.
+CASES = [
+    *product(
+        ("llama", "llama3", "qwen2", "qwen3"),
+        GROUPS,
+        ("tied", "untied"),
+        ("xla", "xla_chunked"),
+        ("scan", "unrolled"),
+    ),
+    *QUICK_CASES[4:],
+]
 
 
 def torch_model(family, grouping, tied):
@@ -69,6 +93,7 @@ def torch_model(family, grouping, tied):
         tie_word_embeddings=tied == "tied",
         rope_parameters=dict(rope),
         **SIZES,
+        **({"sliding_window": None} if name == "Mistral" else {}),
     )
     return randomize(getattr(transformers, f"{name}ForCausalLM")(config))
 
@@ -192,7 +217,7 @@ def reference(tmp_path_factory):
         model.save_pretrained(folder)
         config, params = load_pretrained(folder)
         assert (config.num_kv_heads, config.tie_embeddings) == (GROUPS[grouping], tied == "tied")
-        assert (config.rope_scaling is not None) == (family == "llama3")
+        assert (config.rope_scaling is not None) == (FAMILIES[family][1] is not ROPE)
         return run_torch(model, tmp_path_factory.mktemp("grads")), config, params
 
     return make

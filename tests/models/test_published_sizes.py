@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from transformers import AutoConfig
 
-from cat_jax.models import CausalLM, RopeScaling, config_from_hf, config_to_hf
+from cat_jax.models import CausalLM, Llama3Scaling, config_from_hf, config_to_hf
 from experiments.planning.public_models import PUBLIC_MODELS
 
 PUBLISHED = {
@@ -46,6 +46,6 @@ def test_config_there_and_back(name):
 
 def test_scaling_is_read():
     config = config_from_hf(AutoConfig.for_model(**PUBLIC_MODELS["Llama-3.2-1B"]))
-    assert config.rope_scaling == RopeScaling(32.0, 1.0, 4.0, 8192)
+    assert config.rope_scaling == Llama3Scaling(32.0, 1.0, 4.0, 8192)
     assert config.rope_theta == 500_000.0
     assert config_from_hf(AutoConfig.for_model(**PUBLIC_MODELS["Qwen3-8B"])).rope_scaling is None

@@ -7,40 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_models import CONFIG, FAMILIES, TOKENS_BT, make
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from cat_jax.errors import InputError
 from cat_jax.models import (
     CausalLM,
-    ModelConfig,
-    RopeScaling,
     config_from_hf,
     config_to_hf,
     load_pretrained,
     save_pretrained,
 )
 from cat_jax.models.huggingface.config import read_config
-
-CONFIG = ModelConfig(37, 30, 29, 3, 6, 3, 8, rope_theta=300.0, norm_eps=0.02)
-TOKENS_BT = np.random.default_rng(0).integers(0, 37, (2, 9))
-FAMILIES = {
-    "llama": {},
-    "llama3": {"rope_scaling": RopeScaling(5.0, 0.5, 8.0, 256)},
-    "qwen2": {"qkv_bias": True},
-    "qwen2-tied": {"qkv_bias": True, "tie_embeddings": True},
-    "qwen3": {"qk_norm": True, "width": 31},
-    "qwen3-tied": {"qk_norm": True, "tie_embeddings": True},
-}
-
-
-def make(family, dtype="float32"):
-    config = dataclasses.replace(CONFIG, **FAMILIES[family])
-    shapes = jax.eval_shape(CausalLM(config).init, jax.random.key(0), TOKENS_BT)["params"]
-    leaves, tree = jax.tree.flatten(shapes)
-    rng = np.random.default_rng(1)
-    values = [jnp.asarray(0.3 * rng.normal(size=leaf.shape), dtype) for leaf in leaves]
-    return config, tree.unflatten(values)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,7 +76,6 @@ def test_torch_reads_it(family, tmp_path):
     logits_BTV, _ = CausalLM(config).apply({"params": params}, TOKENS_BT)
     assert np.abs(expected).max() > 0.5
     np.testing.assert_allclose(logits_BTV, expected, rtol=0, atol=1e-5)
-    model.generation_config.eos_token_id = None
     tokens = torch.tensor(TOKENS_BT)
     steps = model.generate(
         tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=4

@@ -1,6 +1,7 @@
 """The model against itself: packing, causality, cache, recomputation, and every config field."""
 
 import dataclasses
+import math
 import re
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, ModelConfig, RopeScaling, empty_cache
+from cat_jax.models import CausalLM, Llama3Scaling, ModelConfig, YarnScaling, empty_cache
 
 B, T, W = 4, 11, 5
 CONFIG = ModelConfig(
@@ -25,7 +26,7 @@ CONFIG = ModelConfig(
     norm_eps=0.02,
     qkv_bias=True,
     qk_norm=True,
-    rope_scaling=RopeScaling(3.0, 0.5, 4.0, 20),
+    rope_scaling=Llama3Scaling(3.0, 0.5, 4.0, 20),
 )
 QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 PRODUCT = r" dot\(|custom-call.*matmul"
@@ -227,7 +228,7 @@ SAME_NUMBERS = {"attention": "xla_chunked", "scan": False, "remat": "full"}
 
 
 def test_every_field_is_tested():
-    tested = OTHER_MATHS.keys() | OTHER_SHAPES.keys() | SAME_NUMBERS.keys()
+    tested = OTHER_MATHS.keys() | OTHER_SHAPES.keys() | SAME_NUMBERS.keys() | {"max_positions"}
     assert tested == {field.name for field in dataclasses.fields(ModelConfig)}
 
 
@@ -278,4 +279,18 @@ def test_impossible_shapes(changes, message):
 )
 def test_impossible_scaling(numbers, message):
     with pytest.raises(InputError, match=message):
-        RopeScaling(*numbers)
+        Llama3Scaling(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((math.nan, 64), "factor must be a number greater than 0"),
+        ((4, math.inf), "original_max_positions must be"),
+        ((4, 64, 0.0), "attention_factor must be"),
+        ((4, 64, None, 1, 1), "beta_slow must be less"),
+    ],
+)
+def test_impossible_yarn(numbers, message):
+    with pytest.raises(InputError, match=message):
+        YarnScaling(*numbers)

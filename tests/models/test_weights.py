@@ -12,10 +12,18 @@ import pytest
 from safetensors.numpy import save_file
 
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, ModelConfig, RopeScaling, load_pretrained
+from cat_jax.models import (
+    CausalLM,
+    LinearScaling,
+    Llama3Scaling,
+    ModelConfig,
+    YarnScaling,
+    load_pretrained,
+)
 from cat_jax.models.huggingface.weights import COMPANIONS
 
 V, D, F, N, H, G, C = 37, 30, 29, 2, 6, 3, 8
+ORIGINAL = "original_max_position_embeddings"
 
 LLAMA = {
     "model_type": "llama",
@@ -30,6 +38,7 @@ LLAMA = {
     "rms_norm_eps": 1e-3,
     "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
     "tie_word_embeddings": False,
+    "max_position_embeddings": 2048,
 }
 QWEN2 = LLAMA | {"model_type": "qwen2"}
 QWEN3 = LLAMA | {"model_type": "qwen3"}
@@ -121,7 +130,7 @@ def test_config_with_scaled_positions(save, older):
     public = {name: value for name, value in LLAMA.items() if name != "rope_parameters"}
     public |= {"rope_theta": 5000.0, "rope_scaling": LLAMA3 | older}
     config, _ = load_pretrained(save(public))
-    scaling = RopeScaling(8.0, 1.0, 4.0, 512)
+    scaling = Llama3Scaling(8.0, 1.0, 4.0, 512)
     assert config == ModelConfig(V, D, F, N, H, G, C, 5000.0, 1e-3, rope_scaling=scaling)
 
 
@@ -244,21 +253,24 @@ def test_incomplete_shards(save):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "mistral"}, "'mistral'"),
+        ({"model_type": "gemma"}, "'gemma'"),
+        ({"model_type": "mistral"}, "sliding_window = 4096"),
         ({"model_type": "no_such_family"}, "no_such_family"),
         ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "custom code"),
-        ({"auto_map": {"AutoConfig": "own.Config"}}, "auto_map"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"attention_bias": True}, "attention_bias = True"),
         ({"mlp_bias": True}, "mlp_bias = True"),
-        ({"attention_dropout": 0.1}, "attention_dropout = 0.1"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "linear"),
-        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic"),
+        ({"rope_parameters": {"rope_type": "linear"}}, "factor"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type = 'dynamic'"),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}},
+            "rope_type = 'longrope'",
+        ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_fast": 1}}, "beta_slow must be"),
         ({"rope_scaling": LLAMA3 | {"attention_factor": 1.2}}, "attention_factor"),
-        ({"rope_scaling": LLAMA3 | {"factor": "8"}}, "rope_parameters"),
-        ({"rope_scaling": LLAMA3 | {"type": "linear"}}, "'type': 'linear'"),
+        ({"rope_scaling": LLAMA3 | {"factor": "8"}}, "rope_parameters.factor must be a number"),
+        ({"rope_scaling": LLAMA3 | {"type": "linear"}}, "'llama3' beside type = 'linear'"),
         ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor must be less"),
         ({"model_type": "qwen3_moe"}, "'qwen3_moe'"),
         ({"model_type": "qwen3", "attention_bias": True}, "attention_bias = True"),
@@ -283,6 +295,84 @@ def test_refused_attributes(save, changes, named):
     assert named in refusal(save(LLAMA | changes, qwen2_tensors()))
 
 
+def test_bookkeeping_of_other_tools_is_ignored_and_named(save, caplog):
+    notes = {
+        "_attn_implementation_autoset": True,
+        "attention_dropout": 0.1,
+        "auto_map": {"AutoConfig": "own.Config"},
+        "tokenizer_class": "LlamaTokenizer",
+        "unsloth_fixed": True,
+        "unsloth_version": "2025.1",
+        "use_cache": True,
+        "temperature": 0.0,
+    }
+    with caplog.at_level("INFO"):
+        config, _ = load_pretrained(save(LLAMA | notes))
+    assert config == load_pretrained(save())[0]
+    ignored = next(r.getMessage() for r in caplog.records if "ignored" in r.getMessage())
+    assert ignored.endswith(
+        ": _attn_implementation_autoset, attention_dropout, auto_map, tokenizer_class, "
+        "unsloth_fixed, unsloth_version"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["final_logit_softcapping", "attn_logit_softcapping", "embedding_multiplier", "lm_head_bias",
+     "logits_scaling", "use_qk_norm", "attention_chunk_size", "num_local_experts", "clip_qkv",
+     "alibi", "attention_sinks", "mrope_section", "sandwich_norm", "position_embedding_type"],
+)  # fmt: skip
+def test_what_changes_the_maths_is_refused_by_name(save, name):
+    assert f"{name} = 7" in refusal(save(LLAMA | {name: 7}))
+
+
+def test_factors_of_one_change_nothing(save):
+    load_pretrained(save(LLAMA | {"residual_multiplier": 1.0, "logits_scaling": 1}))
+
+
+def test_two_dialects_that_disagree_are_refused(save):
+    assert "rope_theta = 700.0 and rope_parameters.rope_theta = 5000.0" in refusal(
+        save(LLAMA | {"rope_theta": 700.0})
+    )
+    load_pretrained(save(LLAMA | {"rope_theta": 5000}))
+
+
+def test_mistral_without_a_window(save):
+    config, _ = load_pretrained(save(LLAMA | {"model_type": "mistral", "sliding_window": None}))
+    assert config == load_pretrained(save())[0]
+
+
+@pytest.mark.parametrize(
+    ("rope", "scaling", "longest"),
+    [
+        ({"rope_type": "linear", "factor": 3.0}, LinearScaling(3.0), 6144),
+        ({"type": "yarn", "factor": 4.0}, YarnScaling(4.0, 2048), 8192),
+        ({"rope_type": "yarn", "factor": None, ORIGINAL: 512}, YarnScaling(4.0, 512), 2048),
+        (
+            {"rope_type": "yarn", "factor": 2.0, ORIGINAL: 512, "truncate": False},
+            YarnScaling(2.0, 512, truncate=False),
+            2048,
+        ),
+    ],
+)
+def test_longest_position_under_scaling(save, rope, scaling, longest):
+    older = {k: v for k, v in LLAMA.items() if k != "rope_parameters"}
+    config, _ = load_pretrained(save(older | {"rope_theta": 5000.0, "rope_scaling": rope}))
+    assert (config.rope_scaling, config.max_positions) == (scaling, longest)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rope_theta", 0), ("rms_norm_eps", float("nan")), ("num_attention_heads", 0),
+        ("max_position_embeddings", 0), ("num_hidden_layers", -1), ("rope_theta", True),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be(save, field, value):
+    older = {k: v for k, v in LLAMA.items() if k != "rope_parameters"}
+    assert "config.json" in refusal(save(older | {field: value}))
+
+
 def test_features_that_are_switched_off_are_accepted(save):
     off = {"use_mrope": False, "quantization_config": None, "pretraining_tp": 2}
     load_pretrained(save(LLAMA | off))
@@ -303,6 +393,21 @@ def test_every_bad_tensor_is_in_one_message(save):
         f"model.layers.0.mlp.up_proj.weight has shape [{D}, {F}], not [{F}, {D}]",
         "model.layers.2.mlp.up_proj.weight is unexpected",
     ]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", np.float32),
+        ("model.norm.weight", ml_dtypes.bfloat16),
+        ("model.embed_tokens.weight", np.float16),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused_by_name(save, name, dtype, number):
+    tensors = llama_tensors(dtype=dtype)
+    tensors[name].reshape(-1)[-2] = number
+    assert f"the tensor {name} holds NaN or infinity" in refusal(save(tensors=tensors))
 
 
 def test_biases_must_fit_the_family(save):

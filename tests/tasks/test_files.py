@@ -11,6 +11,7 @@ from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.data.sources import write_records
 from cat_jax.errors import InputError
 from cat_jax.tasks import files, stg
+from cat_jax.train.workdir import json_settings
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_share_that_leaves_nothing_on_one_side(make_file, share, split):
 
 def test_settings_that_contradict():
     for share in (-0.1, 1.0, float("nan")):
-        with pytest.raises(InputError, match="validation_share is a share from 0 to below 1"):
+        with pytest.raises(InputError, match="validation_share must be at least 0 and less than 1"):
             files(train="a", validation_share=share)
     with pytest.raises(InputError, match="give one of them"):
         files(train="a", validation="b", validation_share=0.5)
@@ -135,6 +136,23 @@ def test_nobody_knows_more_about_ones_own_records():
     record = Record("Weight: 1, Clothing size: 1, Hormones: 0, Yellow fingers: 3 ", "b", (note,))
     assert task.spurious_spans(record) == []
     assert len(stg().spurious_spans(record)) == 3
-    assert task.spurious_spans(Conversation((Message("assistant", "b"),))) == []
+    assert (
+        task.spurious_spans(Conversation((Message("user", "a"), Message("assistant", "b")))) == []
+    )
     assert (task.interventions, task.reference_rules()) == ({}, {})
     assert task.as_published() == task
+
+
+def test_template_options_reach_every_file_and_are_kept(tmp_path):
+    words = Message("user", "Word: a"), Message("assistant", "a")
+    for name in ("t", "v", "x"):
+        write_records(tmp_path / f"{name}.jsonl", [Conversation(words)])
+    train, validation, other = (str(tmp_path / f"{name}.jsonl") for name in "tvx")
+    options = {"date": "2026-02-03", "enable_thinking": False}
+    task = files(train=train, validation=validation, test_files=(other,), template_options=options)
+    for split in ("train", "validation", "x"):
+        (record,) = task.records(split)
+        assert record == Conversation(words, template_options=options)
+    assert json_settings(data=task)["data"]["template_options"] == options
+    with pytest.raises(InputError, match="write a date as YYYY-MM-DD"):
+        files(train=train, template_options={"date": "today"})

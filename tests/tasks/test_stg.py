@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 
+from cat_jax.data.matching import find_span
 from cat_jax.data.records import Annotation, Record, Span
-from cat_jax.data.rendering import find_span
 from cat_jax.errors import InputError
 
 stg = import_module("cat_jax.tasks.stg")
@@ -162,7 +162,8 @@ def test_annotations_of_a_row_with_repeated_values(granularity, effect, words, c
     names = ("Exercise: ", "Weight: ", "Smoking: ")
     into = [len(name) if granularity == "value" else 0 for name in names]
     starts = [record.text.index(name) + i for name, i in zip(names, into, strict=True)]
-    assert [find_span(record.text, span) for span in note.causes] == [[start] for start in starts]
+    found = [find_span(record.text, span) for span in note.causes]
+    assert [[place.start for place in places] for places in found] == [[start] for start in starts]
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -186,8 +187,8 @@ def test_offsets_hold_and_intervention_changes_only_twins(options, seed):
     changed = stg.intervene(record, np.random.default_rng(seed))
     for one in (record, changed):
         for span in spans_of(one):
-            (start,) = find_span(one.text, span)
-            assert one.text.startswith(span.text, start)
+            (place,) = find_span(one.text, span)
+            assert one.text.startswith(span.text, place.start)
     assert [s.text for s in spans_of(changed)] == [s.text for s in spans_of(record)]
     before, after = stg.parse_factors(record.text), stg.parse_factors(changed.text)
     assert list(before) == list(after)

@@ -92,6 +92,7 @@ def run(folder, shape=(None, 1, 1), steps=7, kill=None):
                 step,
                 batches,
                 config=config,
+                steps_per_epoch=3,
                 flops=step_flops(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,

@@ -126,7 +126,7 @@ def test_an_equal_value_is_no_better():
 def test_a_metric_that_evaluations_do_not_give(tmp_path, value):
     run = Toy(tmp_path, replace(CONFIG, best="mass"), lambda params: {"score": 1.0, **value})
     with pytest.raises(
-        InputError, match=r"train\.best names 'mass', which .* do not give; choose one of score$"
+        InputError, match=r"train\.best is 'mass', but what is measured while training is score$"
     ):
         run()
 
@@ -134,11 +134,11 @@ def test_a_metric_that_evaluations_do_not_give(tmp_path, value):
 def test_settings_that_make_no_sense():
     with pytest.raises(InputError, match=r"train\.patience needs train.best"):
         Training(patience=3)
-    with pytest.raises(InputError, match=r"train\.patience must be greater than 0"):
+    with pytest.raises(InputError, match=r"train\.patience must be at least 1"):
         Training(patience=0, best="ood")
     with pytest.raises(InputError, match=r"train\.log_every \(20\) must not exceed .* \(10\)"):
         Training(patience=1, best="ood", eval_every=10)
-    with pytest.raises(InputError, match=r"train\.keep must be greater than 0"):
+    with pytest.raises(InputError, match=r"train\.keep must be at least 1"):
         Training(keep=0)
 
 

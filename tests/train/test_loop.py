@@ -8,6 +8,7 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cat_jax.config import Guidance, Optimizer, Training
@@ -38,9 +39,9 @@ class Run:
         self.folder, self.examples, self.config, self.lora = folder, examples, config, lora
         self.reported = []
 
-    def __call__(self, learning_rate=1e-2, on_step=lambda step: None):
+    def __call__(self, optimizer=None, on_step=lambda step: None):
         guidance = Guidance(weight=0.5, schedule="linear")
-        optimizer = make_optimizer(Optimizer(learning_rate=learning_rate), self.config.steps)
+        optimizer = optimizer or make_optimizer(Optimizer(learning_rate=1e-2), self.config.steps)
         mesh = make_mesh(MeshShape(), self.config.batch_size)
         params = MODEL.init(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
         self.base = None
@@ -68,6 +69,7 @@ class Run:
                 step,
                 batches,
                 config=self.config,
+                steps_per_epoch=3,
                 flops=step_flops(MODEL.config),
                 checkpoints=checkpoints,
                 log=log,
@@ -166,7 +168,7 @@ def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path, exampl
     config = dataclasses.replace(CONFIG, save_every=1)
     run = Run(tmp_path, examples, config)
     with pytest.raises(Diverged) as caught:
-        run(learning_rate=1e30)
+        run(optax.sgd(1e30))
     message = str(caught.value)
     saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert f"last good checkpoint is {tmp_path / 'checkpoints' / str(saved[-1])}" in message
@@ -175,7 +177,7 @@ def test_divergence_names_the_step_and_the_last_good_checkpoint(tmp_path, exampl
 
 def test_divergence_before_any_checkpoint_says_so(tmp_path, examples):
     with pytest.raises(Diverged, match="no checkpoint was saved yet"):
-        Run(tmp_path, examples, dataclasses.replace(CONFIG, save_every=100))(learning_rate=1e30)
+        Run(tmp_path, examples, dataclasses.replace(CONFIG, save_every=100))(optax.sgd(1e30))
 
 
 @pytest.mark.slow

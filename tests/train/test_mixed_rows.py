@@ -51,4 +51,17 @@ def test_guidance_comes_from_annotated_rows_alone(params, make_examples, form, r
         np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(mixed), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    guided = [(row.causal_count > 0) & (row.causal_count < row.visible_count) for row in annotated]
+    np.testing.assert_allclose(metrics["annotated_share"], np.sum(guided) / (7 * 5), rtol=1e-6)
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(alone)) > 0.01
+
+
+def test_a_batch_without_annotated_queries_has_no_mass_and_no_guidance(params, make_examples):
+    batch = stack_examples([without_annotation(row) for row in make_examples(3, length=5)])
+    loss, terms = combined_loss(MODEL, params, batch, Guidance(), 0.7, loss_chunk=9)
+    metrics = compute_metrics(terms, 0.7)
+    assert metrics["annotated_share"] == 0
+    np.testing.assert_allclose(metrics["loss"], loss)
+    np.testing.assert_allclose(metrics["next_token_loss"], loss)
+    absent = {name for name, value in metrics.items() if np.isnan(value)}
+    assert absent == {"guidance_loss", "causal_mass", "attention_ratio", "satisfied"}

@@ -146,8 +146,8 @@ def test_micro_batches_drop_inputs_of_their_own(params, make_examples):
     ("changes", "message"),
     [
         ({"batch_size": 10, "accumulate": 4}, r"train.accumulate \(4\) must divide .*\(10\)"),
-        ({"accumulate": 0}, "train.accumulate must be greater than 0"),
-        ({"loss_chunk": 0}, "train.loss_chunk must be greater than 0"),
+        ({"accumulate": 0}, "train.accumulate must be at least 1"),
+        ({"loss_chunk": 0}, "train.loss_chunk must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):

@@ -63,7 +63,7 @@ def test_settings_are_json_and_hold_all_that_decides_numbers():
     assert saved["data"].keys() == {"task", *fields}
     assert (saved["data"]["task"], saved["data"]["train_records"]) == ("stg", 1600)
     fields = {field.name for field in dataclasses.fields(Training)}
-    assert fields - saved["train"].keys() == {"mesh", "keep", "profile", "wandb_project"}
+    assert fields - saved["train"].keys() == set(NEUTRAL)
     assert saved["train"]["steps"] == Training().steps
 
 
@@ -112,7 +112,7 @@ def test_a_folder_of_something_else_is_not_resumed(workdir):
 
 def test_damaged_settings_are_not_resumed(used):
     (used / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json is not valid JSON .* remove"):
+    with pytest.raises(InputError, match=r"config\.json is not valid JSON .* restore it"):
         check_workdir(used, settings(), resume=True)
 
 
@@ -123,7 +123,14 @@ def test_resuming_takes_another_parent_folder_and_the_same_settings_back(used):
 
 
 def test_resuming_takes_other_devices(used):
-    other = Training(mesh=MeshShape(fsdp=2), keep=5, profile="trace", wandb_project="cat")
+    other = Training(
+        mesh=MeshShape(fsdp=2),
+        keep=5,
+        profile="trace",
+        unmatched="unmatched.jsonl",
+        wandb_project="cat",
+        export_dtype="bfloat16",
+    )
     assert {name for name in NEUTRAL if getattr(other, name) != getattr(Training(), name)} == {
         *NEUTRAL
     }

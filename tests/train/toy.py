@@ -11,6 +11,7 @@ from cat_jax.config import Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import training_batches
 from cat_jax.train.checkpoint import Checkpoints
+from cat_jax.train.divergence import NONFINITE, nonfinite_leaves
 from cat_jax.train.loop import train
 from cat_jax.train.metrics import MetricsLog, read_metrics
 from cat_jax.train.state import TrainState
@@ -41,6 +42,7 @@ def toy_step(state, batch):
     updates, opt_state = OPTIMIZER.update(gradient, state.opt_state)
     params = optax.apply_updates(state.params, updates)
     metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient), **count_tokens(batch)}
+    metrics[NONFINITE] = nonfinite_leaves(gradient)
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
@@ -96,6 +98,7 @@ class Toy:
                 step,
                 batches,
                 config=self.config,
+                steps_per_epoch=3,
                 flops=StepFlops(1.0, 1.0),
                 checkpoints=checkpoints,
                 log=log,

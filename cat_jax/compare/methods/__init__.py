@@ -1,14 +1,33 @@
 """The methods that a comparison knows, by name."""
 
-import difflib
-
+from cat_jax.compare.methods.balanced import BALANCED
 from cat_jax.compare.methods.base import Method
 from cat_jax.compare.methods.baseline import BASELINE
 from cat_jax.compare.methods.cat import CAT
 from cat_jax.compare.methods.cat_published import CAT_PUBLISHED
-from cat_jax.errors import InputError
+from cat_jax.compare.methods.causes_only import CAUSES_ONLY
+from cat_jax.compare.methods.counterfactual import COUNTERFACTUAL
+from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
+from cat_jax.compare.methods.named_causes import NAMED_CAUSES
+from cat_jax.compare.methods.random_spans import RANDOM_SPANS
+from cat_jax.compare.methods.shuffled_causes import SHUFFLED_CAUSES
+from cat_jax.compare.methods.spurious_spans import SPURIOUS_SPANS
+from cat_jax.errors import InputError, name_hint
 
-METHODS = {method.name: method for method in (BASELINE, CAT, CAT_PUBLISHED)}
+_ALL = (
+    BASELINE,
+    CAT,
+    CAT_PUBLISHED,
+    RANDOM_SPANS,
+    SHUFFLED_CAUSES,
+    SPURIOUS_SPANS,
+    COUNTERFACTUAL,
+    MASKED_SPURIOUS,
+    CAUSES_ONLY,
+    BALANCED,
+    NAMED_CAUSES,
+)
+METHODS = {method.name: method for method in _ALL}
 
 __all__ = ["METHODS", "Method", "find_method"]
 
@@ -22,7 +41,5 @@ def find_method(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
-        raise InputError(f"no method named {method!r}; {hint}")
+        raise InputError(f"no method named {method!r}; {name_hint(method, METHODS)}")
     return METHODS[method]

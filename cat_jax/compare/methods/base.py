@@ -1,11 +1,16 @@
 """What a method of a comparison is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cat_jax.config import Guidance
 from cat_jax.data.conversations import TrainingRecord
+from cat_jax.errors import InputError
+from cat_jax.evaluation.testsets import Prompt
 from cat_jax.tasks.base import TRAIN, Task
+
+Control = Callable[[Task, Sequence[TrainingRecord], int], Sequence[TrainingRecord]]
+"""Maps a task, its training records and a seed to other records (``cat_jax.tasks.controls``)."""
 
 
 def training_records(task: Task, seed: int) -> list[TrainingRecord]:
@@ -23,9 +28,48 @@ class Method:
         guidance: Maps the comparison's guidance to the method's own; None trains on next tokens
             alone.
         records: Returns the training records of a task and seed.
+        prompt: Rewrites every record, in training and in the test sets; None leaves them.
     """
 
     name: str
     title: str
     guidance: Callable[[Guidance | None], Guidance | None]
-    records: Callable[[Task, int], list[TrainingRecord]] = training_records
+    records: Callable[[Task, int], Sequence[TrainingRecord]] = training_records
+    prompt: Prompt | None = None
+
+    def training_records(self, task: Task, seed: int) -> list[TrainingRecord]:
+        """Return what is trained: the records with the method's prompt."""
+        records = list(self.records(task, seed))
+        return records if self.prompt is None else list(map(self.prompt, records))
+
+
+def no_guidance(guidance: Guidance | None) -> None:
+    """Return None: next tokens alone."""
+    return
+
+
+def needed_guidance(method: str) -> Callable[[Guidance | None], Guidance]:
+    """Return a function that passes the comparison's guidance on, and refuses None."""
+
+    def passed_on(guidance: Guidance | None) -> Guidance:
+        if guidance is None:
+            raise InputError(
+                f"method {method} needs guidance; take a configuration that has some, or none"
+            )
+        return guidance
+
+    return passed_on
+
+
+def guided_control(name: str, title: str, control: Control) -> Method:
+    """Return a method with the comparison's guidance on the records of a control."""
+    return Method(name, title, needed_guidance(name), _transformed(control))
+
+
+def plain_control(name: str, title: str, control: Control) -> Method:
+    """Return a method without guidance on the records of a control."""
+    return Method(name, title, no_guidance, _transformed(control))
+
+
+def _transformed(control: Control) -> Callable[[Task, int], Sequence[TrainingRecord]]:
+    return lambda task, seed: control(task, task.records(TRAIN, seed), seed)

@@ -1,5 +1,5 @@
 """Plain fine-tuning: next tokens alone."""
 
-from cat_jax.compare.methods.base import Method
+from cat_jax.compare.methods.base import Method, no_guidance
 
-BASELINE = Method("baseline", "plain fine-tuning", guidance=lambda guidance: None)
+BASELINE = Method("baseline", "plain fine-tuning", guidance=no_guidance)

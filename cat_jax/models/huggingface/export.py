@@ -1,6 +1,6 @@
-"""Writes configuration and parameters of ``CausalLM`` as a Hugging Face folder."""
+"""Write configuration and parameters of ``CausalLM`` as a Hugging Face folder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +10,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from cat_jax.config import Dtype
 from cat_jax.errors import InputError
 from cat_jax.files import new_folder
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.huggingface.config import SPECIAL_TOKENS, config_to_hf
-from cat_jax.models.huggingface.safetensors import SHARD_BYTES, NewTensor, write_tensors
+from cat_jax.models.huggingface.companions import config_files, write_config_files, write_tokenizer
+from cat_jax.models.huggingface.safetensors import (
+    FLOAT_TYPES,
+    SHARD_BYTES,
+    NewTensor,
+    refuse_not_finite,
+    stored_tensors,
+    write_tensors,
+)
 from cat_jax.models.huggingface.tensors import TensorRule, axis_sizes, shape_problems, tensor_rules
+from cat_jax.models.huggingface.weights import local_folder
 from cat_jax.sharding import to_host
 from cat_jax.types import Array
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+
+Cast = Callable[[str], np.dtype | None]
 
 
 def save_pretrained(
@@ -29,41 +40,58 @@ def save_pretrained(
     params: Mapping[str, Any],
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     *,
-    like: "PretrainedConfig | None" = None,
+    source: str | Path | None = None,
+    end_ids: Iterable[int] = (),
+    dtype: Dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a Hugging Face folder that transformers and ``load_pretrained`` read.
+    """Write a Hugging Face folder that transformers 4 and 5 and ``load_pretrained`` read.
 
     The folder appears when it is whole. The host holds one file of at most ``shard_bytes`` at a
-    time; parameters keep their dtypes. Where several processes hold the parameters, all call this
-    and the first writes.
+    time. Where several processes hold the parameters, all call this and the first writes.
 
     Args:
-        folder: must not exist.
-        config: of the model.
-        params: its parameters.
-        tokenizer: saved beside the weights; without ``like`` the special tokens are its own.
-        like: the transformers configuration of the model it came from, for the context length and
-            the special tokens; see ``config_to_hf``.
-        shard_bytes: size from which weights are split into several files.
+        folder: Folder to write; must not exist.
+        config: Configuration of the model.
+        params: Parameters of ``CausalLM``.
+        tokenizer: Saved beside the weights, byte for byte as in the source if it is the source's.
+        source: Hugging Face folder or hub name the model came from. Its configuration and defaults
+            of generation are kept. Without one the special tokens are the tokenizer's, and the
+            context length is ``config.max_positions``.
+        end_ids: Token ids that end an answer, besides those of source or tokenizer; written to
+            ``config.json`` and ``generation_config.json``.
+        dtype: Dtype of the weights; None keeps that of each tensor in the source or, without one,
+            in ``params``.
+        shard_bytes: Size from which weights are split into several files.
 
     Raises:
-        InputError: the folder exists, no family of transformers computes this configuration, or
-            the parameters are not those of the configuration.
+        InputError: The folder exists, no family of transformers computes this configuration, or
+            the parameters are not those of the configuration, or are not finite.
     """
-    hf_config = config_to_hf(config, like)
-    if like is None and tokenizer is not None:
-        for name in SPECIAL_TOKENS:
-            setattr(hf_config, name, getattr(tokenizer, name))
-    hf_config.dtype = jnp.result_type(*jax.tree.leaves(params)).name
-    tensors = hf_tensors(config, params)
+    origin = None if source is None else local_folder(source)
+    tensors = hf_tensors(config, params, _cast(origin, dtype))
+    files = config_files(config, tokenizer, origin, end_ids, common_dtype(tensors))
     if jax.process_index():
         return give_shards(tensors)
     with new_folder(Path(folder)) as writing:
-        hf_config.save_pretrained(writing)
+        write_config_files(writing, files)
         if tokenizer is not None:
-            tokenizer.save_pretrained(writing)
+            write_tokenizer(writing, tokenizer, origin)
         write_tensors(writing, tensors, shard_bytes)
+
+
+def _cast(source: Path | None, dtype: Dtype | None) -> Cast:
+    if dtype is not None:
+        return lambda name: np.dtype(dtype)
+    if source is None:
+        return lambda name: None
+    stored = stored_tensors(source)
+    return lambda name: FLOAT_TYPES[stored[name].dtype] if name in stored else None
+
+
+def common_dtype(tensors: Iterable[NewTensor]) -> str:
+    """Return the dtype that holds all of them, as ``config.json`` names it."""
+    return jnp.result_type(*{tensor.dtype for tensor in tensors}).name
 
 
 def give_shards(tensors: Iterable[NewTensor]) -> None:
@@ -72,11 +100,21 @@ def give_shards(tensors: Iterable[NewTensor]) -> None:
         tensor.read()
 
 
-def hf_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[NewTensor]:
-    """Give the parameters as tensors of Hugging Face, each laid out when it is read.
+def hf_tensors(
+    config: ModelConfig,
+    params: Mapping[str, Any],
+    cast: Cast = lambda name: None,
+) -> list[NewTensor]:
+    """Return the parameters as tensors of Hugging Face, each laid out when it is read.
+
+    Args:
+        config: Configuration of the model.
+        params: Parameters of ``CausalLM``.
+        cast: Maps the name of a tensor to the dtype that it is written in; None keeps its own.
 
     Raises:
-        InputError: the parameters are not those of the configuration; all differences are listed.
+        InputError: The parameters are not those of the configuration (all differences are listed)
+            or, when a tensor is read, are not finite.
     """
     sizes, layers = axis_sizes(config), config.num_layers
     flat: dict[str, Any] = flatten_dict(params, sep="/")
@@ -85,15 +123,26 @@ def hf_tensors(config: ModelConfig, params: Mapping[str, Any]) -> list[NewTensor
     problems = shape_problems(flat, shapes)
     if problems:
         raise InputError(f"the parameters do not fit the configuration: {'; '.join(problems)}")
-    return [
-        NewTensor(
-            name, flat[path].nbytes // len(names), partial(_lay_out, flat[path], rule, n, sizes)
-        )
-        for path, rule in rules.items()
-        for names in [rule.hf_names(layers)]
-        for n, name in enumerate(names)
-    ]
+    tensors = []
+    for path, rule in rules.items():
+        names = rule.hf_names(layers)
+        for layer, name in enumerate(names):
+            dtype = np.dtype(cast(name) or flat[path].dtype)
+            size = flat[path].size // len(names) * dtype.itemsize
+            read = partial(_read, name, dtype, flat[path], rule, layer, sizes)
+            tensors.append(NewTensor(name, size, dtype, read))
+    return tensors
 
 
-def _lay_out(value: Array, rule: TensorRule, layer: int, sizes: Mapping[str, int]) -> np.ndarray:
-    return rule.to_hf(to_host(value[layer] if rule.is_layered else value), sizes)
+def _read(
+    name: str,
+    dtype: np.dtype,
+    value: Array,
+    rule: TensorRule,
+    layer: int,
+    sizes: Mapping[str, int],
+) -> np.ndarray:
+    laid_out = rule.to_hf(to_host(value[layer] if rule.is_layered else value), sizes)
+    written = laid_out.astype(dtype, copy=False)
+    refuse_not_finite({f"{name} as {dtype.name}": written})
+    return written

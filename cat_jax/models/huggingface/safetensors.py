@@ -1,7 +1,7 @@
 """The safetensors files of a Hugging Face folder: mapped to read, written shard by shard."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ class StoredTensor(NamedTuple):
     dtype: str
 
     def map(self) -> np.ndarray:
-        """Give the values as they lie in the file: nothing is read before it is used."""
+        """Return the values as they lie in the file: nothing is read before it is used."""
         dtype, shape = FLOAT_TYPES[self.dtype], tuple(self.shape)
         return np.asarray(np.memmap(self.path, dtype, "r", self.offset, shape))
 
@@ -42,7 +42,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """List the tensors of a folder by name.
 
     Raises:
-        InputError: no safetensors, a shard is missing, or a file is damaged.
+        InputError: No safetensors, a shard is missing, or a file is damaged.
     """
     return {name: tensor for path in _weight_files(folder) for name, tensor in read_header(path)}
 
@@ -79,7 +79,7 @@ def read_header(path: Path) -> Iterator[tuple[str, StoredTensor]]:
     safetensors checks the file; the offsets, which it does not tell, are looked up.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: The file is damaged.
     """
     try:
         with safe_open(path, framework="numpy"), path.open("rb") as file:
@@ -100,6 +100,7 @@ class NewTensor(NamedTuple):
 
     name: str
     bytes: int
+    dtype: np.dtype
     read: Callable[[], np.ndarray]
 
 
@@ -132,5 +133,19 @@ def _split(tensors: Iterable[NewTensor], shard_bytes: int) -> list[list[NewTenso
 
 
 def _write_shard(path: Path, shard: list[NewTensor]) -> None:
-    values = {tensor.name: np.ascontiguousarray(tensor.read()) for tensor in shard}
+    save_tensors(path, {tensor.name: np.ascontiguousarray(tensor.read()) for tensor in shard})
+
+
+def refuse_not_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError for the first tensor that holds NaN or infinity."""
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise InputError(f"the tensor {name} holds NaN or infinity: take another checkpoint")
+
+
+def save_tensors(path: Path, values: dict[str, np.ndarray]) -> None:
+    """Write one file, with the permissions of any other new file."""
+    path.touch()
+    mode = path.stat().st_mode
     save_file(values, path, {"format": "pt"})
+    path.chmod(mode)  # safetensors lets the owner alone read it

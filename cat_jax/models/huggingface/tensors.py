@@ -1,4 +1,4 @@
-"""One table between the tensors of Hugging Face files and the parameters of ``CausalLM``."""
+"""The one table between the tensors of Hugging Face files and the parameters of ``CausalLM``."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -29,27 +29,27 @@ class TensorRule(NamedTuple):
         return "*" in self.hf_name
 
     def hf_names(self, num_layers: int) -> list[str]:
-        """List the names of the tensors, one per layer if the name has a layer."""
+        """Return the names of the tensors, one per layer if the name has a layer."""
         if not self.is_layered:
             return [self.hf_name]
         return [self.hf_name.replace("*", str(n)) for n in range(num_layers)]
 
     def hf_shape(self, sizes: Mapping[str, int]) -> list[int]:
-        """Give the shape of one Hugging Face tensor."""
+        """Return the shape of one Hugging Face tensor."""
         return [math.prod(sizes[letter] for letter in word) for word in self.hf_axes.split()]
 
     def shape(self, sizes: Mapping[str, int], num_layers: int) -> tuple[int, ...]:
-        """Give the shape of our parameter."""
+        """Return the shape of our parameter."""
         stack = (num_layers,) if self.is_layered else ()
         return (*stack, *(sizes[axis] for axis in self.axes.split()))
 
     def from_hf(self, tensor: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
-        """Lay one Hugging Face tensor out in our axes."""
+        """Convert one Hugging Face tensor to our axes."""
         split, ours = self.hf_axes.replace(" ", ""), self.axes.split()
         return tensor.reshape([sizes[a] for a in split]).transpose([split.index(a) for a in ours])
 
     def to_hf(self, value: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
-        """Lay one layer of ours out in the axes of Hugging Face."""
+        """Convert one layer of ours to the axes of Hugging Face."""
         split, ours = self.hf_axes.replace(" ", ""), self.axes.split()
         return value.transpose([ours.index(a) for a in split]).reshape(self.hf_shape(sizes))
 
@@ -83,7 +83,7 @@ COMPUTED_TENSORS = LAYER + "self_attn.rotary_emb.inv_freq"
 
 
 def tensor_rules(config: ModelConfig) -> list[TensorRule]:
-    """Select the rows of the table that a model of this configuration has."""
+    """Return the rules of the table that a model of this configuration has."""
     absent = []
     if not config.qkv_bias:
         absent.append("*/bias")
@@ -95,7 +95,7 @@ def tensor_rules(config: ModelConfig) -> list[TensorRule]:
 
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:
-    """Give the size of every axis that the table names."""
+    """Return the size of every axis that the table names."""
     return {
         "V": config.vocab_size,
         "D": config.width,
@@ -112,7 +112,7 @@ def count_params(rules: Iterable[TensorRule], sizes: Mapping[str, int], num_laye
 
 
 def shape_problems(flat: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Tell how arrays by path differ from the shapes they should have; empty when they fit."""
+    """Return how arrays by path differ from the shapes they should have; empty if they fit."""
     problems = [f"{path} is missing" for path in shapes if path not in flat]
     for path, value in flat.items():
         if path not in shapes:

@@ -1,4 +1,4 @@
-"""Loads a Hugging Face folder or hub name as configuration and parameters of ``CausalLM``.
+"""Load a Hugging Face folder or hub name as configuration and parameters of ``CausalLM``.
 
 Whatever is missing, left over or of another shape is reported at once, before anything is read.
 """
@@ -21,6 +21,7 @@ from cat_jax.models.huggingface.config import config_from_hf, first_sentence, re
 from cat_jax.models.huggingface.safetensors import (
     FLOAT_TYPES,
     StoredTensor,
+    refuse_not_finite,
     stored_tensors,
 )
 from cat_jax.models.huggingface.tensors import (
@@ -50,27 +51,28 @@ def load_pretrained(
     param_dtype: Literal["float32", "bfloat16", "stored"] = "float32",
     sharding: Sharding | Mapping[str, Any] | Mesh | None = None,
 ) -> tuple[ModelConfig, dict[str, Any]]:
-    """Load a Llama, Qwen2 or Qwen3 model from a folder or the Hugging Face hub.
+    """Load a Llama, Mistral, Qwen2 or Qwen3 model from a folder or the Hugging Face hub.
 
     Every tensor goes from the file straight into the parameter it is part of, and of a sharded
     parameter only the shards of this host are read. Besides the parameters themselves the host
     holds one shard of one parameter (all layers stacked).
 
     Args:
-        name: a folder with ``config.json`` and ``model.safetensors`` (or its shards and index),
+        name: A folder with ``config.json`` and ``model.safetensors`` (or its shards and index),
             or a hub name such as ``Qwen/Qwen2.5-0.5B``, downloaded unless cached.
-        attention: as in ``ModelConfig``, like the next two; not part of a checkpoint.
-        remat: what the backward pass recomputes.
-        dtype: of activations.
-        param_dtype: of the parameters; ``stored`` keeps what the files have.
-        sharding: of all parameters, or nested dicts of shardings like the parameters, or a mesh of
-            ``cat_jax.sharding`` over which they are split; the default device without it.
+        attention: As in ``ModelConfig``, like the next two; not part of a checkpoint.
+        remat: What the backward pass recomputes.
+        dtype: Dtype of activations.
+        param_dtype: Dtype of the parameters; ``stored`` keeps what the files have.
+        sharding: Sharding of all parameters, nested dicts of shardings like the parameters, or a
+            mesh of ``cat_jax.sharding`` over which they are split; None is the default device.
 
     Returns:
         The configuration, and the parameters of ``CausalLM`` as nested dicts of arrays.
 
     Raises:
-        InputError: the folder cannot be had, or is not a model this package computes.
+        InputError: The folder cannot be had, is not a model this package computes, or holds NaN or
+            infinity.
     """
     folder = local_folder(name)
     config = dataclasses.replace(
@@ -89,7 +91,7 @@ def load_pretrained(
         shardings = {rule.path: sharding for rule in rules}
     params = {
         rule.path: _load_parameter(
-            [tensors[name] for name in rule.hf_names(config.num_layers)],
+            {name: tensors[name] for name in rule.hf_names(config.num_layers)},
             rule,
             axis_sizes(config),
             None if param_dtype == "stored" else jnp.dtype(param_dtype),
@@ -101,20 +103,30 @@ def load_pretrained(
 
 
 def abstract_params(config: ModelConfig) -> dict[str, Any]:
-    """Shapes of the parameters, float32, as nested dicts of ``jax.ShapeDtypeStruct``."""
+    """Return the shapes of the parameters, float32, as nested dicts of ``jax.ShapeDtypeStruct``."""
     sizes = axis_sizes(config)
     shapes = {rule.path: rule.shape(sizes, config.num_layers) for rule in tensor_rules(config)}
     flat = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
     return unflatten_dict(flat, sep="/")
 
 
+def is_folder(name: str | Path) -> bool:
+    """Tell whether a name is that of a folder; False for an empty one and what no path can be."""
+    try:
+        return bool(str(name)) and Path(name).is_dir()
+    except (OSError, ValueError):  # too long, or with NUL
+        return False
+
+
 def local_folder(name: str | Path) -> Path:
-    """Give the folder of a name, downloaded from the Hugging Face hub unless it is one.
+    """Return the folder of a name, downloaded from the Hugging Face hub unless it is one.
 
     Raises:
-        InputError: the hub does not give it.
+        InputError: The hub does not give it.
     """
-    if Path(name).is_dir():
+    if not str(name).strip():
+        raise InputError("the name of a model is empty: give a folder or a hub name")
+    if is_folder(name):
         return Path(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -155,7 +167,7 @@ def _problems(
 
 
 def _is_redundant(tensors: Mapping[str, StoredTensor], name: str, config: ModelConfig) -> bool:
-    """Whether a tensor says nothing that the configuration and the others do not."""
+    """Tell whether a tensor says nothing that the configuration and the others do not."""
     if name == UNEMBED and config.tie_embeddings and EMBED in tensors:
         one, other = tensors[name], tensors[EMBED]
         same_kind = one.dtype == other.dtype and one.dtype in FLOAT_TYPES
@@ -164,7 +176,7 @@ def _is_redundant(tensors: Mapping[str, StoredTensor], name: str, config: ModelC
 
 
 def _load_parameter(
-    stored: list[StoredTensor],
+    stored: Mapping[str, StoredTensor],
     rule: TensorRule,
     sizes: Mapping[str, int],
     dtype: np.dtype | None,
@@ -173,17 +185,19 @@ def _load_parameter(
     """Read the tensors of one rule one by one into the parameter they make up."""
     shape = rule.shape(sizes, len(stored))
     everything = (slice(None),) * len(shape)
-    dtype = dtype or FLOAT_TYPES[stored[0].dtype]
+    names = list(stored)
+    dtype = dtype or FLOAT_TYPES[stored[names[0]].dtype]
 
     def read(index: tuple[slice, ...] | None) -> np.ndarray:
-        """One shard: what ``index`` selects of the parameter."""
+        """Return one shard: what ``index`` selects of the parameter."""
         index = index or everything
         layers, rest = (index[0], index[1:]) if rule.is_layered else (slice(None), index)
-        selected = stored[layers]
-        first = rule.from_hf(selected[0].map(), sizes)[rest]
+        selected = names[layers]
+        first = rule.from_hf(stored[selected[0]].map(), sizes)[rest]
         stacked = np.empty((len(selected), *first.shape), dtype)
-        for tensor, target in zip(selected, stacked, strict=True):
-            copy_in_blocks(rule.from_hf(tensor.map(), sizes)[rest], target)
+        for name, target in zip(selected, stacked, strict=True):
+            copy_in_blocks(rule.from_hf(stored[name].map(), sizes)[rest], target)
+            refuse_not_finite({name: target})
         return stacked if rule.is_layered else stacked[0]
 
     if sharding is None:

@@ -1,0 +1,20 @@
+"""Controls and rivals of guided attention: transforms of training records.
+
+Each takes a task, its training records and a seed, and returns new records; the same seed gives the
+same ones. A comparison knows them by name (``cat_jax.compare.methods``, docs/controls.md).
+"""
+
+from cat_jax.tasks.controls.annotations import random_spans, shuffled_causes, spurious_spans
+from cat_jax.tasks.controls.samples import balanced, counterfactual
+from cat_jax.tasks.controls.texts import causes_only, masked_spurious, named_causes
+
+__all__ = [
+    "balanced",
+    "causes_only",
+    "counterfactual",
+    "masked_spurious",
+    "named_causes",
+    "random_spans",
+    "shuffled_causes",
+    "spurious_spans",
+]

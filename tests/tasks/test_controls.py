@@ -1,0 +1,229 @@
+"""Controls: what they change, and that nothing else is."""
+
+import copy
+import itertools
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cat_jax import tasks
+from cat_jax.data.conversations import Conversation, Message
+from cat_jax.data.records import Annotation, Record, Span
+from cat_jax.errors import InputError
+from cat_jax.tasks import controls
+from cat_jax.tasks.controls.places import answer_causes, overlap, places, word_places
+from cat_jax.tasks.stg import CAUSAL, SPURIOUS, oracle, parse_factors
+from cat_jax.testing import ToyTask
+
+STG = tasks.stg(train_records=40, granularity="span")
+TRACED = tasks.stg(train_records=40, trace=True)
+STGH = tasks.stg_h(train_records=20)
+NAMED = [name for name in controls.__all__ if name != "named_causes"]
+TALK = Conversation((Message("user", "a"), Message("assistant", "b")))
+
+
+def apply(name, task=STG, records=None, seed=0):
+    records = task.records("train", 0) if records is None else records
+    if name == "named_causes":
+        return [controls.named_causes(record) for record in records]
+    return getattr(controls, name)(task, records, seed)
+
+
+def spans(record):
+    return [span for note in record.important for span in (note.effect, *note.causes)]
+
+
+WORDS = st.lists(st.sampled_from(["a", "bb", "5", "c5", "é", "Smoking: 8,", "(x)"]), min_size=4)
+
+
+@st.composite
+def annotated_records(draw):
+    words = draw(WORDS)
+    text = " ".join(words) + ". Answer: "
+    where = word_places(text)
+    chosen = draw(st.lists(st.sampled_from(where), max_size=3, unique_by=lambda x: x.start))
+    causes = tuple(Span(text[x.start : x.stop], x.start) for x in chosen)
+    target = draw(st.sampled_from(["High", "Low"]))
+    notes = (Annotation(Span(target, len(text)), causes),) if causes else ()
+    return Record(text, target, notes)
+
+
+@settings(deadline=None)
+@given(records=st.lists(annotated_records(), min_size=1, max_size=6), seed=st.integers(0, 9))
+@pytest.mark.parametrize("name", controls.__all__)
+def test_every_span_stands_where_it_says_and_nothing_is_changed_in_place(name, records, seed):
+    """A record checks its own offsets; the search for places finds all of its spans."""
+    before = copy.deepcopy(records)
+    try:
+        changed = apply(name, ToyTask(), records, seed)
+    except InputError:
+        changed = []
+    assert records == before
+    for record in changed:
+        assert all(record.text[s.start :].startswith(s.text) for s in spans(record))
+        causes = [len(place.causes) for place in places(record)]
+        assert len(causes) == len(record.important)
+
+
+@pytest.mark.parametrize("task", [STG, TRACED, STGH], ids=["stg", "traced", "stg_h"])
+@pytest.mark.parametrize("name", controls.__all__)
+def test_the_same_seed_gives_the_same_records(name, task):
+    if name in ("balanced", "shuffled_causes") and task is STGH:
+        return  # its answers are numbers, its causes stand in the same places
+    assert apply(name, task, seed=3) == apply(name, task, seed=3)
+    if name in ("random_spans", "shuffled_causes", "counterfactual"):
+        assert apply(name, task, seed=3) != apply(name, task, seed=4)
+
+
+@pytest.mark.parametrize("task", [STG, TRACED, STGH], ids=["stg", "traced", "stg_h"])
+def test_random_spans_are_as_many_words_and_no_causes(task):
+    for before, after in zip(task.records("train"), apply("random_spans", task), strict=True):
+        assert (after.text, after.target) == (before.text, before.target)
+        for old, new in zip(places(before), places(after), strict=True):
+            assert new.effect == old.effect
+            lengths = [
+                sorted(len(word_places(before.text[x.start : x.stop])) for x in place.causes)
+                for place in (old, new)
+            ]
+            assert lengths[0] == lengths[1]
+            assert not any(overlap(x, y) for x in old.causes for y in new.causes)
+            assert not any(overlap(x, y) for x in new.causes for y in new.causes if x != y)
+            assert all(x.stop <= new.effect.start for x in new.causes)
+
+
+def test_random_spans_fall_everywhere():
+    """Over many seeds every word of a record is drawn, but its causes."""
+    (record,) = tasks.stg(train_records=1, granularity="span").records("train")
+    drawn = Counter(
+        x.start
+        for seed in range(400)
+        for place in places(apply("random_spans", records=[record], seed=seed)[0])
+        for x in place.causes
+    )
+    causes = places(record)[0].causes
+    words = word_places(record.input)
+    free = [
+        a.start
+        for a, b in itertools.pairwise(words)
+        if not any(overlap(range(a.start, b.stop), cause) for cause in causes)
+    ]
+    assert set(drawn) <= set(free)
+    assert len(drawn) > 0.9 * len(free)
+
+
+def test_a_text_of_causes_alone_keeps_places_among_them():
+    record = Record("5 ", "5", (Annotation(Span("5", 2), (Span("5", 0),)),))
+    assert apply("random_spans", records=[record]) == [record]
+
+
+def test_causes_are_shuffled_among_records():
+    """Where words are as many, the places are exactly those of another record, each once."""
+    texts = [("w0 w1 w2 w3 is ", n) for n in range(4)]
+    records = [
+        Record(text, "x", (Annotation(Span("x", len(text)), (Span(f"w{n}", 3 * n),)),))
+        for text, n in texts
+    ]
+    for seed in range(9):
+        changed = apply("shuffled_causes", records=records, seed=seed)
+        found = [places(record)[0].causes[0].start // 3 for record in changed]
+        assert sorted(found) == [0, 1, 2, 3]
+        assert all(a != b for a, b in enumerate(found))
+
+
+@pytest.mark.parametrize("task", [ToyTask(), STGH], ids=["toy", "stg_h"])
+def test_a_shuffle_of_equal_places_is_refused(task):
+    with pytest.raises(InputError, match="same places, so a shuffle changes nothing; use random"):
+        apply("shuffled_causes", task)
+
+
+@pytest.mark.parametrize("task", [STG, TRACED, STGH], ids=["stg", "traced", "stg_h"])
+def test_spurious_spans_are_annotated_alone(task):
+    for before, after in zip(task.records("train"), apply("spurious_spans", task), strict=True):
+        (note,) = after.important
+        assert note.effect.text == after.target
+        assert [*note.causes] == task.spurious_spans(before)
+        assert after.text == before.text
+
+
+def test_counterfactuals_keep_their_causes_and_answers():
+    records = STG.records("train")
+    changed = apply("counterfactual")
+    assert changed[::2] == records
+    redrawn = 0
+    for before, after in zip(records, changed[1::2], strict=True):
+        old, new = parse_factors(before.input), parse_factors(after.input)
+        assert {n: v for n, v in old.items() if n not in SPURIOUS} == {
+            n: v for n, v in new.items() if n not in SPURIOUS
+        }
+        assert oracle(after) == after.target == before.target
+        redrawn += any(old[name] != new[name] for name in SPURIOUS)
+    assert redrawn > 35
+
+
+@pytest.mark.parametrize("task", [STG, TRACED, STGH], ids=["stg", "traced", "stg_h"])
+def test_masked_texts_have_no_spurious_words(task):
+    for before, after in zip(task.records("train"), apply("masked_spurious", task), strict=True):
+        masked = before.input
+        for span in task.spurious_spans(before):
+            masked = masked.replace(span.text, "...")
+        assert after.input == masked
+        causes = {span.text for span in spans(before)} - {
+            x.text for x in task.spurious_spans(before)
+        }
+        assert {span.text for span in spans(after)} <= causes
+
+
+def test_causes_alone():
+    for before, after in zip(STG.records("train"), apply("causes_only"), strict=True):
+        values = parse_factors(before.input)
+        kept = [f"{name}: {value}" for name, value in values.items() if name in CAUSAL]
+        assert after.input.startswith(", ".join(kept))
+        assert not any(name in after.input for name in SPURIOUS)
+        assert after.input.endswith("Answer: ")
+        assert [before.target, *kept] == [span.text for span in spans(after)]
+
+
+def test_named_causes_are_a_prompt():
+    for before, after in zip(STG.records("train"), apply("named_causes"), strict=True):
+        named = [before.input[x.start : x.stop] for x in answer_causes(before)]
+        assert after.input == f"The answer depends on {', '.join(named)}. {before.input}"
+        shift = len(after.input) - len(before.input)
+        assert [x.start - shift for x in spans(after)][1:] == [
+            x.start for x in answer_causes(before)
+        ]
+
+
+@given(targets=st.lists(st.sampled_from("abc"), min_size=8), seed=st.integers(0, 9))
+def test_balanced_classes_are_equally_frequent(targets, seed):
+    records = [Record(f"{n} ", target) for n, target in enumerate(targets)]
+    changed = apply("balanced", records=records, seed=seed)
+    assert changed[: len(records)] == records
+    counts = Counter(record.target for record in changed)
+    assert set(counts.values()) == {max(Counter(targets).values())}
+    for target in counts:
+        times = Counter(record.input for record in changed if record.target == target).values()
+        assert max(times) - min(times) <= 1
+
+
+NEEDS = {
+    "random_spans": ("no record is annotated", [Record("a ", "b")]),
+    "shuffled_causes": ("no record is annotated", [Record("a ", "b")]),
+    "spurious_spans": ("does not say what is spurious", None),
+    "masked_spurious": ("does not say what is spurious", None),
+    "counterfactual": ("has no intervention 'spurious'", None),
+    "causes_only": ("no record is annotated", [Record("a ", "b")]),
+    "balanced": ("are no classes to balance", [Record("a ", str(n)) for n in range(3)]),
+    "named_causes": ("no annotated cause of its answer", [Record("a ", "b")]),
+}
+
+
+@pytest.mark.parametrize("name", controls.__all__)
+def test_what_a_control_needs_is_said(name):
+    message, records = NEEDS[name]
+    records = STG.records("train") if records is None else records
+    with pytest.raises(InputError, match=f"^{name}: .*{message}"):
+        apply(name, tasks.files(train="a.jsonl"), records)
+    with pytest.raises(InputError, match=rf"^{name}: (a record|record 1) is a conversation"):
+        apply(name, STG, [TALK])
