@@ -183,8 +183,9 @@ def test_the_task_judges(decoded):
 @pytest.fixture
 def make_file(tmp_path):
     def make(name, *lines):
-        (tmp_path / name).write_text("\n".join(lines))
-        return str(tmp_path / name)
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(lines))
+        return str(path)
 
     return make
 

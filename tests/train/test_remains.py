@@ -65,6 +65,7 @@ def test_a_finished_run_is_given_back_and_nothing_changes(tmp_path, caplog, best
     options = {"train": dataclasses.replace(TRAIN, best=best), "workdir": tmp_path / "run"}
     finished = resume(**options)
     before, seen = contents(tmp_path), []
+    caplog.clear()
     with caplog.at_level(logging.INFO, "cat_jax"):
         again = resume(**options, callbacks=[seen.append], evaluators=[])
     assert caplog.messages[0] == f"{tmp_path / 'run'} is a finished run; nothing is trained"

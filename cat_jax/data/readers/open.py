@@ -77,7 +77,7 @@ def source_name(source: str) -> str:
         parts = [*tfds_parts(source)]
     else:
         folder, split = _saved_split(source)
-        parts = [_stem(folder), split]
+        return "-".join(part for part in (_stem(folder), split) if part)
     return re.sub(r"[^\w.+-]+", "-", "-".join(part for part in parts if part))
 
 
