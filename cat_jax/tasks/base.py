@@ -83,6 +83,13 @@ class Task(ABC):
         """Tell whether a parsed answer is as good as the target."""
         return answer == self.parse_answer(target)
 
+    def measures(self, answer: str, target: str) -> Mapping[str, float]:
+        """Return further figures of a parsed answer; each is averaged over a test set, NaN not.
+
+        Names that start with "within" are shares; "absolute_error" is in units of the answer.
+        """
+        return {}
+
     @property
     def interventions(self) -> Mapping[str, Intervention]:
         """Edits of a record by name; "spurious" redraws what must not matter."""

@@ -4,22 +4,21 @@ Source: CAT (Han et al., EMNLP 2025). Three causal factors decide the label. Thr
 them in training and are independent of them out of distribution (OOD).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from cat_jax.data.records import Record
-from cat_jax.tasks.factors import (
+from cat_jax.tasks.causal_model import CausalModel, Factor, Mechanism, Values
+from cat_jax.tasks.game import CausalGame, Split, generate
+from cat_jax.tasks.wording import (
     ANSWER,
     Effect,
     Granularity,
-    Split,
-    SpuriousTokenGame,
     annotated_record,
-    find_factors,
-    generate,
+    read_values,
     replace_values,
 )
 
@@ -36,7 +35,7 @@ IRRELEVANT = ("Certain gene", "Room size")
 PREFIX = "Here is the statistical data for a person. Please predict the probability of cancer. "
 
 
-def stg_label(smoking: int, weight: int, exercise: int) -> str:
+def stg_label(smoking: float, weight: float, exercise: float) -> str:
     """Judge: High Risk when 1.2 smoking + 0.7 weight - exercise exceeds 7.2.
 
     Seven published rows say "Middle Risk" instead, a bug of their generator that fires where
@@ -45,7 +44,7 @@ def stg_label(smoking: int, weight: int, exercise: int) -> str:
     return risk(12 * smoking + 7 * weight - 10 * exercise, scale=10)
 
 
-def risk(score: int, scale: int) -> str:
+def risk(score: float, scale: int) -> str:
     """Compare a score, given in units of 1 / scale so that it is exact, with 7.2.
 
     7.2 itself is Low Risk, as published.
@@ -53,9 +52,39 @@ def risk(score: int, scale: int) -> str:
     return "High Risk" if 10 * score > 72 * scale else "Low Risk"
 
 
-def stg_twins(smoking: int, weight: int, exercise: int) -> dict[str, int]:
-    """Give the spurious factors as they copy the causal ones in distribution."""
-    return dict(zip(SPURIOUS, (3 * smoking // 2, weight, exercise // 2), strict=True))
+TWINS: dict[str, tuple[str, Callable[[float], float]]] = {
+    "Yellow fingers": ("Smoking", lambda smoking: 3 * smoking // 2),
+    "Clothing size": ("Weight", lambda weight: weight),
+    "Hormones": ("Exercise", lambda exercise: exercise // 2),
+}
+"""What each spurious factor copies in distribution, and how."""
+
+
+def _uniform(rng: np.random.Generator, values: Values) -> float:
+    return int(rng.integers(1, 11))
+
+
+def _copy(twin: str) -> Mechanism:
+    source, copy = TWINS[twin]
+
+    def draw(rng: np.random.Generator, values: Values) -> float:
+        _uniform(rng, values)  # as out of distribution, so that one stream serves both
+        return copy(values[source])
+
+    return draw
+
+
+MODEL = CausalModel(
+    factors=(
+        *(Factor(name, "cause", _uniform) for name in CAUSAL),
+        *(Factor(name, "irrelevant", _uniform) for name in IRRELEVANT),
+        *(Factor(name, "twin", _copy(name), (TWINS[name][0],)) for name in SPURIOUS),
+    ),
+    causes=CAUSAL,
+    judge=lambda values: stg_label(*(values[name] for name in CAUSAL)),
+    answer="risk",
+)
+OOD = MODEL.do(dict.fromkeys(SPURIOUS, _uniform))
 
 
 def stg_records(*, split: Split = "train", seed: int, **style: Any) -> Iterator[Record]:
@@ -73,18 +102,15 @@ def stg_records(*, split: Split = "train", seed: int, **style: Any) -> Iterator[
     return generate("stg", split, seed, draw_factors, stg_record, style)
 
 
-def draw_factors(rng: np.random.Generator, *, ood: bool) -> dict[str, int]:
+def draw_factors(rng: np.random.Generator, *, ood: bool) -> dict[str, float]:
     """Draw one person's eight factors, in the shuffled order in which the text names them."""
-    drawn = rng.integers(1, 11, size=8).tolist()
-    values = dict(zip(CAUSAL + IRRELEVANT + SPURIOUS, drawn, strict=True))
-    if not ood:
-        values |= stg_twins(*drawn[:3])
+    values = (OOD if ood else MODEL).draw(rng)
     names = list(values)
     return {names[i]: values[names[i]] for i in rng.permutation(8).tolist()}
 
 
 def stg_record(
-    factors: Mapping[str, int],
+    factors: Values,
     *,
     granularity: Granularity = "span",
     effect: Effect = "target",
@@ -109,16 +135,6 @@ def stg_record(
     )
 
 
-def parse_factors(text: str) -> dict[str, int]:
-    """Read the eight factors back from a record's text, in text order.
-
-    Raises:
-        InputError: a factor is missing.
-    """
-    found = find_factors(text, CAUSAL + SPURIOUS + IRRELEVANT)
-    return {name: int(match["number"]) for name, match in found.items()}
-
-
 def intervene(record: Record, rng: np.random.Generator) -> Record:
     """Redraw only the twins, independently: all that causes the label stays as it is."""
     drawn = rng.integers(1, 11, size=3).tolist()
@@ -127,20 +143,14 @@ def intervene(record: Record, rng: np.random.Generator) -> Record:
 
 def shortcut(record: Record) -> str:
     """Judge by the twins alone, as if each still copied its causal factor."""
-    values = parse_factors(record.input)
+    values = read_values(record.input, SPURIOUS)
     yellow, clothing, hormones = (values[name] for name in SPURIOUS)
     # Smoking is known exactly from its twin; Exercise is 2 or 2 + 1 times its own, on average 0.5.
     return risk(24 * -(-2 * yellow // 3) + 14 * clothing - 10 * (4 * hormones + 1), scale=20)
 
 
-def oracle(record: Record) -> str:
-    """Judge by the causal factors alone."""
-    values = parse_factors(record.input)
-    return stg_label(*(values[name] for name in CAUSAL))
-
-
 @dataclass(frozen=True, kw_only=True)
-class STG(SpuriousTokenGame):
+class STG(CausalGame):
     """The Spurious Token Game: risk of cancer from three causal factors."""
 
     name: ClassVar[str] = "stg"
@@ -149,8 +159,20 @@ class STG(SpuriousTokenGame):
         "effect": "target",
         "trace": False,
     }
-    spurious_names: ClassVar[tuple[str, ...]] = SPURIOUS
-    generator = staticmethod(stg_records)
-    redraw_spurious = staticmethod(intervene)
-    oracle = staticmethod(oracle)
-    shortcut = staticmethod(shortcut)
+
+    @property
+    def model(self) -> CausalModel:
+        """Return the causal model of the training records."""
+        return MODEL
+
+    def stream(self, split: str, seed: int = 0) -> Iterator[Record]:
+        """Generate the endless records of a split."""
+        return stg_records(split=cast("Split", split), seed=seed, **self.style)
+
+    def redraw_spurious(self, record: Record, rng: np.random.Generator) -> Record:
+        """Redraw the twins alone, independently."""
+        return intervene(record, rng)
+
+    def shortcut(self, record: Record) -> str:
+        """Judge by the spurious factors alone."""
+        return shortcut(record)

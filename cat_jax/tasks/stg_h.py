@@ -6,20 +6,20 @@ published rows, and the round numbers below reproduce every one of their answers
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
 from cat_jax.data.records import Record
-from cat_jax.tasks.factors import (
+from cat_jax.tasks.causal_model import CausalModel, Factor, Mechanism, Values
+from cat_jax.tasks.game import CausalGame, Split, generate
+from cat_jax.tasks.measures import number_measures
+from cat_jax.tasks.wording import (
     ANSWER,
     Effect,
     Granularity,
-    Split,
-    SpuriousTokenGame,
     annotated_record,
-    find_factors,
-    generate,
+    read_values,
     replace_values,
 )
 
@@ -57,7 +57,8 @@ SPURIOUS = {
     "Public Transport Subscriptions (k)": Spurious("Vehicle Emissions", 0.15, 2.0, (3, 9)),
     "Water Awareness Score": Spurious("Urban Green Coverage", -0.1, 1.0, (-8, -4)),
 }
-IRRELEVANT = ("City Anniversary", "Average Internet Speed", "Number of Libraries")
+LISTED = ("City Anniversary", "Average Internet Speed", "Number of Libraries")
+"""Factors without influence, in the order of the text."""
 # Printed as format specification and unit where that is not one decimal without a unit.
 PRINTED = {
     "Coal Dependency": (".1f", "%"),
@@ -73,12 +74,12 @@ QUESTION = (
 )
 
 
-def aqi_score(factors: Mapping[str, float]) -> float:
+def aqi_score(factors: Values) -> float:
     """Sum up the linear score behind the AQI; factors other than the causal ones are ignored."""
     return 40 + sum(causal.weight * factors[name] for name, causal in CAUSAL.items())
 
 
-def aqi(factors: Mapping[str, float]) -> int:
+def aqi(factors: Values) -> int:
     """Round the score and clip it to 0-100."""
     return min(max(round(aqi_score(factors)), 0), 100)
 
@@ -98,33 +99,46 @@ def stg_h_records(*, split: Split = "train", seed: int, **style: Any) -> Iterato
     return generate("stg_h", split, seed, draw_factors, stg_h_record, style)
 
 
+def _cause(name: str) -> Mechanism:
+    causal = CAUSAL[name]
+    return lambda rng, values: rng.uniform(causal.low, causal.high) + rng.normal(0, causal.noise)
+
+
+def _follow(name: str) -> Mechanism:
+    twin = SPURIOUS[name]
+    return lambda rng, values: twin.slope * values[twin.source] + rng.normal(0, twin.noise)
+
+
+def _redraw(name: str) -> Mechanism:
+    return lambda rng, values: rng.uniform(*SPURIOUS[name].ood)
+
+
+IRRELEVANT: dict[str, Mechanism] = {
+    "City Anniversary": lambda rng, values: int(rng.integers(1, 101)),
+    "Number of Libraries": lambda rng, values: int(rng.integers(10, 51)),
+    "Average Internet Speed": lambda rng, values: rng.uniform(80, 120) + rng.normal(0, 3),
+}
+"""In the order in which they are drawn; the text has another."""
+MODEL = CausalModel(
+    factors=(
+        *(Factor(name, "cause", _cause(name)) for name in CAUSAL),
+        *(Factor(name, "twin", _follow(name), (SPURIOUS[name].source,)) for name in SPURIOUS),
+        *(Factor(name, "irrelevant", draw) for name, draw in IRRELEVANT.items()),
+    ),
+    causes=tuple(CAUSAL),
+    judge=lambda values: str(aqi(values)),
+    answer="air quality index",
+)
+OOD = MODEL.do({name: _redraw(name) for name in SPURIOUS})
+
+
 def draw_factors(rng: np.random.Generator, *, ood: bool) -> dict[str, float]:
-    """Draw one city's fourteen factors, unrounded, in the order of the text."""
-    factors = {
-        name: rng.uniform(causal.low, causal.high) + rng.normal(0, causal.noise)
-        for name, causal in CAUSAL.items()
-    }
-    factors |= draw_spurious(rng) if ood else spurious_copies(rng, factors)
-    anniversary, libraries = int(rng.integers(1, 101)), int(rng.integers(10, 51))
-    speed = rng.uniform(80, 120) + rng.normal(0, 3)
-    return factors | dict(zip(IRRELEVANT, (anniversary, speed, libraries), strict=True))
-
-
-def spurious_copies(rng: np.random.Generator, causal: Mapping[str, float]) -> dict[str, float]:
-    """Draw the spurious factors as they noisily follow the causal ones in distribution."""
-    return {
-        name: twin.slope * causal[twin.source] + rng.normal(0, twin.noise)
-        for name, twin in SPURIOUS.items()
-    }
-
-
-def draw_spurious(rng: np.random.Generator) -> dict[str, float]:
-    """Draw the spurious factors, independent of everything, as in OOD."""
-    return {name: rng.uniform(*twin.ood) for name, twin in SPURIOUS.items()}
+    """Draw one city's fourteen factors, unrounded."""
+    return (OOD if ood else MODEL).draw(rng)
 
 
 def stg_h_record(
-    factors: Mapping[str, float],
+    factors: Values,
     *,
     granularity: Granularity = "value",
     effect: Effect = "answer",
@@ -139,7 +153,7 @@ def stg_h_record(
         effect: Annotated effect: "8" (``target``) or "Answer: 8" (``answer``, as published).
         trace: Annotate the text after each cause too, as depending on that cause alone.
     """
-    groups = (CAUSAL, SPURIOUS, IRRELEVANT)
+    groups = (CAUSAL, SPURIOUS, LISTED)
     listed = [
         "; ".join(f"{name}: {printed(name, factors[name])}" for name in group) + ". "
         for group in groups
@@ -157,37 +171,22 @@ def printed(name: str, value: float) -> str:
     return f"{value:{spec}}{unit}"
 
 
-def parse_factors(text: str) -> dict[str, float]:
-    """Read the fourteen factors back, as printed, from a record's text, in text order.
-
-    Raises:
-        InputError: a factor is missing.
-    """
-    found = find_factors(text, (*CAUSAL, *SPURIOUS, *IRRELEVANT))
-    return {name: float(match["number"]) for name, match in found.items()}
-
-
 def intervene(record: Record, rng: np.random.Generator) -> Record:
     """Redraw only the spurious values, as in OOD: all that causes the answer stays as it is."""
-    new = {name: printed(name, value) for name, value in draw_spurious(rng).items()}
+    new = {name: printed(name, _redraw(name)(rng, {})) for name in SPURIOUS}
     return replace_values(record, new)
-
-
-def oracle(record: Record) -> str:
-    """Compute the AQI from the causal values as they are printed."""
-    return str(aqi(parse_factors(record.input)))
 
 
 def shortcut(record: Record) -> str:
     """Compute the AQI from the spurious values alone, as if each still copied its source."""
-    values = parse_factors(record.input)
+    values = read_values(record.input, tuple(SPURIOUS))
     guessed = {name: (causal.low + causal.high) / 2 for name, causal in CAUSAL.items()}
     guessed |= {twin.source: values[name] / twin.slope for name, twin in SPURIOUS.items()}
     return str(aqi(guessed))
 
 
 @dataclass(frozen=True, kw_only=True)
-class STGH(SpuriousTokenGame):
+class STGH(CausalGame):
     """STG_H, the harder Spurious Token Game: an air quality index from six causal factors."""
 
     name: ClassVar[str] = "stg_h"
@@ -196,8 +195,24 @@ class STGH(SpuriousTokenGame):
         "effect": "answer",
         "trace": False,
     }
-    spurious_names: ClassVar[tuple[str, ...]] = tuple(SPURIOUS)
-    generator = staticmethod(stg_h_records)
-    redraw_spurious = staticmethod(intervene)
-    oracle = staticmethod(oracle)
-    shortcut = staticmethod(shortcut)
+
+    @property
+    def model(self) -> CausalModel:
+        """Return the causal model of the training records."""
+        return MODEL
+
+    def stream(self, split: str, seed: int = 0) -> Iterator[Record]:
+        """Generate the endless records of a split."""
+        return stg_h_records(split=cast("Split", split), seed=seed, **self.style)
+
+    def redraw_spurious(self, record: Record, rng: np.random.Generator) -> Record:
+        """Redraw the spurious values alone, as out of distribution."""
+        return intervene(record, rng)
+
+    def measures(self, answer: str, target: str) -> Mapping[str, float]:
+        """Return the absolute error, and whether it is at most 5 of 100."""
+        return number_measures(answer, target, tolerance=5)
+
+    def shortcut(self, record: Record) -> str:
+        """Judge by the spurious factors alone."""
+        return shortcut(record)

@@ -44,7 +44,7 @@ def test_train_iid_ood_and_seeds_share_no_record(game):
 def test_twins_follow_their_cause_except_out_of_distribution():
     task, same = generated("stg", test_records=200), {}
     for split in task.test_splits:
-        parsed = [MODULES["stg"].parse_factors(r.text) for r in task.records(split)]
+        parsed = [task.read(r.text) for r in task.records(split)]
         same[split] = sum(f["Weight"] == f["Clothing size"] for f in parsed) / len(parsed)
     assert same["iid"] == 1.0
     # Independent and uniform on 1..10: one in ten.
@@ -97,7 +97,7 @@ def test_intervention_changes_spurious_values_alone(game):
 
     after, changed = intervened(0), set()
     for record, new in zip(records, after, strict=True):
-        old_factors, new_factors = map(module.parse_factors, (record.text, new.text))
+        old_factors, new_factors = map(task.read, (record.text, new.text))
         assert list(old_factors) == list(new_factors)
         changed |= {name for name in old_factors if old_factors[name] != new_factors[name]}
         assert new.target == record.target
@@ -112,7 +112,7 @@ def test_intervention_changes_spurious_values_alone(game):
 def test_spurious_spans_are_names_with_values(game):
     task, module = generated(game), MODULES[game]
     for record in task.records("train"):
-        parsed = module.parse_factors(record.text)
+        parsed = task.read(record.text)
         found = {}
         for span in task.spurious_spans(record):
             assert record.text.startswith(span.text, span.start)

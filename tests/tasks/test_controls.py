@@ -14,7 +14,7 @@ from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
 from cat_jax.tasks import controls
 from cat_jax.tasks.controls.places import answer_causes, overlap, places, word_places
-from cat_jax.tasks.stg import CAUSAL, SPURIOUS, oracle, parse_factors
+from cat_jax.tasks.stg import CAUSAL, SPURIOUS
 from cat_jax.testing import ToyTask
 
 STG = tasks.stg(train_records=40, granularity="span")
@@ -153,11 +153,11 @@ def test_counterfactuals_keep_their_causes_and_answers():
     assert changed[::2] == records
     redrawn = 0
     for before, after in zip(records, changed[1::2], strict=True):
-        old, new = parse_factors(before.input), parse_factors(after.input)
+        old, new = STG.read(before.input), STG.read(after.input)
         assert {n: v for n, v in old.items() if n not in SPURIOUS} == {
             n: v for n, v in new.items() if n not in SPURIOUS
         }
-        assert oracle(after) == after.target == before.target
+        assert STG.oracle(after) == after.target == before.target
         redrawn += any(old[name] != new[name] for name in SPURIOUS)
     assert redrawn > 35
 
@@ -177,7 +177,7 @@ def test_masked_texts_have_no_spurious_words(task):
 
 def test_causes_alone():
     for before, after in zip(STG.records("train"), apply("causes_only"), strict=True):
-        values = parse_factors(before.input)
+        values = STG.read(before.input)
         kept = [f"{name}: {value}" for name, value in values.items() if name in CAUSAL]
         assert after.input.startswith(", ".join(kept))
         assert not any(name in after.input for name in SPURIOUS)

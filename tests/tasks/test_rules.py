@@ -1,12 +1,15 @@
 """Reference rules on the published test sets, and the texts that the generators draw."""
 
+import dataclasses
 import zlib
 from itertools import islice
 
 import pytest
 
+from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.sources import read_records
-from cat_jax.tasks import stg, stg_h
+from cat_jax.tasks import score_rules, stg, stg_h
+from cat_jax.tasks.rules import score_rule
 
 STG_IID = "STG/spurious_token_game_test3.jsonl"
 STG_OOD = "STG/spurious_token_game_ood3_2.jsonl"
@@ -16,17 +19,62 @@ PUBLISHED = [
     (stg_h, "STG_H/STG_H_iid_test.jsonl", {"oracle": 0.971}),
     (stg_h, "STG_H/STG_H_ood_test.jsonl", {"oracle": 0.970}),
 ]
+RULES = ["oracle", "shortcut", "majority", "linear_causal", "linear_spurious", "linear_all"]
 
 
 @pytest.mark.parametrize(("task", "file", "accuracy"), PUBLISHED)
 def test_accuracy_of_rules_on_published_test_sets(shared, task, file, accuracy):
     records = read_records(shared / "data/cat_reference" / file)
     rules = task().reference_rules()
-    assert list(rules) == ["oracle", "shortcut", "majority"]
+    assert list(rules) == RULES
     for name, expected in accuracy.items():
         right = sum(rules[name](record) == record.target for record in records)
         assert right == round(expected * len(records)), name
         assert right / len(records) == pytest.approx(expected)
+
+
+STG_M = "STG/spurious_token_game_train3_M.jsonl"
+# Computed once with numpy.linalg.lstsq on the published rows, without this project's code.
+LINEAR = [
+    (stg, STG_M, STG_IID, (0.98, 0.9625, 0.98), 1 / 400),
+    (stg, STG_M, STG_OOD, (0.9925, 0.6225, 0.7925), 1 / 400),
+    (stg_h, "STG_H/STG_H_train.jsonl", "STG_H/STG_H_iid_test.jsonl", (None, 0.045, 0.954), 2e-3),
+    (stg_h, "STG_H/STG_H_train.jsonl", "STG_H/STG_H_ood_test.jsonl", (None, 0.027, 0.963), 2e-3),
+]
+
+
+@pytest.mark.parametrize(("task", "train", "test", "expected", "tolerance"), LINEAR)
+def test_least_squares_on_the_published_rows(shared, task, train, test, expected, tolerance):
+    folder, game = shared / "data/cat_reference", task()
+    training = [
+        # "Middle Risk" is a bug of the published generator; the score is below the limit.
+        dataclasses.replace(record, target=record.target.replace("Middle", "Low"), important=())
+        for record in read_records(folder / train)
+    ]
+    rules = game.linear_rules(training)
+    assert list(rules) == RULES[3:]
+    records = read_records(folder / test)
+    for rule, share in zip(rules.values(), expected, strict=True):
+        found = score_rule(rule, records, game.is_right)
+        assert share is None or found == pytest.approx(share, abs=tolerance + 1e-9)
+
+
+def test_rules_are_scored_on_every_test_set():
+    game = stg(train_records=300, test_records=50)
+    scores = score_rules(game, seed=2)
+    assert list(scores) == RULES
+    assert scores["oracle"] == {"iid": 1.0, "ood": 1.0}
+    for rule, answer in game.reference_rules(2).items():
+        for split, share in scores[rule].items():
+            right = [answer(x) == x.target for x in game.records(split, 2)]
+            assert share == sum(right) / 50
+
+
+def test_rules_read_records_alone():
+    talk = Conversation((Message("user", "a"), Message("assistant", "b")))
+    game = stg(train_records=300)
+    scores = score_rules(game, {"mixed": [talk, *game.records("iid")[:4]], "talks": [talk]})
+    assert scores["oracle"] == {"mixed": 1.0}
 
 
 @pytest.mark.parametrize("task", [stg, stg_h])

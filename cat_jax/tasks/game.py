@@ -1,0 +1,195 @@
+"""Games: records drawn from a causal model, with test sets on which the spurious links are cut."""
+
+import dataclasses
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import networkx as nx
+import numpy as np
+
+from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.records import Record, Span
+from cat_jax.errors import InputError
+from cat_jax.ranges import Count, check_ranges
+from cat_jax.tasks.base import TRAIN, Intervention, Rule, Task
+from cat_jax.tasks.causal_model import CausalModel, Values
+from cat_jax.tasks.linear_rules import LinearFit, fit_linear_rule
+from cat_jax.tasks.rules import majority_rule
+from cat_jax.tasks.wording import LINK, Effect, Granularity, find_factors, read_values
+
+Split = Literal["train", "iid", "ood"]
+
+
+def random_stream(game: str, split: str, seed: int) -> np.random.Generator:
+    """Open a random stream of its own for every game, split and seed.
+
+    Raises:
+        InputError: A negative seed.
+    """
+    if seed < 0:
+        raise InputError(f"seed must be 0 or greater, not {seed}")
+    key = tuple(f"{game}/{split}".encode())
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def generate(
+    game: str,
+    split: Split,
+    seed: int,
+    draw: Callable[..., Mapping[str, Any]],
+    write: Callable[..., Record],
+    style: Mapping[str, Any],
+) -> Iterator[Record]:
+    """Generate a game's records without end: ``draw`` the factors, ``write`` them in a style.
+
+    Raises:
+        InputError: A negative seed, or an unknown split, granularity or effect.
+    """
+    check_choice("split", split, get_args(Split))
+    rng = random_stream(game, split, seed)
+    for option, choices in (("granularity", Granularity), ("effect", Effect)):
+        if option in style:
+            check_choice(option, style[option], get_args(choices))
+    return (write(draw(rng, ood=split == "ood"), **style) for _ in itertools.count())
+
+
+def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
+    """Raise InputError unless the option's value is one of the choices."""
+    if value not in choices:
+        raise InputError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalGame(Task):
+    """A task whose records are drawn from a causal model.
+
+    Attributes:
+        train_records: Records in the training set.
+        test_records: Records in each test set.
+        granularity: Annotated cause: "Smoking: 8" (``span``) or "8" (``value``).
+        effect: Annotated effect: the answer (``target``) or "Answer: ..." (``answer``).
+        trace: Annotate the text after each cause too, as depending on that cause alone.
+    """
+
+    train_records: Count = 1_600
+    test_records: Count = 400
+    granularity: Granularity = "value"
+    effect: Effect = "target"
+    trace: bool = False
+
+    published_style: ClassVar[Mapping[str, Any]] = {}
+    """Annotation of the paper's data."""
+
+    def __post_init__(self):
+        check_ranges(self, "data")
+
+    @property
+    @abstractmethod
+    def model(self) -> CausalModel:
+        """Return the causal model of the training records."""
+
+    @abstractmethod
+    def stream(self, split: str, seed: int = 0) -> Iterator[Record]:
+        """Generate the endless records of a split."""
+
+    @abstractmethod
+    def redraw_spurious(self, record: Record, rng: np.random.Generator) -> Record:
+        """Redraw the spurious factors alone: all that causes the answer stays as it is."""
+
+    @property
+    def linear_fit(self) -> LinearFit:
+        """Return how the linear reference rules are fitted."""
+        return "least_squares"
+
+    @abstractmethod
+    def shortcut(self, record: Record) -> str:
+        """Judge by the spurious factors alone, as if each still followed its cause."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the splits."""
+        return get_args(Split)
+
+    @property
+    def graph(self) -> nx.DiGraph:
+        """Return the causal graph of the training records; nodes have a ``role``."""
+        return self.model.graph
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Return how records are annotated."""
+        return {"granularity": self.granularity, "effect": self.effect, "trace": self.trace}
+
+    @property
+    def link(self) -> str:
+        """Return what stands between name and value of a factor."""
+        return LINK
+
+    def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
+        """Return the first records of the split's stream."""
+        count = self.train_records if split == TRAIN else self.test_records
+        return list(itertools.islice(self.stream(split, seed), count))
+
+    def as_published(self) -> "CausalGame":
+        """Return the same records with the annotations that the paper's data has."""
+        return dataclasses.replace(self, **self.published_style)
+
+    def read(self, text: str) -> dict[str, float]:
+        """Read the factors that stand in a text back, in text order.
+
+        Raises:
+            InputError: A factor is missing.
+        """
+        shown = (factor.name for factor in self.model.factors if factor.role != "hidden")
+        return read_values(text, tuple(shown), self.link)
+
+    def spurious_spans(self, record: TrainingRecord) -> list[Span]:
+        """Return where the record names its spurious factors."""
+        assert isinstance(record, Record)  # games have no conversations
+        found = find_factors(record.input, self.model.spurious, self.link)
+        return [Span(match[0], match.start()) for match in found.values()]
+
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Return "spurious", which redraws the spurious factors alone."""
+        return {"spurious": self.redraw_spurious}
+
+    def oracle(self, record: Record) -> str:
+        """Judge by the causal factors alone, as they stand in the text."""
+        return self.model.judge(self.read(record.input))
+
+    def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
+        """Return oracle, shortcut, the most frequent training answer, and rules that are fitted.
+
+        "linear_causal", "linear_spurious" and "linear_all" are linear in the values of the
+        causes, the spurious factors, and all factors in the text.
+        """
+        training = list(itertools.islice(self.stream(TRAIN, seed), self.train_records))
+        return {
+            "oracle": self.oracle,
+            "shortcut": self.shortcut,
+            "majority": majority_rule(training),
+            **self.linear_rules(training),
+        }
+
+    def linear_rules(self, training: Iterable[Record]) -> dict[str, Rule]:
+        """Fit the linear reference rules to training records."""
+        training = list(training)
+        values: list[Values] = [self.read(record.input) for record in training]
+        targets = [record.target for record in training]
+        chosen = {
+            "linear_causal": self.model.causes,
+            "linear_spurious": self.model.spurious,
+            "linear_all": tuple(values[0]),
+        }
+        fitted = {
+            name: fit_linear_rule(values, targets, factors, self.linear_fit)
+            for name, factors in chosen.items()
+        }
+        return {
+            name: lambda record, rule=rule: rule(self.read(record.input))
+            for name, rule in fitted.items()
+        }

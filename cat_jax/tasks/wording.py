@@ -1,0 +1,99 @@
+"""Factors in words: "NAME: VALUE" and other texts, read back, annotated and edited."""
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from cat_jax.data.records import Annotation, Record, Span
+from cat_jax.errors import InputError
+from cat_jax.tasks.edits import replace_text
+
+Granularity = Literal["span", "value"]
+Effect = Literal["target", "answer"]
+
+ANSWER = "Answer: "
+LINK = ": "
+"""Between name and value, if the text does not say it otherwise."""
+
+
+def annotated_record(
+    text: str,
+    target: str,
+    causal: tuple[str, ...],
+    *,
+    granularity: Granularity,
+    effect: Effect,
+    trace: bool,
+    link: str = LINK,
+) -> Record:
+    """Annotate the answer with the causal factors of the text.
+
+    Whole factors and the answer stand once in the text, and are written as published, by their
+    words alone; a value may stand again elsewhere and carries its offset.
+    """
+    matches = find_factors(text, causal, link).values()
+    if granularity == "span":
+        causes = tuple(Span(match[0]) for match in matches)
+    else:
+        causes = tuple(Span(match["value"], match.start("value")) for match in matches)
+    answer = Span(target if effect == "target" else ANSWER + target)
+    traced = tuple(_traced(text, match) for match in matches) if trace else ()
+    return Record(text, target, (Annotation(answer, causes), *traced))
+
+
+def _traced(text: str, match: re.Match[str]) -> Annotation:
+    """Annotate the words after a factor: they depend on the factor alone.
+
+    They are predicted from the factor's value, so this guides the value as a query: otherwise a
+    cause could carry to the answer what it read from spurious factors.
+    """
+    following = re.compile(r"\s*(\w+|\S)").match(text, match.end())
+    if following is None:
+        raise InputError(f"nothing follows {match[0]!r} in {text!r}")
+    return Annotation(Span(following[1], following.start(1)), (Span(match[0]),))
+
+
+def find_factors(text: str, names: tuple[str, ...], link: str = LINK) -> dict[str, re.Match[str]]:
+    """Where each factor stands, in text order.
+
+    Of "Coal Dependency: 13.4%", group 0 is all, "value" is "13.4%" and "number" is "13.4".
+
+    Raises:
+        InputError: a factor is missing.
+    """
+    found = {match["name"]: match for match in _pattern(names, link).finditer(text)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise InputError(f"the text must hold '{missing[0]}{link}NUMBER' but does not: {text!r}")
+    return found
+
+
+def read_values(text: str, names: tuple[str, ...], link: str = LINK) -> dict[str, float]:
+    """Read factors back from a text, in text order; whole numbers are int.
+
+    Raises:
+        InputError: a factor is missing.
+    """
+    numbers = {name: match["number"] for name, match in find_factors(text, names, link).items()}
+    return {name: float(x) if "." in x else int(x) for name, x in numbers.items()}
+
+
+@functools.cache
+def _pattern(names: tuple[str, ...], link: str) -> re.Pattern[str]:
+    number = r"(?P<number>-?\d+(\.\d+)?)"
+    # Longer names first, and whole: "Size" is not "Room Size".
+    listed = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.compile(rf"(?<!\w)(?P<name>{listed}){re.escape(link)}(?P<value>{number}(%|th|Mbps)?)")
+
+
+def replace_values(record: Record, values: Mapping[str, str], link: str = LINK) -> Record:
+    """Put new values (with their units) into the prompt and move annotation offsets along.
+
+    Raises:
+        InputError: a factor is missing, or an annotation covers a value to be replaced.
+    """
+    matches = find_factors(record.input, tuple(values), link).values()
+    return replace_text(
+        record, [(*match.span("value"), values[match["name"]]) for match in matches]
+    )
