@@ -17,7 +17,6 @@ from cat_jax.testing import toy_tokenizer
 
 SHIFTS = ("ood", "reversed", "range", "mechanism")
 FULL = scm(
-    *(),
     causes=3,
     twins=3,
     mediators=1,
@@ -163,7 +162,7 @@ def test_wordings_are_read_back_and_aligned(wording, granularity):
         assert found == set(task.model.causes)
         spans = task.spurious_spans(record)
         assert {s.text.split(task.link)[0] for s in spans} == set(task.model.spurious)
-    _, stats = align_records(records, toy_tokenizer(records))
+    _, stats = align_records(records, toy_tokenizer(), max_length=500)
     assert not stats.unmatched
 
 
@@ -207,13 +206,11 @@ def test_every_parent_matters(form, count):
     rng = np.random.default_rng(count)
     score = draw_score(form, count, rng)
     for place in range(count):
-        seen = set()
+        differences = 0
         for _ in range(30):
             row = rng.integers(1, 11, size=count).tolist()
-            for value in range(1, 11):
-                row[place] = value
-                seen.add((tuple(row[:place] + row[place + 1 :]), score(row)))
-        assert len(seen) > 30
+            differences += score(row) != score([*row[:place], 11 - row[place], *row[place + 1 :]])
+        assert differences > 5
     assert draw_score("product", 3, rng)([2, 3, 7]) == 42
 
 
@@ -268,7 +265,7 @@ def test_reference_scores_are_those_of_the_rules():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"twins": 0}, "data.twins is 0, and so is data.colliders"),
+        ({"twins": 0}, "data.twins and data.colliders are 0"),
         ({"mediators": 4}, "data.mediators are more than data.causes"),
         (
             {"confounders": 2, "twins": 1},
@@ -297,7 +294,7 @@ def test_random_members_of_the_family(seed):
 
 def test_settings_of_random_members_can_be_given():
     assert random_scm(0, label="number").label == "number"
-    assert random_scm(0, causes=3, mediators=0, model_seed=5).model_seed == 5
+    assert random_scm(0, mechanism="linear", model_seed=5).model_seed == 5
 
 
 def test_names_are_told_apart():
@@ -313,4 +310,4 @@ def test_copies_can_be_undone():
 
 def test_records_of_a_seed_never_change():
     texts = [r.text + r.target for split in FULL.splits for r in FULL.records(split, 3)[:20]]
-    assert zlib.crc32("".join(texts).encode()) == 0
+    assert zlib.crc32("".join(texts).encode()) == 1567511111
