@@ -8,8 +8,8 @@ from cat_jax.compare.report import cells
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Return the scores of a comparison, a row per method."""
-    columns, rows = cells(comparison.runs)
+    """Return the scores of a comparison, a row per method and per reference rule."""
+    columns, rows = cells(comparison)
     table = Table()
     for title in columns:
         # As Text, because a file name may hold what rich takes for markup.

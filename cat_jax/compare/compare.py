@@ -80,6 +80,7 @@ class Comparison:
         runs: Methods by seed, in the order of training.
         notes: Sentences for the report.
         seconds: Training time of all runs, in whatever processes.
+        rules: Scores of the task's reference rules, by rule, for each seed.
         example: A record on which methods differ, of the first seed.
     """
 
@@ -87,6 +88,7 @@ class Comparison:
     runs: list[MethodRun] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    rules: list[dict[str, dict[str, float]]] = field(default_factory=list)
     example: AttentionExample | None = None
 
     def note(self, sentence: str) -> None:
@@ -158,6 +160,7 @@ def compare(
         for number, seed in enumerate(seeds):
             with sync_errors():
                 setup = setup_comparison(start, task, chosen, guidance, train, seed)
+                comparison.rules.append(setup.rules)
             if path is not None and number == 0:
                 again = partial(check_workdir, path, settings, resume=resume)
                 stack.enter_context(begin_workdir(path, settings, again, _kept))

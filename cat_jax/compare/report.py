@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from cat_jax.analysis import answer_attention_figure, training_curves_figure
 from cat_jax.compare.compare import Comparison, MethodRun
+from cat_jax.evaluation.suite import is_absolute
 from cat_jax.files import write_text
 from cat_jax.markdown import escape, markdown_table
 from cat_jax.train.provenance import describe_environment, environment
@@ -65,17 +66,35 @@ def summarize(runs: Sequence[MethodRun]) -> dict[str, dict[str, Any]]:
     return summary
 
 
+def summarize_rules(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """Return the mean of each score by reference rule, over the seeds."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for rules in comparison.rules:
+        for rule, scores in rules.items():
+            for name, score in scores.items():
+                found.setdefault(rule, {}).setdefault(name, []).append(score)
+    return {
+        rule: _known({name: np.mean(values) for name, values in scores.items()})
+        for rule, scores in found.items()
+    }
+
+
 def _known(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if math.isnan(x) else float(x) for name, x in scores.items()}
 
 
 def report_json(comparison: Comparison) -> dict[str, Any]:
-    """Return the report as JSON values: one entry per method, then how it was made."""
-    return summarize(comparison.runs) | {
-        "seconds": comparison.seconds,
-        "config": comparison.settings,
-        "machine": environment(),
-    }
+    """Return the report as JSON values: one entry per method, the rules, how it was made."""
+    rules = summarize_rules(comparison)
+    return (
+        summarize(comparison.runs)
+        | ({"reference_rules": rules} if rules else {})
+        | {
+            "seconds": comparison.seconds,
+            "config": comparison.settings,
+            "machine": environment(),
+        }
+    )
 
 
 def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath.Path:
@@ -136,10 +155,13 @@ def training_figure(comparison: Comparison) -> Figure:
     return training_curves_figure(history, splits=splits)
 
 
-def cells(runs: Sequence[MethodRun]) -> tuple[list[str], list[list[str]]]:
-    """Return column titles and rows of the table, the same on the terminal and on the page."""
-    summary = summarize(runs)
-    titles = {run.method.name: run.method.title for run in runs}
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return column titles and rows of the table, the same on the terminal and on the page.
+
+    A row per method, then one per reference rule.
+    """
+    summary = summarize(comparison.runs)
+    titles = {run.method.name: run.method.title for run in comparison.runs}
     names = [name for name in next(iter(summary.values())) if name not in ("std", "seeds")]
     rows = []
     for method, scores in summary.items():
@@ -147,17 +169,48 @@ def cells(runs: Sequence[MethodRun]) -> tuple[list[str], list[list[str]]]:
         for name in names:
             row.append(format_score(name, scores[name], scores.get("std", {}).get(name)))
         rows.append(row)
-    return ["", *(SCORE_TITLES.get(name, f"{name} %") for name in names)], rows
+    for rule, scores in summarize_rules(comparison).items():
+        rows.append([f"rule: {rule}", *(format_score(x, scores.get(x), None) for x in names)])
+    return ["", *map(_title, names)], rows
+
+
+def _title(score: str) -> str:
+    if is_absolute(score):
+        return f"{score.removesuffix('_absolute_error')} error"
+    return SCORE_TITLES.get(score, f"{score} %")
 
 
 def format_score(name: str, value: float | None, std: float | None) -> str:
-    """Format shares in percent with "± std" over seeds, times in milliseconds, None as "–"."""
+    """Format shares in percent with "± std" over seeds, times in milliseconds, None as "–".
+
+    Errors stay in units of the answer.
+    """
     if value is None:
         return "–"
     if name == "seconds_per_step":
         return f"{1000 * value:.1f}"
-    spread = "" if std is None else f" ± {100 * std:.1f}"
-    return f"{100 * value:.1f}{spread}"
+    scale = 1 if is_absolute(name) else 100
+    spread = "" if std is None else f" ± {scale * std:.1f}"
+    return f"{scale * value:.1f}{spread}"
+
+
+def _explain_others(comparison: Comparison) -> list[str]:
+    """Explain the columns and rows that not every comparison has."""
+    found = comparison.runs[0].evaluation
+    others = [escape(name) for name in found if name not in SCORE_TITLES]
+    sentences = []
+    if others:
+        sentences.append(f"{', '.join(others)}: exact match on the test sets of these names.")
+    measures = dict.fromkeys(name for answers in found.values() for name in answers.measures)
+    if any(map(is_absolute, measures)):
+        sentences.append("*error*: mean absolute error of the answers that are numbers.")
+    for name in measures:
+        if name.startswith("within_"):
+            limit = name.removeprefix("within_")
+            sentences.append(f"*{name}*: share of answers that are off by {limit} at most.")
+    if any(comparison.rules):
+        sentences.append("*rule*: answers without a model (docs/tasks.md).")
+    return sentences
 
 
 def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
@@ -165,13 +218,11 @@ def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     seeds = len({run.seed for run in comparison.runs})
     scores = next(iter(summarize(comparison.runs).values()))
     explained = [text for name, text in EXPLANATIONS.items() if scores.get(name) is not None]
-    others = [escape(name) for name in scores if name not in (*SCORE_TITLES, "std", "seeds")]
-    if others:
-        explained.append(f"{', '.join(others)}: exact match on the test sets of these names.")
+    explained += _explain_others(comparison)
     spread = f"Values are the mean ± standard deviation of {seeds} seeds."
     parts = [
         f"# {escape(str(comparison.settings.get('name', 'Comparison')))}",
-        markdown_table(*cells(comparison.runs)).rstrip(),
+        markdown_table(*cells(comparison)).rstrip(),
         " ".join([spread if seeds > 1 else "Values are of one seed.", *explained]),
         *(f"![{caption}](figures/{name}.png)" for name, caption in drawn.items()),
         "## How it was made",

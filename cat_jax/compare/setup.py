@@ -12,6 +12,7 @@ from cat_jax.config import Guidance, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.duplicates import Duplicates
 from cat_jax.errors import InputError
+from cat_jax.evaluation.rules import evaluate_rules
 from cat_jax.evaluation.suite import answer_test_set
 from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
 from cat_jax.tasks.base import TRAIN, VALIDATION, Task
@@ -45,6 +46,7 @@ class ComparisonSetup:
         guidance: Guidance by method.
         data: Training examples by method; the same object where the records are the same.
         duplicates: Test sets with records that also stand in the training data.
+        rules: Scores of the task's reference rules, by rule.
     """
 
     start: Start
@@ -56,6 +58,7 @@ class ComparisonSetup:
     guidance: dict[str, Guidance | None]
     data: dict[str, TrainingData]
     duplicates: list[Duplicates]
+    rules: dict[str, dict[str, float]]
 
     @property
     def curve_examples(self) -> list[Example]:
@@ -148,6 +151,7 @@ def setup_comparison(
         data[method.name] = aligned[trained]
         data[method.name].check_annotated(own[method.name] is not None)
     write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))
+    first = next(iter(tests.values()))  # of any prompt: its records are the task's
     setup = ComparisonSetup(
         start,
         task,
@@ -157,9 +161,8 @@ def setup_comparison(
         {method.name: edited[method.prompt] for method in methods},
         own,
         data,
-        some_duplicates(
-            records, {name: test.records for name, test in next(iter(tests.values())).items()}
-        ),
+        some_duplicates(records, {name: test.records for name, test in first.items()}),
+        evaluate_rules(task, first, next(iter(edited.values())), seed=seed),
     )
     _check_best(train.best, setup)
     return setup

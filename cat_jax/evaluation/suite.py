@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 
@@ -14,9 +15,15 @@ from cat_jax.evaluation.answers import (
     decode_answers,
 )
 from cat_jax.evaluation.causal_mass import CausalMass, measure_causal_mass
+from cat_jax.evaluation.rules import changed_name
 from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.tasks.base import Task
+
+
+def is_absolute(score: str) -> bool:
+    """Tell whether a score is in units of the answer; all others are shares."""
+    return score.endswith("absolute_error")
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class TestAnswers:
         targets: Right answers.
         right: Whether each answer is right, bool.
         mass: Causal mass on the annotated records; None where it was not measured.
+        measures: Means of the task's further measures; NaN where no answer has one.
     """
 
     __test__ = False
@@ -36,6 +44,7 @@ class TestAnswers:
     targets: list[str]
     right: np.ndarray
     mass: CausalMass | None
+    measures: dict[str, float] = field(default_factory=dict)
 
     @property
     def exact_match(self) -> float:
@@ -74,17 +83,22 @@ class Evaluation(Mapping[str, TestAnswers]):
 
     @property
     def scores(self) -> dict[str, float]:
-        """Return exact match by test set, causal mass, and changed answers by intervention."""
+        """Return exact match by test set, causal mass, changed answers, further measures."""
         scores = {name: found.exact_match for name, found in self.sets.items()}
         scores["causal_mass"] = self.causal_mass
-        names = {"spurious": "changed_answers"}
+        scores |= {changed_name(name): share for name, share in self.changed.items()}
         return scores | {
-            names.get(name, f"changed_answers_{name}"): share
-            for name, share in self.changed.items()
+            f"{name}_{measure}": value
+            for name, found in self.sets.items()
+            for measure, value in found.measures.items()
         }
 
     def __str__(self) -> str:
-        shown = (f"{name} {x:.1%}" for name, x in self.scores.items() if not math.isnan(x))
+        scores = {name: x for name, x in self.scores.items() if not math.isnan(x)}
+        shown = (
+            f"{name} {x:.2f}" if is_absolute(name) else f"{name} {x:.1%}"
+            for name, x in scores.items()
+        )
         return f"{self.task}: {', '.join(shown)}"
 
 
@@ -174,7 +188,19 @@ def answer_test_set(
         )
         right = [a or b for a, b in zip(right, matches, strict=True)]
     mass = measure_causal_mass(run.model, run.params, test.examples) if with_mass else None
-    return TestAnswers(given, test.targets, np.array(right, bool), mass)
+    return TestAnswers(
+        given, test.targets, np.array(right, bool), mass, _measures(task, given, test.targets)
+    )
+
+
+def _measures(task: Task, answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    """Average the task's further measures, NaN left out."""
+    found: dict[str, list[float]] = {}
+    for answer, target in zip(answers, targets, strict=True):
+        for name, value in task.measures(answer, target).items():
+            found.setdefault(name, []).append(value)
+    known = {name: [x for x in values if not math.isnan(x)] for name, values in found.items()}
+    return {name: fmean(values) if values else math.nan for name, values in known.items()}
 
 
 def _answer_ids(run: LanguageModel, test: TestSet, batch_size: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ is a subclass of ``Task`` (docs/tasks.md).
 from cat_jax.tasks.base import Task
 from cat_jax.tasks.causal_model import CausalModel, Factor
 from cat_jax.tasks.files import Files
+from cat_jax.tasks.registry import TASKS, find_task
 from cat_jax.tasks.rules import score_rules
 from cat_jax.tasks.scm import SCM, random_scm
 from cat_jax.tasks.stg import STG
@@ -20,11 +21,13 @@ __all__ = [
     "SCM",
     "STG",
     "STGH",
+    "TASKS",
     "CausalModel",
     "Factor",
     "Files",
     "Task",
     "files",
+    "find_task",
     "random_scm",
     "scm",
     "score_rules",

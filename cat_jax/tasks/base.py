@@ -1,7 +1,7 @@
 """The Task protocol: what a benchmark, or a user's own files, give to training and evaluation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,6 +60,10 @@ class Task(ABC):
             known = ", ".join((*self.splits, *files))
             raise InputError(f"task {self.name} has no split {split!r}; there are {known}")
         return self.make_records(split, seed)
+
+    def iter_records(self, split: str, seed: int = 0) -> Iterator[TrainingRecord]:
+        """Yield the same; a task that generates its records need not hold them all at once."""
+        return iter(self.records(split, seed))
 
     def read_file(self, file: str) -> list[TrainingRecord]:
         """Read a test file.

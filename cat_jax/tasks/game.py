@@ -22,6 +22,9 @@ from cat_jax.tasks.wording import LINK, Effect, Granularity, find_factors, read_
 
 Split = Literal["train", "iid", "ood"]
 
+FITTED_RECORDS = 2_000
+"""Records to fit reference rules to: ample for a weight per factor."""
+
 
 def random_stream(game: str, split: str, seed: int) -> np.random.Generator:
     """Open a random stream of its own for every game, split and seed.
@@ -130,8 +133,17 @@ class CausalGame(Task):
 
     def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
         """Return the first records of the split's stream."""
+        return list(self._first_records(split, seed))
+
+    def iter_records(self, split: str, seed: int = 0) -> Iterator[TrainingRecord]:
+        """Yield the records of a split one by one; those of a test file are read first."""
+        if split in self.splits:
+            return self._first_records(split, seed)
+        return super().iter_records(split, seed)
+
+    def _first_records(self, split: str, seed: int) -> Iterator[Record]:
         count = self.train_records if split == TRAIN else self.test_records
-        return list(itertools.islice(self.stream(split, seed), count))
+        return itertools.islice(self.stream(split, seed), count)
 
     def as_published(self) -> "CausalGame":
         """Return the same records with the annotations that the paper's data has."""
@@ -165,9 +177,11 @@ class CausalGame(Task):
         """Return oracle, shortcut, the most frequent training answer, and rules that are fitted.
 
         "linear_causal", "linear_spurious" and "linear_all" are linear in the values of the
-        causes, the spurious factors, and all factors in the text.
+        causes, the spurious factors, and all factors in the text. They are fitted to the first
+        2,000 training records.
         """
-        training = list(itertools.islice(self.stream(TRAIN, seed), self.train_records))
+        count = min(self.train_records, FITTED_RECORDS)
+        training = list(itertools.islice(self.stream(TRAIN, seed), count))
         return {
             "oracle": self.oracle,
             "shortcut": self.shortcut,

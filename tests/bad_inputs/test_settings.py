@@ -151,9 +151,9 @@ def test_settings_of_generation(commands, arguments):
 
 
 @pytest.mark.parametrize("value", ["-1", "0", str(10**30), "x", "2.5"])
-@pytest.mark.parametrize("flag", ["--train-records", "--test-records"])
+@pytest.mark.parametrize("flag", ["--data.train-records", "--data.test-records"])
 def test_sizes_of_generated_files(commands, monkeypatch, flag, value):
-    from experiments import generate_stg
+    from experiments import generate_data
 
-    monkeypatch.setattr(generate_stg.main, "__defaults__", (None,))
-    assert flag in commands("generate_stg", commands.folder / "new", flag, value)
+    monkeypatch.setattr(generate_data.main, "__defaults__", (None,))
+    assert flag in commands("generate_data", "stg", commands.folder / "new", flag, value)

@@ -36,7 +36,7 @@ def answered(share, mass):
     return TestAnswers([""] * 80, [""] * 80, right, CausalMass(mass, np.full((1, 1), mass)))
 
 
-def comparison_of(seeds, extra=None, mass=math.nan, changed=None, settings=SETTINGS):
+def comparison_of(seeds, extra=None, mass=math.nan, changed=None, settings=SETTINGS, rules=()):
     """A comparison with the scores above, and further test sets."""
     runs = []
     for (name, seed), scores in SCORES.items():
@@ -49,7 +49,7 @@ def comparison_of(seeds, extra=None, mass=math.nan, changed=None, settings=SETTI
                 for step in (0, 2)
             ]
             runs.append(MethodRun(METHODS[name], seed, found, history, scores[SECONDS], None))
-    return Comparison(settings, runs, seconds=12.4)
+    return Comparison(settings, runs, seconds=12.4, rules=list(rules))
 
 
 def page_of(*arguments, notes=(), **options):
@@ -217,6 +217,43 @@ def test_every_column_is_explained():
     for title in titles:
         words = title.removesuffix(" %")
         assert re.search(rf"(?i)(\*{words}\*:|{words}: exact match)", page), title
+
+
+RULES = [
+    {"oracle": {"iid": 1.0, "ood": 0.96875, "changed_answers": 0.0}, "majority": {"iid": 0.5}},
+    {"oracle": {"iid": 1.0, "ood": 1.0, "changed_answers": 0.0}, "majority": {"iid": 0.75}},
+]
+
+
+def test_reference_rules_stand_below_the_methods(tmp_path):
+    comparison = comparison_of([0, 4], changed={"spurious": 0.25}, rules=RULES)
+    page, found = saved(comparison, tmp_path)
+    assert html_table(page)[3:] == [
+        ["rule: oracle", "100.0", "98.4", "–", "0.0", "–"],
+        ["rule: majority", "62.5", "–", "–", "–", "–"],
+    ]
+    assert "rule: majority" in printed(comparison)
+    assert "*rule*: answers without a model" in page
+    assert found["reference_rules"] == {
+        "oracle": {"iid": 1.0, "ood": 0.984375, "changed_answers": 0.0},
+        "majority": {"iid": 0.625},
+    }
+
+
+def test_measures_beside_exact_match(tmp_path):
+    comparison = comparison_of([0])
+    for run in comparison.runs:
+        run.evaluation["ood"].measures.update({"absolute_error": 12.25, "within_5": 0.5})
+    page, found = saved(comparison, tmp_path)
+    titles, first, *_ = html_table(page)
+    assert titles == [
+        *("", "IID %", "OOD %", "mass %"),
+        *("ood error", "ood_within_5 %", "ms/step"),
+    ]
+    assert first[4:6] == ["12.2", "50.0"]
+    assert "*error*: mean absolute error" in page
+    assert "*within_5*: share of answers that are off by 5 at most" in page
+    assert found["cat"]["ood_absolute_error"] == 12.25
 
 
 def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path, monkeypatch):

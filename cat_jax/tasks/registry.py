@@ -1,0 +1,32 @@
+"""Tasks by name, with the settings that they have where none are given."""
+
+from cat_jax.errors import InputError, name_hint
+from cat_jax.tasks.base import Task
+from cat_jax.tasks.scm import SCM
+from cat_jax.tasks.stg import SIZES, STG
+from cat_jax.tasks.stg_h import STGH
+
+
+def _published(size: str) -> Task:
+    game = STGH if size == "stg_h" else STG
+    counts = SIZES[size]
+    return game(train_records=counts["train"], test_records=counts["iid"]).as_published()
+
+
+TASKS: dict[str, Task] = {
+    "stg": STG(),
+    **{size: _published(size) for size in SIZES},
+    "scm": SCM(),
+}
+"""``stg_l``, ``stg_m``, ``stg_s`` and ``stg_h`` have the sizes and annotations of the paper."""
+
+
+def find_task(name: str) -> Task:
+    """Return the task of a name.
+
+    Raises:
+        InputError: No such task; the nearest name is suggested.
+    """
+    if name not in TASKS:
+        raise InputError(f"no task is named {name!r}; {name_hint(name, TASKS)}")
+    return TASKS[name]
