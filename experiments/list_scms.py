@@ -18,11 +18,11 @@ RULES = ("oracle", "shortcut", "linear_spurious", "linear_all", "majority")
 
 INTRODUCTION = """# Random causal models
 
-`python -m experiments.list_scms {file} --draws {draws}{seed}` draws kinds of causal models at random
-(`cat_jax.tasks.random_scm`), then the first model of each kind on which the reference rules can tell
-causal from spurious (docs/tasks.md). Below: the share of right answers of each rule in and out of
-distribution (do(spurious factors)), on 500 records each; of numbers the share within a quarter of
-their standard deviation. The rest follows from the seed alone.
+`python -m experiments.list_scms {file} --draws {draws}{seed}` draws kinds of causal models at
+random (`cat_jax.tasks.random_scm`), then the first model of each kind on which the reference rules
+can tell causal from spurious (docs/tasks.md). Below: the share of right answers of each rule in and
+out of distribution (do(spurious factors)), on 500 records each; of numbers the share within a
+quarter of their standard deviation. The rest follows from the seed alone.
 
 *Factors*: causes + mediators / twins + colliders / confounders / distractors.
 """

@@ -7,6 +7,8 @@ is a subclass of ``Task`` (docs/tasks.md).
 
 from cat_jax.tasks.base import Task
 from cat_jax.tasks.causal_model import CausalModel, Factor
+from cat_jax.tasks.chains import Chains
+from cat_jax.tasks.corr2cause import Corr2Cause
 from cat_jax.tasks.files import Files
 from cat_jax.tasks.registry import TASKS, find_task
 from cat_jax.tasks.rules import score_rules
@@ -16,6 +18,7 @@ from cat_jax.tasks.stg_h import STGH
 
 # Under the names of their modules, which nobody needs as attributes.
 stg, stg_h, scm, files = STG, STGH, SCM, Files
+chains, corr2cause = Chains, Corr2Cause
 
 __all__ = [
     "SCM",
@@ -23,9 +26,13 @@ __all__ = [
     "STGH",
     "TASKS",
     "CausalModel",
+    "Chains",
+    "Corr2Cause",
     "Factor",
     "Files",
     "Task",
+    "chains",
+    "corr2cause",
     "files",
     "find_task",
     "random_scm",

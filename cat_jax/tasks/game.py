@@ -18,24 +18,13 @@ from cat_jax.tasks.base import TRAIN, Intervention, Rule, Task
 from cat_jax.tasks.causal_model import CausalModel, Values
 from cat_jax.tasks.linear_rules import LinearFit, fit_linear_rule
 from cat_jax.tasks.rules import majority_rule
+from cat_jax.tasks.streams import random_stream
 from cat_jax.tasks.wording import LINK, Effect, Granularity, find_factors, read_values
 
 Split = Literal["train", "iid", "ood"]
 
 FITTED_RECORDS = 2_000
 """Records to fit reference rules to: ample for a weight per factor."""
-
-
-def random_stream(game: str, split: str, seed: int) -> np.random.Generator:
-    """Open a random stream of its own for every game, split and seed.
-
-    Raises:
-        InputError: A negative seed.
-    """
-    if seed < 0:
-        raise InputError(f"seed must be 0 or greater, not {seed}")
-    key = tuple(f"{game}/{split}".encode())
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def generate(

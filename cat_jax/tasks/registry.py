@@ -2,6 +2,8 @@
 
 from cat_jax.errors import InputError, name_hint
 from cat_jax.tasks.base import Task
+from cat_jax.tasks.chains import Chains
+from cat_jax.tasks.corr2cause import Corr2Cause
 from cat_jax.tasks.scm import SCM
 from cat_jax.tasks.stg import SIZES, STG
 from cat_jax.tasks.stg_h import STGH
@@ -17,6 +19,8 @@ TASKS: dict[str, Task] = {
     "stg": STG(),
     **{size: _published(size) for size in SIZES},
     "scm": SCM(),
+    "chains": Chains(),
+    "corr2cause": Corr2Cause(),
 }
 """``stg_l``, ``stg_m``, ``stg_s`` and ``stg_h`` have the sizes and annotations of the paper."""
 

@@ -13,7 +13,7 @@ from cat_jax.errors import InputError, SettingError
 from cat_jax.ranges import Range, Seed
 from cat_jax.tasks.base import TRAIN
 from cat_jax.tasks.causal_model import CausalModel, Factor, Values
-from cat_jax.tasks.game import CausalGame, random_stream
+from cat_jax.tasks.game import CausalGame
 from cat_jax.tasks.linear_rules import LinearFit
 from cat_jax.tasks.measures import number_measures
 from cat_jax.tasks.rules import majority_rule, score_rule
@@ -29,6 +29,7 @@ from cat_jax.tasks.scm.models import (
     shifted,
 )
 from cat_jax.tasks.scm.texts import WORDINGS, Wording, WordingName, question
+from cat_jax.tasks.streams import random_stream
 from cat_jax.tasks.wording import ANSWER, annotated_record, replace_values
 
 Few = Annotated[int, Range(ge=0, le=6)]
