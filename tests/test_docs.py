@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 from cat_jax.compare.methods import METHODS
 from cat_jax.data.sources import read_records, write_records
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
+from cat_jax.tasks import TASKS
 from cat_jax.testing import toy_model, toy_records
 from experiments.command_line import parse_config
 from experiments.compare import Args
@@ -163,6 +164,17 @@ def test_the_example_of_controls_runs():
     exec(code, names)
     assert len(names["run"].history) >= 1
     assert names["records"] != names["task"].records("train")
+
+
+def test_the_example_of_tasks_runs(capsys):
+    code, *_ = blocks("tasks.md")
+    exec(code, {})
+    assert "as a number?" in capsys.readouterr().out
+
+
+def test_every_task_is_on_the_page_of_tasks():
+    page = (DOCS / "tasks.md").read_text()
+    assert [name for name in TASKS if f"`{name}`" not in page] == []
 
 
 def test_every_method_is_on_the_page_of_controls():

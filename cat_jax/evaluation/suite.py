@@ -159,7 +159,9 @@ def evaluate_test_sets(
     }
     first = next(iter(sets.values()))
     changed = {
-        name: changed_answers(first.answers, _parsed(run, task, _answer_ids(run, test, batch_size)))
+        name: changed_answers(
+            first.answers, _parsed(run, task, _answer_ids(run, test, batch_size), test)
+        )
         for name, test in interventions.items()
     }
     return Evaluation(task.name, sets, changed)
@@ -179,7 +181,7 @@ def answer_test_set(
     those of the right answer are right too (``answer_matches``): decoding may change a text.
     """
     ids = _answer_ids(run, test, batch_size)
-    given = _parsed(run, task, ids)
+    given = _parsed(run, task, ids, test)
     right = [task.is_right(a, t) for a, t in zip(given, test.targets, strict=True)]
     if _judges_by_default(task):
         matches = (
@@ -214,10 +216,14 @@ def _answer_ids(run: LanguageModel, test: TestSet, batch_size: int) -> list[list
     )
 
 
-def _parsed(run: LanguageModel, task: Task, ids: Sequence[Sequence[int]]) -> list[str]:
-    return [task.parse_answer(answer) for answer in answer_texts(ids, run.tokenizer)]
+def _parsed(
+    run: LanguageModel, task: Task, ids: Sequence[Sequence[int]], test: TestSet
+) -> list[str]:
+    texts = answer_texts(ids, run.tokenizer)
+    return [task.parse_reply(text, x) for text, x in zip(texts, test.records, strict=True)]
 
 
 def _judges_by_default(task: Task) -> bool:
     own = type(task)
-    return own.is_right is Task.is_right and own.parse_answer is Task.parse_answer
+    rules = ("is_right", "parse_answer", "parse_reply")
+    return all(getattr(own, name) is getattr(Task, name) for name in rules)

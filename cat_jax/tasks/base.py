@@ -83,6 +83,10 @@ class Task(ABC):
         """Return the answer within what a model wrote."""
         return text.strip()
 
+    def parse_reply(self, text: str, record: TrainingRecord) -> str:
+        """Return the same where it depends on what was asked, such as on the choices."""
+        return self.parse_answer(text)
+
     def is_right(self, answer: str, target: str) -> bool:
         """Tell whether a parsed answer is as good as the target."""
         return answer == self.parse_answer(target)

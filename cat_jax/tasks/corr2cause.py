@@ -24,7 +24,6 @@ from cat_jax.tasks.equivalence import (
     Independence,
     equivalent_graphs,
     independences,
-    v_structures,
 )
 from cat_jax.tasks.rules import majority_rule
 from cat_jax.tasks.streams import random_stream
@@ -172,33 +171,6 @@ def read(text: str) -> Question:
             if asked is not None and (match := re.fullmatch(pattern, asked[1])):
                 return Question(nodes, independent, relation, (match[1], match[2]), wording)
     raise InputError(f"the text must ask whether a known relation follows but does not: {text!r}")
-
-
-def graph_of(nodes: Sequence[str], independent: Sequence[Independence]) -> list[Edge]:
-    """Return the edges of a graph with these independences, by the PC algorithm's first steps.
-
-    Variables that nothing separates are linked; the middle of two links whose ends are separated
-    without it is a collider; the other links are directed as some equivalent graph has them.
-    """
-    separators = {(a, b): set(given) for a, b, given in independent}
-    links = [pair for pair in itertools.combinations(sorted(nodes), 2) if pair not in separators]
-    linked = {frozenset(link) for link in links}
-    wanted = frozenset(
-        (a, c, b)
-        for (a, b), given in separators.items()
-        for c in nodes
-        if frozenset((a, c)) in linked and frozenset((b, c)) in linked and c not in given
-    )
-    return list(_orient(tuple(links), wanted))
-
-
-@cache
-def _orient(links: tuple[Edge, ...], wanted: frozenset[tuple[str, str, str]]) -> tuple[Edge, ...]:
-    """Return the first acyclic orientation of the links that has these v-structures alone."""
-    for turned in itertools.product(*(((a, b), (b, a)) for a, b in links)):
-        if v_structures(turned) == wanted and nx.is_directed_acyclic_graph(nx.DiGraph(turned)):
-            return turned
-    raise InputError("no causal graph has these independences; check the statements of the text")
 
 
 @dataclass(frozen=True, kw_only=True)

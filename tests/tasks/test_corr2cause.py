@@ -12,11 +12,10 @@ from cat_jax.tasks.corr2cause import (
     NEW_NAMES,
     RELATIONS,
     follows,
-    graph_of,
     read,
     write,
 )
-from cat_jax.tasks.equivalence import equivalent_graphs, independences
+from cat_jax.tasks.equivalence import equivalent_graphs, graph_of, independences
 
 TASK = corr2cause(train_records=120, test_records=60)
 
