@@ -7,14 +7,8 @@ import pytest
 
 from cat_jax.errors import InputError
 from cat_jax.tasks import corr2cause, score_rules
-from cat_jax.tasks.corr2cause import (
-    NAMES,
-    NEW_NAMES,
-    RELATIONS,
-    follows,
-    read,
-    write,
-)
+from cat_jax.tasks.corr2cause import NAMES, NEW_NAMES, follows
+from cat_jax.tasks.corr2cause_texts import RELATIONS, read, write
 from cat_jax.tasks.equivalence import equivalent_graphs, graph_of, independences
 
 TASK = corr2cause(train_records=120, test_records=60)
