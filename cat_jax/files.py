@@ -123,6 +123,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write bytes as ``write_text`` writes a text."""
+    with _new_file(epath.Path(path)) as file:
+        file.write(content)
+
+
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Write lines as ``write_text`` writes a text; they are held one at a time."""
     with _new_file(epath.Path(path)) as file:

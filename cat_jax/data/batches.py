@@ -7,6 +7,7 @@ import grain
 import numpy as np
 
 from cat_jax.data.alignment import Example
+from cat_jax.data.shards import ShardedExamples
 from cat_jax.errors import InputError
 
 
@@ -44,6 +45,8 @@ READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 def common_shape(examples: Sequence[Example]) -> tuple[int, int]:
     """Return the smallest (T, W) that holds all examples."""
+    if isinstance(examples, ShardedExamples):
+        return examples.manifest.shape
     length = max(len(example.tokens) for example in examples)
     return length, max(example.q_bits.shape[1] for example in examples)
 

@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from cat_jax.data.alignment import Example
+from cat_jax.data.shards import Manifest
 from cat_jax.errors import InputError
 from cat_jax.files import read_json, write_text
 
@@ -49,6 +50,15 @@ class Fingerprint:
         short = (hashlib.sha256(b"".join(block)).hexdigest()[:WIDTH] for block in blocks)
         total = hashlib.sha256(b"".join(each)).hexdigest()
         return cls(len(each), total, per_digest, "".join(short))
+
+    @classmethod
+    def of_shards(cls, manifest: Manifest) -> "Fingerprint":
+        """Return the fingerprint of prepared shards; a digest stands for one of them."""
+        shards = [shard.examples for shard in manifest.shards]
+        total = hashlib.sha256("".join(shards).encode()).hexdigest()
+        per_digest = manifest.preparation.records_per_shard
+        short = "".join(digest[:WIDTH] for digest in shards)
+        return cls(manifest.stats.records, total, per_digest, short)
 
     def difference(self, now: "Fingerprint") -> str | None:
         """Say how the data ``now`` differs from this, as a clause; None if it is the same."""

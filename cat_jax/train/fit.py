@@ -14,6 +14,7 @@ from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.duplicates import Duplicates
+from cat_jax.data.shards import ShardedExamples, is_prepared
 from cat_jax.data.sources import read_records
 from cat_jax.distributed import sync_errors
 from cat_jax.evaluation.validation import VALIDATION_METRICS, make_validation
@@ -43,7 +44,7 @@ from cat_jax.train.workdir import run_settings
 logger = logging.getLogger(__name__)
 
 Records = str | PathLike[str] | Iterable[Any]
-"""Records or examples, or what ``cat_jax.data.sources.read_records`` reads."""
+"""Records or examples, what ``cat_jax.data.sources.read_records`` reads, or prepared shards."""
 
 
 def fit(
@@ -216,7 +217,11 @@ def _plan(
     return _Plan(start, settings, path, tokenizer, data, held_out, duplicates, finished)
 
 
-def _read(records: Records) -> list[TrainingRecord] | list[Example]:
+def _read(records: Records) -> Sequence[TrainingRecord] | Sequence[Example]:
+    if isinstance(records, ShardedExamples):
+        return records
+    if is_prepared(records):
+        return ShardedExamples(cast("str", records))
     if isinstance(records, str | PathLike):
         return read_records(str(records))
     items = list(records)

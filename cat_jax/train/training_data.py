@@ -11,10 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from cat_jax.config import Training
 from cat_jax.data.alignment import Example, align_records
 from cat_jax.data.alignment_stats import AlignmentStats
+from cat_jax.data.batches import common_shape
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.duplicates import Duplicates, find_duplicates
 from cat_jax.data.ends import taught_end_ids
 from cat_jax.data.packing import filled, pack_examples
+from cat_jax.data.shards import ShardedExamples
 from cat_jax.distributed import is_primary
 from cat_jax.errors import InputError
 from cat_jax.files import one_line, write_lines
@@ -34,7 +36,7 @@ class TrainingData:
         end_ids: Special tokens that the examples teach as ends of answers.
     """
 
-    examples: list[Example]
+    examples: Sequence[Example]
     stats: AlignmentStats
     fingerprint: Fingerprint
     end_ids: tuple[int, ...] = ()
@@ -60,10 +62,12 @@ class TrainingData:
         )
 
     def __str__(self) -> str:
-        length = max(len(example.tokens) for example in self.examples)
+        length, _ = common_shape(self.examples)
+        sharded = isinstance(self.examples, ShardedExamples)
+        share = self.examples.manifest.filled if sharded else filled(self.examples)
         return (
             f"{self.stats.records} records in {len(self.examples)} sequences of {length} tokens, "
-            f"{filled(self.examples):.1%} of them not padding"
+            f"{share:.1%} of them not padding"
         )
 
 
@@ -81,6 +85,8 @@ def align_training(
         InputError: Too few records fit, none is annotated although training is ``guided``, or
             ``train.unmatched`` cannot be written.
     """
+    if isinstance(records, ShardedExamples):
+        return _take_shards(records, tokenizer, train, guided=guided)
     examples, stats = align_or_take(records, tokenizer, train)
     write_unmatched(train.unmatched, stats)
     end_ids = taught_end_ids(examples, tokenizer.all_special_ids)
@@ -100,6 +106,31 @@ def align_training(
     return data
 
 
+def _take_shards(
+    examples: ShardedExamples, tokenizer: PreTrainedTokenizerBase, train: Training, *, guided: bool
+) -> TrainingData:
+    """Return prepared examples, if training would have made the same.
+
+    Raises:
+        InputError: They are of another tokenizer or alignment, or too few.
+    """
+    examples.check(tokenizer, max_length=train.max_length, match=train.match, pack=train.pack)
+    if train.unmatched is not None:
+        raise InputError(
+            "train.unmatched lists words while records are aligned, and prepared shards are aligned "
+            "already; leave it out"
+        )
+    if len(examples) < train.batch_size:
+        raise InputError(
+            f"{examples.folder} holds {len(examples)} sequences, fewer than one batch of "
+            f"{train.batch_size}; add records or lower train.batch_size"
+        )
+    manifest = examples.manifest
+    data = TrainingData(examples, manifest.stats, Fingerprint.of_shards(manifest), manifest.end_ids)
+    data.check_annotated(guided)
+    return data
+
+
 def align_validation(
     records: Sequence[TrainingRecord] | Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
@@ -113,6 +144,8 @@ def align_validation(
     """
     if not records:
         return None
+    if isinstance(records, ShardedExamples):
+        records = list(records)  # all of them are measured every time
     examples, stats = align_or_take(records, tokenizer, train)
     if not examples:
         raise InputError(
@@ -174,6 +207,8 @@ def some_duplicates(
 
 
 def _records(items: Sequence[TrainingRecord] | Sequence[Example]) -> list[TrainingRecord]:
+    if isinstance(items, ShardedExamples):
+        return []
     return [item for item in items if not isinstance(item, Example)]
 
 
