@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from cat_jax.data.conversations import Conversation, Message
     from cat_jax.data.duplicates import find_duplicates
     from cat_jax.data.records import Annotation, Record, Span
+    from cat_jax.data.shards import ShardedExamples, prepare_data
     from cat_jax.data.sources import read_records, write_records
     from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed
     from cat_jax.evaluation import (
@@ -93,6 +94,7 @@ _HOMES = {
     "data.conversations": "Conversation Message",
     "data.duplicates": "find_duplicates",
     "data.records": "Annotation Record Span",
+    "data.shards": "ShardedExamples prepare_data",
     "data.sources": "read_records write_records",
     "errors": "Diverged InputError Interrupted SaveFailed",
     "evaluation": "Evaluation Sampling answer_matches chat_prompt complete evaluate generate",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cat_jax.config import RunConfig
 from cat_jax.errors import InputError
-from cat_jax.tasks.base import TRAIN, VALIDATION
+from cat_jax.tasks.base import VALIDATION
 from experiments.command_line import (
     exit_status,
     interruptible,
@@ -53,7 +53,7 @@ def train(config: RunConfig) -> None:
     task = config.data
     with sync_errors():
         folder = output_folder(config)
-        records = task.records(TRAIN, config.seed)
+        records = task.training_data(config.seed)
         has_validation = VALIDATION in task.splits
         validation = task.records(VALIDATION, config.seed) if has_validation else []
         # A test set that cannot be read must not end a finished run.

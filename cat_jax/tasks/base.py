@@ -1,12 +1,13 @@
 """The Task protocol: what a benchmark, or a user's own files, give to training and evaluation."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.readers import source_name
 from cat_jax.data.records import Record, Span
@@ -64,6 +65,14 @@ class Task(ABC):
     def iter_records(self, split: str, seed: int = 0) -> Iterator[TrainingRecord]:
         """Yield the same; a task that generates its records need not hold them all at once."""
         return iter(self.records(split, seed))
+
+    def training_data(self, seed: int = 0) -> Sequence[TrainingRecord] | Sequence[Example]:
+        """Return what to train on: the records of "train", or prepared shards of them.
+
+        Raises:
+            InputError: They cannot be read.
+        """
+        return self.records(TRAIN, seed)
 
     def read_file(self, file: str) -> list[TrainingRecord]:
         """Read a test file.

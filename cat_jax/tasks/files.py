@@ -1,12 +1,14 @@
 """A task made of a user's own files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
+from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.shards import ShardedExamples, is_prepared
 from cat_jax.data.sources import read_records
 from cat_jax.data.template_options import check_template_options
 from cat_jax.errors import InputError, SettingError
@@ -19,7 +21,8 @@ class Files(Task):
     """Your own records: prompts and answers, conversations, or texts (docs/finetuning.md).
 
     Attributes:
-        train: Training records: a file, folder, or name such as hub:REPO:SPLIT (docs/data.md).
+        train: Training records: a file, folder, or name such as hub:REPO:SPLIT (docs/data.md), or a
+            folder of prepared shards.
         validation: Records to measure the loss on.
         validation_share: Share of the training records to set aside for validation instead.
         iid: Test records distributed like the training data.
@@ -73,6 +76,21 @@ class Files(Task):
             return self.read_file(getattr(self, split))
         kept, set_aside = self._divided(self.read_file(self.train), seed)
         return kept if split == TRAIN else set_aside
+
+    def training_data(self, seed: int = 0) -> Sequence[TrainingRecord] | Sequence[Example]:
+        """Return the training records, or the examples of prepared shards.
+
+        Raises:
+            InputError: They cannot be read, or a setting is for records and there are shards.
+        """
+        if not is_prepared(self.train):
+            return self.records(TRAIN, seed)
+        if self.validation_share:
+            raise InputError(
+                f"data.validation_share: {self.train} holds prepared shards, of which no records "
+                "can be set aside; name a file with data.validation"
+            )
+        return ShardedExamples(self.train)
 
     def read_file(self, file: str) -> list[TrainingRecord]:
         """Read a file with the settings of this task.

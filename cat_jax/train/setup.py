@@ -21,6 +21,7 @@ from cat_jax.config import (
     Training,
 )
 from cat_jax.data.records import Record
+from cat_jax.data.shards import ShardedExamples
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.errors import InputError
 from cat_jax.files import check_writable
@@ -97,6 +98,11 @@ def make_tokenizer(start: Start, records: Sequence[Any]) -> PreTrainedTokenizerB
     if isinstance(start, LanguageModel):
         return start.tokenizer
     if isinstance(start, Scratch):
+        if isinstance(records, ShardedExamples):
+            raise InputError(
+                "prepared shards have no texts to make a tokenizer of, as a model from scratch "
+                "needs; train it on records, or start from a pretrained model"
+            )
         texts = [record.text for record in records if isinstance(record, Record)]
         if not texts:
             raise InputError("a model from scratch makes its tokenizer from records; give some")

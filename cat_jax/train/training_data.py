@@ -117,8 +117,8 @@ def _take_shards(
     examples.check(tokenizer, max_length=train.max_length, match=train.match, pack=train.pack)
     if train.unmatched is not None:
         raise InputError(
-            "train.unmatched lists words while records are aligned, and prepared shards are aligned "
-            "already; leave it out"
+            "train.unmatched lists words while records are aligned, and prepared shards are "
+            "aligned already; leave it out"
         )
     if len(examples) < train.batch_size:
         raise InputError(

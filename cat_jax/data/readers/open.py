@@ -113,6 +113,11 @@ def _read_folder(folder: Path) -> Items:
         files = sorted(x for x in folder.iterdir() if x.is_file() and not x.name.startswith("."))
     except OSError as error:
         raise InputError(f"cannot read {folder}: {error.strerror}; check the path") from error
+    if any(file.suffix == ".array_record" for file in files):
+        raise InputError(
+            f"{folder} holds prepared shards, which have no texts; train on them (cat.fit, "
+            "--data.train), or name the data that they were made of"
+        )
     known = [file for file in files if _reader(file) is not None]
     if not known:
         raise InputError(f"{folder} holds no data file; name a file that ends in {ENDINGS}")

@@ -128,6 +128,12 @@ class Manifest:
             counts.update(dict(shard.lengths))
         return dict(sorted(counts.items()))
 
+    def __str__(self) -> str:
+        return (
+            f"{self.stats.records} records in {self.sequences} sequences of up to {self.shape[0]} "
+            f"tokens in {len(self.shards)} shards; {self.stats}"
+        )
+
     def to_json(self) -> str:
         """Return the text of the file ``manifest.json``."""
         stats = {name: value for name, value in asdict(self.stats).items() if name != "unmatched"}

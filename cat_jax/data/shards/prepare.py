@@ -15,6 +15,8 @@ from etils import epath
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import Example, Match, align_records
+from cat_jax.data.alignment_stats import AlignmentStats
+from cat_jax.data.altered import AlteredConversation
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.ends import taught_end_ids
 from cat_jax.data.formats import parse_items
@@ -39,6 +41,9 @@ from cat_jax.files import read_json, write_bytes, write_text
 
 SETTINGS = "preparation.json"
 """Settings of a preparation that is not finished."""
+
+SHARD = "shard-{:05d}.array_record"
+"""Names of the shards."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,32 +92,68 @@ def prepare_data(
         *(tokenizer_digest(tokenizer), template_digest(tokenizer)),
         *(max_length, match, pack, seed, records_per_shard),
     )
+    called = str(source) if isinstance(source, str | PathLike) else "the source"
+    chunks = read_chunks(source, columns, template_options, records_per_shard)
+    first = next(chunks, None)  # or a source that cannot be read would cost the shards there are
+    if first is None:
+        raise InputError(f"{called} holds no records; add at least one")
     known = begin(folder, preparation)
     shards: list[Shard] = []
-    unmatched = records = 0
-    items = parse_items(open_items(source), columns)
-    for number, chunk in enumerate(_chunks(items, records_per_shard)):
-        if template_options:
-            chunk = with_template_options(chunk, template_options, str(source))
-        name = f"shard-{number:05d}.array_record"
-        mark = digest([json.dumps(training_record_fields(x)).encode() for x in chunk])
+    records = 0
+    for number, chunk in enumerate(itertools.chain([first], chunks)):
+        name = SHARD.format(number)
+        mark = records_digest(chunk)
         shard = known.get(name)
         if shard is None or shard.source != mark or not is_whole(folder, shard):
             shard = write_shard(folder, name, mark, chunk, tokenizer, preparation)
         shards.append(shard)
         records += len(chunk)
-        unmatched += shard.stats["spans_asked"] - shard.stats["spans_found"]
         progress(records)
-    manifest = Manifest(source if isinstance(source, str) else "records", preparation, shards)
+    return finish(folder, Manifest(called, preparation, shards))
+
+
+def read_chunks(
+    source: str | PathLike[str] | Iterable[Any],
+    columns: Mapping[str, str] | None,
+    template_options: Mapping[str, Any] | None,
+    size: int,
+) -> Iterator[list[TrainingRecord]]:
+    """Yield the records of a source, so many at a time.
+
+    Raises:
+        InputError: As of ``read_records``.
+    """
+    items = parse_items(open_items(source), columns)
+    while chunk := list(itertools.islice(items, size)):
+        if template_options:
+            chunk = with_template_options(chunk, template_options, "the source")
+        yield chunk
+
+
+def records_digest(records: Iterable[TrainingRecord]) -> str:
+    """Return a digest of the content of records."""
+    return digest([json.dumps(training_record_fields(record)).encode() for record in records])
+
+
+def finish(folder: epath.Path, manifest: Manifest) -> Manifest:
+    """Write the manifest and remove what only an unfinished preparation needs.
+
+    Raises:
+        InputError: There is no sequence to train on.
+    """
     if not manifest.sequences:
-        left = f"none of {records} records fits in {max_length} tokens" if records else "no records"
-        raise InputError(f"{source if isinstance(source, str) else 'the source'}: {left}")
-    if unmatched:
-        logger.warning("%d annotated effects and causes were not found", unmatched)
+        stats = manifest.stats
+        raise InputError(
+            f"{manifest.source} gives nothing to train on: {stats.too_long} records exceed "
+            f"{manifest.preparation.max_length} tokens, {stats.altered} conversations are altered "
+            "by the chat template; raise train.max_length, or see docs/data.md, Conversations"
+        )
     write_text(folder / MANIFEST, manifest.to_json())
+    kept = {shard.name for shard in manifest.shards}
     for path in folder.iterdir():
-        if path.name not in {MANIFEST, *(shard.name for shard in shards)}:
+        if path.name.lstrip(".").startswith("shard-") and path.name not in kept:
             path.unlink()
+    (folder / SETTINGS).unlink()
     return manifest
 
 
@@ -177,9 +218,15 @@ def write_shard(
         tokenizer: Tokenizer.
         preparation: How.
     """
-    examples, stats = align_records(
-        records, tokenizer, max_length=preparation.max_length, match=preparation.match
-    )
+    try:
+        examples, stats = align_records(
+            records, tokenizer, max_length=preparation.max_length, match=preparation.match
+        )
+    except AlteredConversation as error:  # all of them are; other shards may have others
+        logger.warning("%d of %d records are left out: %s", len(records), len(records), error)
+        examples, stats = [], AlignmentStats(altered=len(records))
+    if stats.unmatched:
+        logger.warning("%s", stats.name_unmatched())
     end_ids = taught_end_ids(examples, tokenizer.all_special_ids)
     aligned = digest([to_bytes(example) for example in examples])
     if preparation.pack:
@@ -216,9 +263,3 @@ def array_record(examples: Sequence[Example]) -> bytes:
             writer.write(to_bytes(example))
         writer.close()
         return path.read_bytes()
-
-
-def _chunks(items: Iterable[TrainingRecord], size: int) -> Iterator[list[TrainingRecord]]:
-    iterator = iter(items)
-    while chunk := list(itertools.islice(iterator, size)):
-        yield chunk

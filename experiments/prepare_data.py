@@ -1,0 +1,104 @@
+"""Align a data set once and write it as shards, which train without being held in memory."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import tyro
+
+from cat_jax.data.alignment import Match
+from cat_jax.ranges import Count, Seed, check_ranges
+from experiments.command_line import exit_status, parse_arguments
+
+
+@dataclass(frozen=True)
+class Model:
+    """Whose tokenizer and chat template.
+
+    Attributes:
+        name: Hugging Face folder or hub name, PEFT folder, or folder of a run.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """How training will read the shards; it is given the same settings.
+
+    Attributes:
+        max_length: Longest sequence in tokens; longer records are left out and counted.
+        match: How annotated words are found.
+        pack: Pack several records of a shard into a sequence of up to max_length tokens.
+    """
+
+    max_length: Count = 256
+    match: Match = "offsets"
+    pack: bool = False
+
+    def __post_init__(self):
+        check_ranges(self, "train")
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to prepare.
+
+    Attributes:
+        source: File, folder, or name such as hub:REPO:SPLIT (docs/data.md).
+        out: Folder or gs:// path for the shards.
+        model: Whose tokenizer and chat template.
+        train: How training will read the shards.
+        seed: Seed of the packing.
+        records_per_shard: Records that are in memory at a time, and make one shard.
+        columns: Names of the columns whose fields are called otherwise (input=question).
+        template_options: Variables of the chat template (enable_thinking=false).
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    out: Annotated[str, tyro.conf.Positional]
+    model: Model
+    train: Train = field(default_factory=Train)
+    seed: Seed = 0
+    records_per_shard: Count = 8192
+    columns: Mapping[str, str] = field(default_factory=dict)
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_ranges(self, "")
+
+
+def main() -> None:
+    """Prepare the data.
+
+    Raises:
+        InputError: Records or tokenizer cannot be read, or the shards cannot be written.
+    """
+    args = parse_arguments(Args, prog="python -m experiments.prepare_data", description=__doc__)
+    from rich.console import Console
+
+    from cat_jax import prepare_data
+    from cat_jax.train.setup import make_tokenizer, resolve_start
+
+    console = Console(stderr=True, highlight=False)
+    with console.status("0 records") as status:
+        manifest = prepare_data(
+            args.source,
+            args.out,
+            make_tokenizer(resolve_start(args.model.name), []),
+            max_length=args.train.max_length,
+            match=args.train.match,
+            pack=args.train.pack,
+            seed=args.seed,
+            columns=args.columns,
+            template_options=args.template_options,
+            records_per_shard=args.records_per_shard,
+            progress=lambda records: status.update(f"{records:,} records"),
+        )
+    print(manifest)
+    print(f"train on it: python -m experiments.finetune --data.train {args.out} ...")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
