@@ -90,6 +90,12 @@ class Files(Task):
                 f"data.validation_share: {self.train} holds prepared shards, of which no records "
                 "can be set aside; name a file with data.validation"
             )
+        unused = [n for n in ("columns", "template_options") if getattr(self, n)]
+        if unused and self.splits == (TRAIN,) and not self.test_files:
+            raise InputError(
+                f"data.{unused[0]}: {self.train} holds prepared shards, and there is no other file "
+                "to read; give it to prepare_data"
+            )
         return ShardedExamples(self.train)
 
     def read_file(self, file: str) -> list[TrainingRecord]:

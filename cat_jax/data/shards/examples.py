@@ -1,6 +1,8 @@
 """Prepared shards as a sequence of examples that are read when they are asked for."""
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -63,8 +65,8 @@ class ShardedExamples(Sequence[Example]):
             path = self.folder / shard.name
             if not path.exists() or path.stat().length != shard.size:
                 raise InputError(f"{path} is missing or torn; {MEND}")
-        self._local = _local_copy(self.folder, self.manifest)
-        paths = [str(Path(self._local.name) / x.name) for x in self.manifest.shards if x.sequences]
+        local = _local_copy(self.folder, self.manifest, self)
+        paths = [str(local / shard.name) for shard in self.manifest.shards if shard.sequences]
         self._source = grain.sources.ArrayRecordDataSource(paths)
 
     def __len__(self) -> int:
@@ -110,17 +112,12 @@ class ShardedExamples(Sequence[Example]):
         raise InputError(f"the shards in {self.folder} are {wrong}; {MEND}, or train as they are")
 
 
-class _Here:
-    """A folder that stays."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-
-def _local_copy(folder: epath.Path, manifest: Manifest) -> "_Here | tempfile.TemporaryDirectory":
+def _local_copy(folder: epath.Path, manifest: Manifest, owner: ShardedExamples) -> Path:
+    """Return a folder of this machine with the shards; a copy lives as long as its owner."""
     if "://" not in str(folder):
-        return _Here(str(folder))
-    copied = tempfile.TemporaryDirectory(prefix="shards-")  # removed with these examples
+        return Path(folder)
+    copied = Path(tempfile.mkdtemp(prefix="shards-"))
+    weakref.finalize(owner, shutil.rmtree, copied, ignore_errors=True)
     for shard in manifest.shards:
-        (folder / shard.name).copy(Path(copied.name) / shard.name)
+        (folder / shard.name).copy(copied / shard.name)
     return copied
