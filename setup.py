@@ -49,6 +49,7 @@ setup(
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "annotate": ["openai>=2.0", "pydantic>=2.10"],
+        "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
         "tfds": ["tensorflow-datasets>=4.9.8"],
         "wandb": ["wandb>=0.19"],

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from cat_jax.data.alignment import Match
+from cat_jax.errors import InputError
 from cat_jax.ranges import Count, Seed, check_ranges
 from experiments.command_line import exit_status, parse_arguments
 
@@ -54,6 +55,9 @@ class Args:
         records_per_shard: Records that are in memory at a time, and make one shard.
         columns: Names of the columns whose fields are called otherwise (input=question).
         template_options: Variables of the chat template (enable_thinking=false).
+        runner: Runner of Apache Beam, such as DirectRunner, to prepare with several workers.
+        workers: Processes of the DirectRunner on this machine.
+        runner_options: Further options of the Beam pipeline (project=mine region=us-central1).
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -64,9 +68,19 @@ class Args:
     records_per_shard: Count = 8192
     columns: Mapping[str, str] = field(default_factory=dict)
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    runner: str | None = None
+    workers: Count = 1
+    runner_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         check_ranges(self, "")
+        if self.workers > 1 and self.runner != "DirectRunner":
+            raise InputError(
+                "--workers are processes of --runner DirectRunner; for other runners name theirs "
+                "with --runner-options"
+            )
+        if self.runner_options and self.runner is None:
+            raise InputError("--runner-options are of a --runner; name one")
 
 
 def main() -> None:
@@ -76,28 +90,58 @@ def main() -> None:
         InputError: Records or tokenizer cannot be read, or the shards cannot be written.
     """
     args = parse_arguments(Args, prog="python -m experiments.prepare_data", description=__doc__)
-    from rich.console import Console
-
-    from cat_jax import prepare_data
     from cat_jax.train.setup import make_tokenizer, resolve_start
 
-    console = Console(stderr=True, highlight=False)
-    with console.status("0 records") as status:
-        manifest = prepare_data(
-            args.source,
-            args.out,
-            make_tokenizer(resolve_start(args.model.name), []),
-            max_length=args.train.max_length,
-            match=args.train.match,
-            pack=args.train.pack,
-            seed=args.seed,
-            columns=args.columns,
-            template_options=args.template_options,
-            records_per_shard=args.records_per_shard,
-            progress=lambda records: status.update(f"{records:,} records"),
-        )
-    print(manifest)
+    settings: dict[str, Any] = {
+        "max_length": args.train.max_length,
+        "match": args.train.match,
+        "pack": args.train.pack,
+        "seed": args.seed,
+        "columns": args.columns,
+        "template_options": args.template_options,
+        "records_per_shard": args.records_per_shard,
+    }
+    tokenizer = make_tokenizer(resolve_start(args.model.name), [])
+    prepare = prepare_here if args.runner is None else prepare_with_workers
+    print(prepare(args, tokenizer, settings))
     print(f"train on it: python -m experiments.finetune --data.train {args.out} ...")
+
+
+def prepare_here(args: Args, tokenizer: Any, settings: Mapping[str, Any]) -> Any:
+    """Prepare in this process and show how many records are done."""
+    from rich.console import Console
+
+    from cat_jax.data.shards import prepare_data
+
+    with Console(stderr=True, highlight=False).status("0 records") as status:
+
+        def show(records: int) -> None:
+            status.update(f"{records:,} records")
+
+        return prepare_data(args.source, args.out, tokenizer, progress=show, **settings)
+
+
+def prepare_with_workers(args: Args, tokenizer: Any, settings: Mapping[str, Any]) -> Any:
+    """Prepare with a runner of Apache Beam.
+
+    Raises:
+        InputError: Apache Beam is not installed.
+    """
+    try:
+        from cat_jax.data.shards.beam import prepare_data_with_beam
+    except ImportError as error:
+        raise InputError(
+            f"--runner needs Apache Beam ({error}); pip install 'cat-jax[beam]'"
+        ) from error
+    options: dict[str, Any] = {"runner": args.runner, **args.runner_options}
+    if args.workers > 1:
+        options |= {
+            "direct_num_workers": args.workers,
+            "direct_running_mode": "multi_processing",
+        }
+    return prepare_data_with_beam(
+        args.source, args.out, tokenizer, runner_options=options, **settings
+    )
 
 
 if __name__ == "__main__":

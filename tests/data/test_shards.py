@@ -297,7 +297,7 @@ def test_empty_sources_are_refused(make, tmp_path):
     with pytest.raises(InputError, match="gives nothing to train on: 1 records exceed 30 tokens"):
         make([{"input": "x" * 50, "target": "y"}], out=tmp_path / "long")
     assert not (tmp_path / "out").exists()
-    assert not is_prepared(tmp_path / "long")
+    assert not (tmp_path / "long").exists()
 
 
 def test_a_bad_record_is_named_and_what_is_prepared_is_kept(make, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cat_jax.data.readers.tables import Cells
 from cat_jax.errors import InputError
 from cat_jax.files import one_line
 
@@ -78,7 +79,13 @@ def read_tfds(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise InputError(
             f"{name} cannot be read ({one_line(error)}); check the name, or run tfds build"
         ) from error
-    yield from numbered(name, (_plain(row) for row in found))
+    yield from numbered(name, (_cells(_plain(row)) for row in found))
+
+
+def _cells(row: Any) -> Any:
+    """Return the cells of a row of texts, which hold lists and objects as JSON."""
+    texts = isinstance(row, dict) and all(isinstance(value, str) for value in row.values())
+    return Cells(row) if texts else row
 
 
 def _plain(value: Any) -> Any:

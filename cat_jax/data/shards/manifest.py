@@ -43,6 +43,21 @@ class Preparation:
     seed: int
     records_per_shard: int
 
+    @classmethod
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        match: Match,
+        *,
+        pack: bool,
+        seed: int,
+        records_per_shard: int,
+    ) -> "Preparation":
+        """Return the preparation with a tokenizer and its chat template."""
+        digests = tokenizer_digest(tokenizer), template_digest(tokenizer)
+        return cls(*digests, max_length, match, pack, seed, records_per_shard)
+
 
 @dataclass(frozen=True)
 class Shard:

@@ -31,8 +31,6 @@ from cat_jax.data.shards.manifest import (
     digest,
     parse_shard,
     stats_fields,
-    template_digest,
-    tokenizer_digest,
 )
 from cat_jax.data.shards.serial import to_bytes
 from cat_jax.data.sources import training_record_fields, with_template_options
@@ -88,28 +86,32 @@ def prepare_data(
             something else.
     """
     folder = epath.Path(out)
-    preparation = Preparation(
-        *(tokenizer_digest(tokenizer), template_digest(tokenizer)),
-        *(max_length, match, pack, seed, records_per_shard),
+    preparation = Preparation.of(
+        tokenizer, max_length, match, pack=pack, seed=seed, records_per_shard=records_per_shard
     )
     called = str(source) if isinstance(source, str | PathLike) else "the source"
     chunks = read_chunks(source, columns, template_options, records_per_shard)
-    first = next(chunks, None)  # or a source that cannot be read would cost the shards there are
-    if first is None:
-        raise InputError(f"{called} holds no records; add at least one")
+    first = first_chunk(chunks, called)
     known = begin(folder, preparation)
     shards: list[Shard] = []
     records = 0
     for number, chunk in enumerate(itertools.chain([first], chunks)):
-        name = SHARD.format(number)
-        mark = records_digest(chunk)
-        shard = known.get(name)
-        if shard is None or shard.source != mark or not is_whole(folder, shard):
-            shard = write_shard(folder, name, mark, chunk, tokenizer, preparation)
-        shards.append(shard)
+        shards.append(keep_or_write(folder, number, chunk, tokenizer, preparation, known))
         records += len(chunk)
         progress(records)
     return finish(folder, Manifest(called, preparation, shards))
+
+
+def first_chunk(chunks: Iterator[list[TrainingRecord]], called: str) -> list[TrainingRecord]:
+    """Return the first records of a source: one that cannot be read must not cost old shards.
+
+    Raises:
+        InputError: It cannot be read, or holds no records.
+    """
+    first = next(chunks, None)
+    if first is None:
+        raise InputError(f"{called} holds no records; add at least one")
+    return first
 
 
 def read_chunks(
@@ -143,18 +145,25 @@ def finish(folder: epath.Path, manifest: Manifest) -> Manifest:
     """
     if not manifest.sequences:
         stats = manifest.stats
+        _remove_all_but(folder, set())
+        if not any(folder.iterdir()):
+            folder.rmdir()
         raise InputError(
             f"{manifest.source} gives nothing to train on: {stats.too_long} records exceed "
             f"{manifest.preparation.max_length} tokens, {stats.altered} conversations are altered "
             "by the chat template; raise train.max_length, or see docs/data.md, Conversations"
         )
     write_text(folder / MANIFEST, manifest.to_json())
-    kept = {shard.name for shard in manifest.shards}
+    _remove_all_but(folder, {shard.name for shard in manifest.shards})
+    return manifest
+
+
+def _remove_all_but(folder: epath.Path, kept: set[str]) -> None:
+    """Remove the files of an unfinished preparation."""
     for path in folder.iterdir():
         if path.name.lstrip(".").startswith("shard-") and path.name not in kept:
             path.unlink()
-    (folder / SETTINGS).unlink()
-    return manifest
+    (folder / SETTINGS).unlink(missing_ok=True)
 
 
 def begin(folder: epath.Path, preparation: Preparation) -> dict[str, Shard]:
@@ -198,6 +207,31 @@ def _left_shards(folder: epath.Path, names: Sequence[str]) -> Iterator[Shard]:
             yield parse_shard(read_json(folder / name, dict, "prepare it again"))
         except (InputError, TypeError):  # torn; its shard is made anew
             logger.info("%s is damaged; its shard is made anew", folder / name)
+
+
+def keep_or_write(
+    folder: epath.Path,
+    number: int,
+    records: Sequence[TrainingRecord],
+    tokenizer: PreTrainedTokenizerBase,
+    preparation: Preparation,
+    known: Mapping[str, Shard],
+) -> Shard:
+    """Return the shard of some records, written anew unless it is known and whole.
+
+    Args:
+        folder: Where the shards are.
+        number: Number of the shard.
+        records: Its records.
+        tokenizer: Tokenizer.
+        preparation: How shards are made.
+        known: Shards of before, by name.
+    """
+    name, mark = SHARD.format(number), records_digest(records)
+    shard = known.get(name)
+    if shard is not None and shard.source == mark and is_whole(folder, shard):
+        return shard
+    return write_shard(folder, name, mark, records, tokenizer, preparation)
 
 
 def write_shard(
