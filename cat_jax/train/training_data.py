@@ -63,8 +63,8 @@ class TrainingData:
 
     def __str__(self) -> str:
         length, _ = common_shape(self.examples)
-        sharded = isinstance(self.examples, ShardedExamples)
-        share = self.examples.manifest.filled if sharded else filled(self.examples)
+        given = self.examples
+        share = given.manifest.filled if isinstance(given, ShardedExamples) else filled(given)
         return (
             f"{self.stats.records} records in {len(self.examples)} sequences of {length} tokens, "
             f"{share:.1%} of them not padding"

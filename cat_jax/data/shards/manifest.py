@@ -128,7 +128,8 @@ class Manifest:
     @property
     def stats(self) -> AlignmentStats:
         """Return the counts of the alignment, without the words that were not found."""
-        return sum((AlignmentStats(**shard.stats) for shard in self.shards), AlignmentStats())
+        each = (AlignmentStats(**dict[str, Any](shard.stats)) for shard in self.shards)
+        return sum(each, AlignmentStats())
 
     @property
     def end_ids(self) -> tuple[int, ...]:
@@ -191,7 +192,9 @@ def parse_shard(values: dict[str, Any]) -> Shard:
     Raises:
         TypeError: A field is missing or unknown.
     """
-    return Shard(**values | {"lengths": [(a, b) for a, b in values.get("lengths", [])]})
+    given: dict[str, Any] = {**values}
+    given["lengths"] = [(size, count) for size, count in values.get("lengths", [])]
+    return Shard(**given)
 
 
 def stats_fields(stats: AlignmentStats) -> dict[str, int]:
