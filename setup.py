@@ -51,7 +51,8 @@ setup(
         "annotate": ["openai>=2.0", "pydantic>=2.10"],
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
-        "tfds": ["tensorflow-datasets>=4.9.8"],
+        # tensorflow-datasets imports importlib_resources and does not say so.
+        "tfds": ["tensorflow-datasets>=4.9.8", "importlib_resources>=6.4"],
         "wandb": ["wandb>=0.19"],
         "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
         "test": [

@@ -8,7 +8,6 @@ import numpy as np
 
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
-from cat_jax.data.shards import ShardedExamples, is_prepared
 from cat_jax.data.sources import read_records
 from cat_jax.data.template_options import check_template_options
 from cat_jax.errors import InputError, SettingError
@@ -83,6 +82,8 @@ class Files(Task):
         Raises:
             InputError: They cannot be read, or a setting is for records and there are shards.
         """
+        from cat_jax.data.shards import ShardedExamples, is_prepared  # imports JAX
+
         if not is_prepared(self.train):
             return self.records(TRAIN, seed)
         if self.validation_share:

@@ -50,7 +50,9 @@ class _Builder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # the order is part of a task's records
         )
 
-    def _examples(self, records: Iterator[TrainingRecord]) -> Iterator[tuple[int, dict[str, str]]]:
+    def _generate_examples(
+        self, records: Iterator[TrainingRecord]
+    ) -> Iterator[tuple[int, dict[str, str]]]:
         for number, record in enumerate(records):
             yield number, text_fields(training_record_fields(record), self.fields)
 
@@ -63,7 +65,10 @@ class _TaskBuilder(_Builder):
 
     def _split_generators(self, dl_manager: Any) -> Mapping[str, Any]:
         task = self.task
-        return {split: self._examples(task.iter_records(split, seed=0)) for split in task.splits}
+        return {
+            split: self._generate_examples(task.iter_records(split, seed=0))
+            for split in task.splits
+        }
 
 
 class Stg(_TaskBuilder):
@@ -114,7 +119,7 @@ class AnnotatedJsonl(_Builder):
     def _split_generators(self, dl_manager: Any) -> Mapping[str, Any]:
         files = sorted(path for path in dl_manager.manual_dir.iterdir() if path.is_file())
         return {
-            source_name(str(path)): self._examples(parse_items(open_items(str(path))))
+            source_name(str(path)): self._generate_examples(parse_items(open_items(str(path))))
             for path in files
         }
 

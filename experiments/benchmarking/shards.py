@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cat_jax.config import Guidance, Training
+from cat_jax.data.shards import prepare_data
 from cat_jax.errors import InputError
 from cat_jax.files import write_lines
 from cat_jax.markdown import markdown_table
+from cat_jax.testing import toy_model, toy_tokenizer
+from cat_jax.train.fit import fit
 
 BATCH = 1_024
 
@@ -95,21 +99,13 @@ def print_peak(work: Callable[[], object]) -> None:
 
 def prepare(source: str, out: str) -> None:
     """Prepare shards."""
-    import cat_jax as cat
-
-    cat.prepare_data(source, out, cat.testing.toy_tokenizer(), max_length=32)
+    prepare_data(source, out, toy_tokenizer(), max_length=32)
 
 
 def train(shards: str, steps: str) -> None:
     """Train on them, guided."""
-    import cat_jax as cat
-
-    cat.fit(
-        cat.testing.toy_model(),
-        shards,
-        guidance=cat.Guidance(),
-        train=cat.Training(steps=int(steps), batch_size=BATCH, max_length=32),
-    )
+    training = Training(steps=int(steps), batch_size=BATCH, max_length=32)
+    fit(toy_model(), shards, guidance=Guidance(), train=training)
 
 
 def page(results: list[Result], machine: str) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,31 @@ def pip(*arguments):
     subprocess.run(command, check=True, capture_output=True)
 
 
+def extras(*names):
+    """Return the requirements of the project's extras."""
+    listed = [word.partition(";") for word in metadata.requires("cat-jax")]
+    wanted = [f"extra=={name!r}" for name in names]
+    return [
+        package.strip()
+        for package, _, marker in listed
+        if marker.replace(" ", "").replace('"', "'") in wanted
+    ]
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """A folder with both, without TensorFlow."""
     folder, wheels = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("wheels")
     pip("wheel", "--no-build-isolation", "--no-deps", "-w", wheels, *OF_BEAM)
-    wanted = ("apache-beam>=2.70", "tensorflow-datasets>=4.9.8", "mlcroissant")
-    pip("install", "--target", folder, "--find-links", wheels, *wanted)
+    pip(
+        "install",
+        "--target",
+        folder,
+        "--find-links",
+        wheels,
+        *extras("beam", "tfds"),
+        "mlcroissant",
+    )
     return folder
 
 
