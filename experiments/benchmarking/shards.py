@@ -1,7 +1,7 @@
 """Peak memory of preparing shards and of training on them, by the number of records."""
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -93,8 +93,10 @@ def print_peak(work: Callable[[], object]) -> None:
     """Do the work, then print the process's peak memory in bytes and the seconds it took."""
     began = time.perf_counter()
     work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps([peak, time.perf_counter() - began]))
+    # ru_maxrss would be that of the process that started this one, if it was larger.
+    status = Path("/proc/self/status").read_text()
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    print(json.dumps([int(peak) * 1024, time.perf_counter() - began]))
 
 
 def prepare(source: str, out: str) -> None:
