@@ -87,8 +87,8 @@ def test_at_some_writes(process, tmp_path, undisturbed, share, code):
 
 
 @pytest.mark.slow
-def test_at_every_third_write(process, tmp_path, undisturbed):
-    for room in range(1, len(undisturbed[1]), 3):
+def test_at_every_ninth_write(process, tmp_path, undisturbed):
+    for room in range(1, len(undisturbed[1]), 9):
         workdir = tmp_path / f"{room}" / "run"
         assert_fails_and_goes_on(process, workdir, undisturbed, room, errno.ENOSPC)
 
