@@ -5,6 +5,7 @@ from cat_jax.compare.methods.base import Method
 from cat_jax.compare.methods.baseline import BASELINE
 from cat_jax.compare.methods.cat import CAT
 from cat_jax.compare.methods.cat_published import CAT_PUBLISHED
+from cat_jax.compare.methods.cat_published_div import CAT_PUBLISHED_DIV
 from cat_jax.compare.methods.causes_only import CAUSES_ONLY
 from cat_jax.compare.methods.counterfactual import COUNTERFACTUAL
 from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
@@ -18,6 +19,7 @@ _ALL = (
     BASELINE,
     CAT,
     CAT_PUBLISHED,
+    CAT_PUBLISHED_DIV,
     RANDOM_SPANS,
     SHUFFLED_CAUSES,
     SPURIOUS_SPANS,
