@@ -13,6 +13,7 @@ import pytest
 import yaml
 from transformers import AutoConfig, AutoTokenizer
 
+import cat_jax as cat
 from cat_jax.compare.methods import METHODS
 from cat_jax.data.sources import read_records, write_records
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
@@ -180,7 +181,21 @@ def test_every_task_is_on_the_page_of_tasks():
 def test_every_method_is_on_the_page_of_controls():
     page = (DOCS / "controls.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
-    assert listed == METHODS.keys() - {"baseline", "cat", "cat_published"}
+    assert listed == METHODS.keys() - {"baseline", "cat", "cat_published", "cat_published_div"}
+
+
+def test_the_example_of_prepared_data_runs(shared, tmp_path, monkeypatch):
+    write_records(tmp_path / "train.jsonl", toy_records(count=60))
+    (code,) = (code for code in blocks("data.md") if "prepare_data" in code)
+    monkeypatch.chdir(tmp_path)
+    model = str(shared / "models/stories260K")
+    code = code.replace("Qwen/Qwen2.5-1.5B", model).replace(
+        "cat.Training(", "cat.Training(steps=1, batch_size=2, "
+    )
+    names = {"cat": cat, "tokenizer": AutoTokenizer.from_pretrained(model)}
+    exec(code, names)
+    assert len(names["examples"]) == names["examples"].manifest.sequences >= 2
+    assert names["run"].history[-1]["step"] == 1
 
 
 def test_the_example_of_shown_records_runs(shared, tmp_path, monkeypatch, capsys):
