@@ -33,14 +33,15 @@ def test_all_methods_in_one_comparison(tmp_path):
     """Only where records differ do the first losses; guidance is on where spans are."""
     found = run(METHODS)
     lines = {x.method.name: next(y for y in x.history if y["kind"] == "train") for x in found.runs}
-    guided = {"cat", "cat_published", "random_spans", "shuffled_causes", "spurious_spans"}
+    published = {"cat_published", "cat_published_div"}
+    guided = {"cat", *published, "random_spans", "shuffled_causes", "spurious_spans"}
     assert {name for name, line in lines.items() if "gamma" in line} == guided
     alike = {*guided, "baseline"}
     losses = [lines[name]["next_token_loss"] for name in alike]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
     for name in {*METHODS} - {*alike, "balanced"}:
         assert abs(lines[name]["next_token_loss"] - losses[0]) > 1e-4, name
-    masses = {name: lines[name]["causal_mass"] for name in guided - {"cat_published"}}
+    masses = {name: lines[name]["causal_mass"] for name in guided - published}
     assert len({round(x, 6) for x in masses.values()}) == len(masses)
     page = save_report(found, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
