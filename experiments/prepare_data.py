@@ -7,39 +7,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from cat_jax.data.alignment import Match
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, Seed, check_ranges
 from experiments.command_line import exit_status, parse_arguments
+from experiments.reading import Model, Train
 
 
 @dataclass(frozen=True)
-class Model:
-    """Whose tokenizer and chat template.
-
-    Attributes:
-        name: Hugging Face folder or hub name, PEFT folder, or folder of a run.
-    """
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Train:
+class Packed(Train):
     """How training will read the shards; it is given the same settings.
 
     Attributes:
-        max_length: Longest sequence in tokens; longer records are left out and counted.
-        match: How annotated words are found.
         pack: Pack several records of a shard into a sequence of up to max_length tokens.
     """
 
-    max_length: Count = 256
-    match: Match = "offsets"
     pack: bool = False
-
-    def __post_init__(self):
-        check_ranges(self, "train")
 
 
 @dataclass(frozen=True)
@@ -63,7 +45,7 @@ class Args:
     source: Annotated[str, tyro.conf.Positional]
     out: Annotated[str, tyro.conf.Positional]
     model: Model
-    train: Train = field(default_factory=Train)
+    train: Packed = field(default_factory=Packed)
     seed: Seed = 0
     records_per_shard: Count = 8192
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -7,37 +7,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from cat_jax.data.alignment import Match
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
 from experiments.command_line import exit_status, parse_arguments
-
-
-@dataclass(frozen=True)
-class Model:
-    """Whose tokenizer and chat template.
-
-    Attributes:
-        name: Hugging Face folder or hub name, PEFT folder, or folder of a run.
-    """
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Train:
-    """How training will read the records.
-
-    Attributes:
-        max_length: Longest sequence in tokens; longer records are left out and counted.
-        match: How annotated words are found.
-    """
-
-    max_length: Count = 256
-    match: Match = "offsets"
-
-    def __post_init__(self):
-        check_ranges(self, "train")
+from experiments.reading import Model, Train
 
 
 @dataclass(frozen=True)
