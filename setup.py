@@ -16,6 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cat_jax*", "pallas_kernels*"]),
+    package_data={"cat_jax.annotation": ["priors/*.yaml"]},
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",
@@ -32,6 +33,7 @@ setup(
         "zstandard>=0.25",
         "networkx>=3.4",
         "pyyaml>=6.0",
+        "pydantic>=2.10",
         "jaxtyping>=0.3.4",
         "tyro>=1.0",
         "rich>=14.0",
@@ -48,7 +50,7 @@ setup(
         ],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "annotate": ["openai>=2.0", "pydantic>=2.10"],
+        "annotate": ["openai>=2.0"],
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
         # tensorflow-datasets imports importlib_resources and does not say so.

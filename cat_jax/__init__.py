@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cat_jax import (
         analysis,
+        annotation,
         compare,
         config,
         data,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         train,
     )
     from cat_jax.analysis import attention_maps, read_attention, show_records
+    from cat_jax.annotation import Prior, annotate_calculations, read_prior, table_records
     from cat_jax.config import (
         PUBLISHED,
         Guidance,
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analysis": "attention_maps read_attention show_records",
+    "annotation": "Prior annotate_calculations read_prior table_records",
     "config": (
         "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
         "Scratch Training"
@@ -110,6 +113,7 @@ _HOMES = {
 _HOME_OF = {name: f"cat_jax.{home}" for home, names in _HOMES.items() for name in names.split()}
 _MODULES = (
     "analysis",
+    "annotation",
     "compare",
     "config",
     "data",

@@ -17,6 +17,7 @@ ORDER = [
     "cat_jax.files",
     "cat_jax.markdown",
     "cat_jax.data",
+    "cat_jax.annotation",
     "cat_jax.tasks",
     "cat_jax.config",
     "cat_jax.types",
