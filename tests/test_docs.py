@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 import cat_jax as cat
 from cat_jax.compare.methods import METHODS
+from cat_jax.data.records import Record
 from cat_jax.data.sources import read_records, write_records
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
 from cat_jax.tasks import TASKS
@@ -157,6 +158,25 @@ def test_the_example_of_fine_tuning_runs(tmp_path, monkeypatch):
 
 def blocks(page):
     return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def test_the_examples_of_annotation_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "annotation.md").read_text()
+    (prior,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    Path("math.yaml").write_text(prior)
+    Path("patients.csv").write_text("Smoking,Yellow fingers,Weight,risk\n8,12,3,high\n")
+    write_records("gsm8k.jsonl", [Record("3 a day, 4 days? ", "<<3*4=12>>12\n#### 12")])
+    table, calculations, graph = blocks("annotation.md")
+    names = {}
+    exec(table, names)
+    (record,) = cat.read_records("train.jsonl")
+    assert record.input == "Smoking: 8, Yellow fingers: 12, Weight: 3. Answer: "
+    exec(calculations, names)
+    assert len(names["records"][0].important) == 2
+    exec(graph, names)
+    assert [len(record.important[0].causes) for record in names["records"]] == [3]
+    assert "quantity" in Path("prior.html").read_text()
 
 
 def test_the_example_of_controls_runs():
