@@ -50,7 +50,7 @@ setup(
         ],
         "gpu": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
-        "annotate": ["openai>=2.0"],
+        "annotate": ["openai>=2.0", "json-repair>=0.50"],
         "beam": ["apache-beam>=2.70"],
         "gcs": ["gcsfs>=2025.3"],
         # tensorflow-datasets imports importlib_resources and does not say so.
@@ -62,6 +62,8 @@ setup(
             "pytest-xdist>=3.8",
             "hypothesis>=6.140",
             "scipy>=1.15",
+            "openai>=2.0",
+            "json-repair>=0.50",
             "markdown-it-py>=3.0",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",

@@ -40,7 +40,15 @@ if TYPE_CHECKING:
         train,
     )
     from cat_jax.analysis import attention_maps, read_attention, show_records
-    from cat_jax.annotation import Prior, annotate_calculations, read_prior, table_records
+    from cat_jax.annotation import (
+        AnswerCache,
+        OpenAIClient,
+        Prior,
+        annotate,
+        annotate_calculations,
+        read_prior,
+        table_records,
+    )
     from cat_jax.config import (
         PUBLISHED,
         Guidance,
@@ -88,7 +96,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analysis": "attention_maps read_attention show_records",
-    "annotation": "Prior annotate_calculations read_prior table_records",
+    "annotation": (
+        "AnswerCache OpenAIClient Prior annotate annotate_calculations read_prior table_records"
+    ),
     "config": (
         "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
         "Scratch Training"

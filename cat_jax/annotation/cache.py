@@ -1,0 +1,68 @@
+"""Answers of assistants that were paid for, kept by what was asked."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from os import PathLike
+from threading import Lock
+
+from etils import epath
+
+from cat_jax.annotation.client import Answer, Client
+from cat_jax.annotation.prompt import Message
+from cat_jax.errors import InputError
+from cat_jax.files import read_json, write_text
+
+
+class AnswerCache:
+    """A folder of answers; each is a file that is whole or not there.
+
+    Args:
+        folder: Where they are; None keeps them in memory.
+    """
+
+    def __init__(self, folder: str | PathLike[str] | None = None):
+        self.folder = None if folder is None else epath.Path(folder)
+        self._kept: dict[str, Answer] = {}
+        self._locks: defaultdict[str, Lock] = defaultdict(Lock)
+
+    def answer(self, key: str, ask: Callable[[], Answer]) -> tuple[Answer, bool]:
+        """Return the answer of a key and whether it is new; of equal questions one is asked."""
+        with self._locks[key]:
+            known = self.get(key)
+            if known is not None:
+                return known, False
+            answer = ask()
+            self.put(key, answer)
+            return answer, True
+
+    def get(self, key: str) -> Answer | None:
+        """Return the answer of a key, None if there is none or its file is torn."""
+        if key in self._kept:
+            return self._kept[key]
+        if self.folder is None or not self._file(key).exists():
+            return None
+        try:
+            answer = Answer(**read_json(self._file(key), dict, "it is asked for again"))
+        except (InputError, TypeError):
+            return None
+        self._kept[key] = answer
+        return answer
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keep an answer."""
+        self._kept[key] = answer
+        if self.folder is not None:
+            write_text(self._file(key), json.dumps(asdict(answer)) + "\n")
+
+    def _file(self, key: str) -> epath.Path:
+        assert self.folder is not None
+        return self.folder / key[:2] / f"{key[2:]}.json"
+
+
+def key_of(client: Client, messages: Sequence[Message], sample: int) -> str:
+    """Return the key of a question: a digest of model, parameters, messages and sample."""
+    asked = [client.model, dict(client.parameters), list(messages), sample]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
