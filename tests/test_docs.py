@@ -14,6 +14,7 @@ import yaml
 from transformers import AutoConfig, AutoTokenizer
 
 import cat_jax as cat
+from cat_jax.annotation import Answer
 from cat_jax.compare.methods import METHODS
 from cat_jax.data.records import Record
 from cat_jax.data.sources import read_records, write_records
@@ -167,7 +168,7 @@ def test_the_examples_of_annotation_run(tmp_path, monkeypatch):
     Path("math.yaml").write_text(prior)
     Path("patients.csv").write_text("Smoking,Yellow fingers,Weight,risk\n8,12,3,high\n")
     write_records("gsm8k.jsonl", [Record("3 a day, 4 days? ", "<<3*4=12>>12\n#### 12")])
-    table, calculations, graph = blocks("annotation.md")
+    table, calculations, graph, assistant = blocks("annotation.md")
     names = {}
     exec(table, names)
     (record,) = cat.read_records("train.jsonl")
@@ -177,6 +178,13 @@ def test_the_examples_of_annotation_run(tmp_path, monkeypatch):
     exec(graph, names)
     assert [len(record.important[0].causes) for record in names["records"]] == [3]
     assert "quantity" in Path("prior.html").read_text()
+    reply = names["prior"].examples[0][1].model_dump_json(exclude_none=True)
+    said = types.SimpleNamespace(model="m", parameters={}, complete=lambda messages: Answer(reply))
+    names["cat"] = types.SimpleNamespace(
+        annotate=cat.annotate, AnswerCache=cat.AnswerCache, OpenAIClient=lambda *a, **k: said
+    )
+    exec(assistant, names)
+    assert names["found"].records == names["records"]
 
 
 def test_the_example_of_controls_runs():

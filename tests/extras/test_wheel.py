@@ -24,6 +24,7 @@ for name in names:
     importlib.import_module(name)
 for name in cat_jax.__all__:
     getattr(cat_jax, name)
+assert cat_jax.read_prior("math").records
 for name in ("experiments", "configs", "tests", "torch"):
     assert importlib.util.find_spec(name) is None, name
 print(len(names), cat_jax.__file__)
