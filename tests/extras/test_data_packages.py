@@ -16,8 +16,6 @@ from cat_jax.tasks import TASKS
 from cat_jax.testing import toy_dicts, toy_model, toy_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_BEAM = ("hdfs", "crcmod", "docopt")
-"""Packages that Beam needs and that only an older setuptools builds."""
 BUILD = """
 import sys
 from cat_jax.tasks import tfds_builders
@@ -60,17 +58,8 @@ def extras(*names):
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """A folder with both, without TensorFlow."""
-    folder, wheels = tmp_path_factory.mktemp("packages"), tmp_path_factory.mktemp("wheels")
-    pip("wheel", "--no-build-isolation", "--no-deps", "-w", wheels, *OF_BEAM)
-    pip(
-        "install",
-        "--target",
-        folder,
-        "--find-links",
-        wheels,
-        *extras("beam", "tfds"),
-        "mlcroissant",
-    )
+    folder = tmp_path_factory.mktemp("packages")
+    pip("install", "--target", folder, *extras("beam", "tfds"), "mlcroissant")
     return folder
 
 
