@@ -76,6 +76,13 @@ def write_lease(workdir, **fields):
     (workdir / LOCK_FILE).write_text(json.dumps(holder).ljust(lock.SIZE))
 
 
+def read_lease(workdir):
+    """An object store writes whole objects; the folder in its place is empty for a moment."""
+    while not (text := (workdir / LOCK_FILE).read_text()):
+        time.sleep(0.001)
+    return json.loads(text)
+
+
 def dead_pid():
     process = subprocess.Popen(["true"])
     process.wait()
@@ -231,9 +238,9 @@ def test_of_several_that_come_at_once_one_holds_the_lease(workdir):
 def test_a_lease_is_renewed_while_it_is_held(workdir, monkeypatch):
     monkeypatch.setattr(lock, "RENEW_SECONDS", 0.02)
     with hold_workdir(workdir):
-        first = json.loads((workdir / LOCK_FILE).read_text())
+        first = read_lease(workdir)
         deadline = time.monotonic() + 20
-        while json.loads((workdir / LOCK_FILE).read_text())["renewed"] == first["renewed"]:
+        while read_lease(workdir)["renewed"] == first["renewed"]:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         last = json.loads((workdir / LOCK_FILE).read_text())
