@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count, islice
+from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
@@ -150,12 +151,14 @@ def annotate_record(
     """
     first = first_messages(prior, record)
     outcome = _asked(Outcome(record, cached=True), first, prior, client, cache, 0)
-    for sample in count(1):
+    sample = 1
+    while not outcome.accepted:
         known = cache.get(key_of(client, first, sample)) is not None
-        if outcome.accepted or not (known or (retry and outcome.cached)):
-            return outcome
+        if not known and not (retry and outcome.cached):
+            break
         outcome = _asked(outcome, first, prior, client, cache, sample)
-    raise AssertionError
+        sample += 1
+    return outcome
 
 
 def _asked(
@@ -208,11 +211,9 @@ def _json_in(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
-    try:
-        from json_repair import repair_json
-    except ImportError:
-        raise InvalidReply(["the reply is no JSON; write JSON alone"]) from None
     start = text.find("{")
-    if start < 0:
+    if start < 0 or find_spec("json_repair") is None:
         raise InvalidReply(["the reply is no JSON; write JSON alone"])
+    from json_repair import repair_json
+
     return repair_json(text[start:], return_objects=True)

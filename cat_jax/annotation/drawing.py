@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import networkx
 
+from cat_jax.annotation.reply import Reply
 from cat_jax.data.records import Record
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def prior_fragment(prior: "Prior") -> str:
         for kind, sentence in prior.kinds.items()
     )
     examples = "".join(
-        f'<p style="white-space:pre-wrap">{_coloured(prior, number, colours)}</p>'
-        for number in range(len(prior.examples))
+        f'<p style="white-space:pre-wrap">{_coloured(reply, record, colours)}</p>'
+        for (_, reply), record in zip(prior.examples, prior.records, strict=True)
     )
     return f"<p>{escape(prior.task)}</p>{graph_svg(prior)}<dl>{kinds}</dl>{examples}"
 
@@ -88,9 +89,8 @@ def _edge(x1: int, y1: int, x2: int, y2: int) -> str:
     return f'<path d="{path}" fill="none" stroke="black" marker-end="url(#arrow)"/>'
 
 
-def _coloured(prior: "Prior", number: int, colours: Mapping[str, str]) -> str:
+def _coloured(reply: Reply, record: Record, colours: Mapping[str, str]) -> str:
     """Return the text of an example, each span in the colour of its kind."""
-    (_, reply), record = prior.examples[number], prior.records[number]
     spans = {}
     for dependency, note in zip(reply.annotations, record.important, strict=True):
         named = dependency.effect, *dependency.causes

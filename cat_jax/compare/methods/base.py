@@ -18,6 +18,11 @@ def training_records(task: Task, seed: int) -> list[TrainingRecord]:
     return task.records(TRAIN, seed)
 
 
+def published_records(task: Task, seed: int) -> list[TrainingRecord]:
+    """Return the task's training records with the paper's annotation."""
+    return task.as_published().records(TRAIN, seed)
+
+
 @dataclass(frozen=True)
 class Method:
     """One way to train, in a file of its own.

@@ -65,12 +65,13 @@ class ShardedExamples(Sequence[Example]):
             path = self.folder / shard.name
             if not path.exists() or path.stat().length != shard.size:
                 raise InputError(f"{path} is missing or torn; {MEND}")
+        self._length = self.manifest.sequences  # a sum over shards, asked for at every read
         local = _local_copy(self.folder, self.manifest, self)
         paths = [str(local / shard.name) for shard in self.manifest.shards if shard.sequences]
         self._source = grain.sources.ArrayRecordDataSource(paths)
 
     def __len__(self) -> int:
-        return self.manifest.sequences
+        return self._length
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

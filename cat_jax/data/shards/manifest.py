@@ -152,7 +152,6 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of the file ``manifest.json``."""
-        stats = {name: value for name, value in asdict(self.stats).items() if name != "unmatched"}
         about = {
             "version": VERSION,
             "source": self.source,
@@ -160,7 +159,7 @@ class Manifest:
             "sequences": self.sequences,
             "shape": self.shape,
             "filled": self.filled,
-            "stats": stats,
+            "stats": stats_fields(self.stats),
             "shards": [asdict(shard) for shard in self.shards],
         }
         return json.dumps(about, indent=1) + "\n"
