@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from cat_jax.errors import InputError
-from cat_jax.ranges import Count, Seed, check_ranges
+from cat_jax.ranges import Count, Seed
 from experiments.command_line import exit_status, parse_arguments
 from experiments.reading import Model, Train
+from experiments.workers import Workers, needs_beam
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Packed(Train):
     pack: bool = False
 
 
-@dataclass(frozen=True)
-class Args:
+@dataclass(frozen=True, kw_only=True)
+class Args(Workers):
     """What to prepare.
 
     Attributes:
@@ -37,9 +37,6 @@ class Args:
         records_per_shard: Records that are in memory at a time, and make one shard.
         columns: Names of the columns whose fields are called otherwise (input=question).
         template_options: Variables of the chat template (enable_thinking=false).
-        runner: Runner of Apache Beam, such as DirectRunner, to prepare with several workers.
-        workers: Processes of the DirectRunner on this machine.
-        runner_options: Further options of the Beam pipeline (project=mine region=us-central1).
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -50,19 +47,6 @@ class Args:
     records_per_shard: Count = 8192
     columns: Mapping[str, str] = field(default_factory=dict)
     template_options: Mapping[str, Any] = field(default_factory=dict)
-    runner: str | None = None
-    workers: Count = 1
-    runner_options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self):
-        check_ranges(self, "")
-        if self.workers > 1 and self.runner != "DirectRunner":
-            raise InputError(
-                "--workers are processes of --runner DirectRunner; for other runners name theirs "
-                "with --runner-options"
-            )
-        if self.runner_options and self.runner is None:
-            raise InputError("--runner-options are of a --runner; name one")
 
 
 def main() -> None:
@@ -112,17 +96,9 @@ def prepare_with_workers(args: Args, tokenizer: Any, settings: Mapping[str, Any]
     try:
         from cat_jax.data.shards.beam import prepare_data_with_beam
     except ImportError as error:
-        raise InputError(
-            f"--runner needs Apache Beam ({error}); pip install 'cat-jax[beam]'"
-        ) from error
-    options: dict[str, Any] = {"runner": args.runner, **args.runner_options}
-    if args.workers > 1:
-        options |= {
-            "direct_num_workers": args.workers,
-            "direct_running_mode": "multi_processing",
-        }
+        raise needs_beam(error) from error
     return prepare_data_with_beam(
-        args.source, args.out, tokenizer, runner_options=options, **settings
+        args.source, args.out, tokenizer, runner_options=args.beam_options, **settings
     )
 
 

@@ -41,3 +41,20 @@ def progress_bar(
             bar.update(task, completed=line[unit], loss=loss, mass=mass, speed=speed)
 
         yield show
+
+
+@contextmanager
+def record_bar(total: int, says: Callable[[], str]) -> Iterator[Callable[[], None]]:
+    """Show on stderr, if it is a terminal, how many records are done; yield what counts one.
+
+    Args:
+        total: Number of records.
+        says: What to say beside, such as what was spent.
+    """
+    console = Console(stderr=True, highlight=False)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}")
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=total, said="")
+        yield lambda: bar.update(task, advance=1, said=says())

@@ -1,26 +1,21 @@
-"""Annotation of records by an assistant: asked, checked, asked once more, kept or rejected."""
+"""Annotation of records by assistants, each answer paid for once."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
-from pydantic import ValidationError
-
-from cat_jax.annotation.cache import AnswerCache, key_of
-from cat_jax.annotation.checks import InvalidReply, locate
+from cat_jax.annotation.agreement import Agreement, Keep, combine, krippendorff_alpha
+from cat_jax.annotation.cache import AnswerCache
 from cat_jax.annotation.client import Client
+from cat_jax.annotation.opinions import Opinion, ask
 from cat_jax.annotation.prior import Prior
-from cat_jax.annotation.prompt import Message, again, first_messages
-from cat_jax.annotation.reply import Reply
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 
-ATTEMPTS = 2
+Clients = Client | Sequence[Client]
+"""One assistant or several."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +24,45 @@ class Outcome:
 
     Attributes:
         record: The record, annotated if its annotation was accepted, else as it was.
+        opinions: What each assistant said of it, each time.
         reasons: Why it was rejected, a sentence each; empty if it was not.
-        reply: What the assistant said last.
-        attempts: How often it was asked.
-        prompt_tokens: Tokens that it read for this record, in all attempts.
-        completion_tokens: Tokens that it wrote.
-        cached: Whether every answer had been paid for before.
+        agreement: How far several opinions agree; None if there is one, or none that passed.
     """
 
     record: Record
+    opinions: tuple[Opinion, ...]
     reasons: tuple[str, ...] = ()
-    reply: str = ""
-    attempts: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached: bool = False
+    agreement: Agreement | None = None
 
     @property
     def accepted(self) -> bool:
         """Whether the record is annotated."""
         return not self.reasons
+
+    @property
+    def reply(self) -> str:
+        """Return what was said last; of several opinions, in the first that was rejected."""
+        return next((x for x in self.opinions if x.reasons), self.opinions[0]).reply
+
+    @property
+    def attempts(self) -> int:
+        """Return how often assistants were asked."""
+        return sum(opinion.attempts for opinion in self.opinions)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Return the number of tokens that they read."""
+        return sum(opinion.prompt_tokens for opinion in self.opinions)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Return the number of tokens that they wrote."""
+        return sum(opinion.completion_tokens for opinion in self.opinions)
+
+    @property
+    def cached(self) -> bool:
+        """Whether every answer had been paid for before."""
+        return all(opinion.cached for opinion in self.opinions)
 
 
 @dataclass
@@ -71,13 +85,23 @@ class Annotated:
         """Return what was rejected."""
         return [outcome for outcome in self.outcomes if not outcome.accepted]
 
+    @property
+    def alpha(self) -> float:
+        """Return Krippendorff's alpha of the opinions that passed; NaN without several."""
+        return krippendorff_alpha(
+            (outcome.record.text, [x.edges for x in outcome.opinions if not x.reasons])
+            for outcome in self.outcomes
+        )
+
 
 def annotate(
     records: Iterable[Any],
     prior: Prior,
-    client: Client,
+    client: Clients,
     *,
     cache: AnswerCache | None = None,
+    samples: int = 1,
+    keep: Keep = "majority",
     concurrency: int = 8,
     retry_rejects: bool = False,
     progress: Callable[[Outcome], None] = lambda outcome: None,
@@ -88,22 +112,37 @@ def annotate(
     their effect, the answer among the effects, kinds and edges as in the prior's graph. What does
     not pass is asked for once more with the reasons, then rejected.
 
+    With several opinions, from several assistants or samples of one, an edge is kept if most of
+    those that pass the checks name it, or all. A record is rejected where half of them or more do
+    not pass, or no edge to the answer is left.
+
     Args:
         records: Prompts and answers; annotations that they have are replaced.
         prior: What the assistant is told.
-        client: The assistant.
+        client: The assistant, or several.
         cache: Answers that were paid for; the same questions are not asked again.
-        concurrency: Questions that are open at a time.
+        samples: How often each assistant is asked.
+        keep: Which edges of several opinions are kept.
+        concurrency: Records that are asked about at a time.
         retry_rejects: Ask anew for records that were rejected in an earlier call with this cache.
         progress: Is called with each outcome, in the order of the records.
 
     Raises:
-        InputError: A record is a conversation.
+        InputError: A record is a conversation, or samples would all be the same.
         ServerFailed: The assistant cannot be asked; its answers so far are in the cache.
+        OverBudget: A ``Budget`` is used up; likewise.
     """
     done = Annotated()
-    options = {"cache": cache, "concurrency": concurrency, "retry_rejects": retry_rejects}
-    for outcome in annotate_each(records, prior, client, **options):
+    for outcome in annotate_each(
+        records,
+        prior,
+        client,
+        cache=cache,
+        samples=samples,
+        keep=keep,
+        concurrency=concurrency,
+        retry_rejects=retry_rejects,
+    ):
         done.outcomes.append(outcome)
         progress(outcome)
     return done
@@ -112,108 +151,95 @@ def annotate(
 def annotate_each(
     records: Iterable[Any],
     prior: Prior,
-    client: Client,
+    client: Clients,
     *,
     cache: AnswerCache | None = None,
+    samples: int = 1,
+    keep: Keep = "majority",
     concurrency: int = 8,
     retry_rejects: bool = False,
 ) -> Iterator[Outcome]:
     """Yield the outcome of each record, in their order; see ``annotate``."""
     kept = AnswerCache() if cache is None else cache
-    waiting = iter(records)
+    clients = as_clients(client, samples)
+    waiting = map(check_record, records)
     with ThreadPoolExecutor(concurrency) as pool:
 
-        def ask(record: Any) -> Future[Outcome]:
-            if not isinstance(record, Record):
-                raise InputError(
-                    f"{getattr(record, 'where', '') or 'a record'}: an assistant annotates prompts "
-                    "and answers, no conversations"
-                )
-            return pool.submit(annotate_record, record, prior, client, kept, retry=retry_rejects)
+        def submit(record: Record) -> Future[Outcome]:
+            return pool.submit(
+                annotate_record, record, prior, clients, kept, samples, keep, retry=retry_rejects
+            )
 
-        open_ = [ask(record) for record in islice(waiting, 4 * concurrency)]
+        open_ = [submit(record) for record in islice(waiting, 4 * concurrency)]
         try:
             while open_:
                 yield open_.pop(0).result()
-                open_ += [ask(record) for record in islice(waiting, 1)]
+                open_ += [submit(record) for record in islice(waiting, 1)]
         finally:
             for future in open_:
                 future.cancel()
 
 
-def annotate_record(
-    record: Record, prior: Prior, client: Client, cache: AnswerCache, *, retry: bool = False
-) -> Outcome:
-    """Annotate a record; ask anew what was rejected before only with ``retry``.
+def as_clients(client: Clients, samples: int) -> list[Client]:
+    """Return the assistants.
 
     Raises:
-        ServerFailed: The assistant cannot be asked.
+        InputError: There are none, or samples of one would all be the same.
     """
-    first = first_messages(prior, record)
-    outcome = _asked(Outcome(record, cached=True), first, prior, client, cache, 0)
-    sample = 1
-    while not outcome.accepted:
-        known = cache.get(key_of(client, first, sample)) is not None
-        if not known and not (retry and outcome.cached):
-            break
-        outcome = _asked(outcome, first, prior, client, cache, sample)
-        sample += 1
-    return outcome
-
-
-def _asked(
-    outcome: Outcome,
-    messages: list[Message],
-    prior: Prior,
-    client: Client,
-    cache: AnswerCache,
-    sample: int,
-) -> Outcome:
-    """Ask, and once more with the reasons if the reply does not pass."""
-    for _ in range(ATTEMPTS):
-        key = key_of(client, messages, sample)
-        answer, is_new = cache.answer(key, partial(client.complete, messages))
-        outcome = replace(
-            outcome,
-            reply=answer.text,
-            attempts=outcome.attempts + 1,
-            prompt_tokens=outcome.prompt_tokens + answer.prompt_tokens,
-            completion_tokens=outcome.completion_tokens + answer.completion_tokens,
-            cached=outcome.cached and not is_new,
-            reasons=(),
+    clients = list(client) if isinstance(client, Sequence) else [client]
+    if not clients:
+        raise InputError("no assistant is given; name one")
+    if samples > 1 and any(x.parameters.get("temperature") == 0 for x in clients):
+        raise InputError(
+            f"{samples} samples at temperature 0 are all the same; set a temperature such as 0.7"
         )
-        try:
-            important = locate(parse_reply(answer.text), outcome.record, prior)
-        except InvalidReply as error:
-            outcome = replace(outcome, reasons=tuple(error.reasons))
-            messages = again(messages, answer.text, error.reasons)
-        else:
-            return replace(outcome, record=replace(outcome.record, important=important))
-    return outcome
+    return clients
 
 
-def parse_reply(text: str) -> Reply:
-    """Return the reply in an assistant's words, repaired where its JSON is broken.
+def check_record(record: Any) -> Record:
+    """Return what is a record.
 
     Raises:
-        InvalidReply: There is no reply in them.
+        InputError: It is a conversation.
     """
-    try:
-        return Reply.model_validate(_json_in(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the reply"
-        raise InvalidReply([f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"]) from None
+    if not isinstance(record, Record):
+        raise InputError(
+            f"{getattr(record, 'where', '') or 'a record'}: an assistant annotates prompts "
+            "and answers, no conversations"
+        )
+    return record
 
 
-def _json_in(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    start = text.find("{")
-    if start < 0 or find_spec("json_repair") is None:
-        raise InvalidReply(["the reply is no JSON; write JSON alone"])
-    from json_repair import repair_json
+def annotate_record(
+    record: Record,
+    prior: Prior,
+    clients: Sequence[Client],
+    cache: AnswerCache,
+    samples: int = 1,
+    keep: Keep = "majority",
+    *,
+    retry: bool = False,
+) -> Outcome:
+    """Annotate one record; see ``annotate``.
 
-    return repair_json(text[start:], return_objects=True)
+    Raises:
+        ServerFailed: An assistant cannot be asked.
+    """
+    opinions = tuple(
+        ask(record, prior, client, cache, sample=sample, samples=samples, retry=retry)
+        for client in clients
+        for sample in range(samples)
+    )
+    rejected = [opinion for opinion in opinions if opinion.reasons]
+    outcome = Outcome(record, opinions)
+    if 2 * len(rejected) >= len(opinions):
+        reasons = dict.fromkeys(reason for opinion in rejected for reason in opinion.reasons)
+        return replace(outcome, reasons=tuple(reasons))
+    if len(opinions) == 1:
+        return replace(outcome, record=replace(record, important=opinions[0].important))
+    important, agreement = combine(record, opinions, prior, keep)
+    outcome = replace(outcome, agreement=agreement)
+    if not important:
+        lone = "the opinions agree on nothing that the answer depends on"
+        return replace(outcome, reasons=(lone,))
+    return replace(outcome, record=replace(record, important=important))

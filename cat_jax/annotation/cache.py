@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from os import PathLike
 from threading import Lock
 
@@ -16,11 +17,37 @@ from cat_jax.errors import InputError
 from cat_jax.files import read_json, write_text
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question to an assistant.
+
+    Attributes:
+        client: Who is asked.
+        messages: What is asked.
+        sample: Which of several answers to it.
+    """
+
+    client: Client
+    messages: Sequence[Message]
+    sample: int = 0
+
+    @cached_property
+    def key(self) -> str:
+        """Return a digest of all that the answer depends on."""
+        asked = [
+            self.client.model,
+            dict(self.client.parameters),
+            list(self.messages),
+            self.sample,
+        ]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
 class AnswerCache:
     """A folder of answers; each is a file that is whole or not there.
 
     Args:
-        folder: Where they are; None keeps them in memory.
+        folder: Where they are, also on ``gs://``; None keeps them in memory.
     """
 
     def __init__(self, folder: str | PathLike[str] | None = None):
@@ -28,14 +55,14 @@ class AnswerCache:
         self._kept: dict[str, Answer] = {}
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)
 
-    def answer(self, key: str, ask: Callable[[], Answer]) -> tuple[Answer, bool]:
-        """Return the answer of a key and whether it is new; of equal questions one is asked."""
-        with self._locks[key]:
-            known = self.get(key)
+    def answer(self, question: Question) -> tuple[Answer, bool]:
+        """Return the answer and whether it is new; of equal questions one is asked."""
+        with self._locks[question.key]:
+            known = self.get(question.key)
             if known is not None:
                 return known, False
-            answer = ask()
-            self.put(key, answer)
+            answer = question.client.complete(question.messages)
+            self.put(question.key, answer)
             return answer, True
 
     def get(self, key: str) -> Answer | None:
@@ -60,9 +87,3 @@ class AnswerCache:
     def _file(self, key: str) -> epath.Path:
         assert self.folder is not None
         return self.folder / key[:2] / f"{key[2:]}.json"
-
-
-def key_of(client: Client, messages: Sequence[Message], sample: int) -> str:
-    """Return the key of a question: a digest of model, parameters, messages and sample."""
-    asked = [client.model, dict(client.parameters), list(messages), sample]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

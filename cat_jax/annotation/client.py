@@ -4,8 +4,10 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
+from cat_jax.annotation.pace import Pace
 from cat_jax.annotation.prompt import Message
 from cat_jax.annotation.reply import Reply
 from cat_jax.errors import InputError
@@ -57,8 +59,10 @@ class Client(Protocol):
 class OpenAIClient:
     """A model behind an OpenAI-compatible API (vLLM, Ollama, llama.cpp, hosted ones).
 
-    The key is read from ``OPENAI_API_KEY`` and goes nowhere else; servers without keys need none.
-    Refusals for a while (429) and faults (5xx) are tried again as the server's headers say.
+    The key is read from ``OPENAI_API_KEY`` when the first question is asked and goes nowhere else,
+    also not where the client is pickled; servers without keys need none. Refusals for a while
+    (429) and faults (5xx) are tried again as the server's headers say, and a server that says that
+    no request or token is left for now is left alone for as long.
 
     Args:
         model: Name of the model on the server.
@@ -68,9 +72,7 @@ class OpenAIClient:
         max_tokens: Longest answer.
         timeout: Seconds to wait for an answer.
         retries: How often a request is tried again.
-
-    Raises:
-        InputError: The package ``openai`` is missing, or the key for OpenAI's own server.
+        requests_per_minute: Most requests to start in a minute; None leaves it to the server.
     """
 
     def __init__(
@@ -82,60 +84,113 @@ class OpenAIClient:
         max_tokens: int = 1024,
         timeout: float = 120.0,
         retries: int = 5,
+        requests_per_minute: float | None = None,
     ):
+        self.model = model
+        self.parameters = {"temperature": temperature, "max_tokens": max_tokens}
+        self._server = {"base_url": base_url, "timeout": timeout, "max_retries": retries}
+        self._requests_per_minute = requests_per_minute
+        self._takes_schema = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_client", "_pace")}
+
+    def __del__(self):
+        if "_client" in vars(self):
+            self._client.close()
+
+    def connect(self) -> None:
+        """Check that there is a server to ask; nothing is asked.
+
+        Raises:
+            InputError: The package ``openai`` is missing, or the key for OpenAI's own server.
+        """
+        _ = self._client
+
+    @cached_property
+    def _client(self) -> Any:
         try:
             import openai
         except ImportError as error:
             raise InputError(
                 f"an assistant needs the package openai ({error}); pip install 'cat-jax[annotate]'"
             ) from error
-        address = base_url or os.environ.get(URL)
+        address = self._server["base_url"] or os.environ.get(URL)
         key = os.environ.get(KEY)
         if address is None and not key:
             raise InputError(f"set {KEY}, or name another server with base_url or {URL}")
-        self.model = model
-        self.parameters = {"temperature": temperature, "max_tokens": max_tokens}
-        self._openai = openai
-        self._takes_schema = True
-        self._client = openai.OpenAI(
-            api_key=key or "none", base_url=address, timeout=timeout, max_retries=retries
+        pace = self._pace
+        hooks = {"response": [lambda response: pace.follow(response.headers)]}
+        settings: Any = self._server | {"base_url": address}
+        return openai.OpenAI(
+            api_key=key or "none",
+            http_client=openai.DefaultHttpxClient(event_hooks=hooks),
+            **settings,
         )
+
+    @cached_property
+    def _pace(self) -> Pace:
+        return Pace(self._requests_per_minute)
 
     def complete(self, messages: Sequence[Message]) -> Answer:
         """Answer messages, as the JSON schema of ``Reply`` where the server takes one.
 
         Raises:
             ServerFailed: The server cannot be reached, or refuses key, model or request.
+            InputError: As of ``connect``.
         """
+        self.connect()
+        import openai
+
         try:
             try:
                 done = self._create(messages)
-            except self._openai.BadRequestError:
+            except openai.BadRequestError:
                 if not self._takes_schema:
                     raise
                 logger.info("the server takes no JSON schema; it is asked for JSON in words")
                 self._takes_schema = False
                 done = self._create(messages)
-        except self._openai.APIStatusError as error:
+        except openai.APIStatusError as error:
             raise ServerFailed(_status_sentence(error.status_code)) from None
-        except self._openai.APIConnectionError as error:
-            slow = isinstance(error, self._openai.APITimeoutError)
+        except openai.APIConnectionError as error:
+            slow = isinstance(error, openai.APITimeoutError)
             why = "did not answer in time" if slow else "cannot be reached"
             raise ServerFailed(f"the server {why}; try again later") from None
-        usage = done.usage
-        return Answer(
-            done.choices[0].message.content or "" if done.choices else "",
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
-        )
+        return answer_of(done.model_dump())
 
     def _create(self, messages: Sequence[Message]) -> Any:
-        schema = {"name": "annotations", "schema": Reply.model_json_schema()}
-        options: dict[str, Any] = dict(self.parameters)
-        if self._takes_schema:
-            options["response_format"] = {"type": "json_schema", "json_schema": schema}
-        asked: Any = list(messages)
-        return self._client.chat.completions.create(model=self.model, messages=asked, **options)
+        body = request_body(self, messages, schema=self._takes_schema)
+        self._pace.wait()
+        return self._client.chat.completions.create(**body)
+
+
+def request_body(
+    client: Client, messages: Sequence[Message], *, schema: bool = True
+) -> dict[str, Any]:
+    """Return the body of a chat completion request.
+
+    Args:
+        client: Who is asked.
+        messages: What is asked.
+        schema: Whether to send the JSON schema of ``Reply``.
+    """
+    body = {"model": client.model, "messages": list(messages), **client.parameters}
+    if schema:
+        form = {"name": "annotations", "schema": Reply.model_json_schema()}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    return body
+
+
+def answer_of(completion: Mapping[str, Any]) -> Answer:
+    """Return the answer in a chat completion; an empty one where the server gave none."""
+    choices, usage = completion.get("choices") or [], completion.get("usage") or {}
+    message = choices[0].get("message") or {} if choices else {}
+    return Answer(
+        message.get("content") or "",
+        usage.get("prompt_tokens") or 0,
+        usage.get("completion_tokens") or 0,
+    )
 
 
 def _status_sentence(status: int) -> str:

@@ -10,8 +10,8 @@ class Script:
     """What the server does.
 
     Attributes:
-        answer: Maps the messages of a request to the assistant's words, or to a status, a pair of a
-            status and headers, "cut" (the connection ends) or "slow".
+        answer: Maps the messages of a request to the assistant's words, or to a status and
+            headers, perhaps with words, or to "cut" (the connection ends).
         requests: What was asked, in order.
         keys: Authorization headers.
     """
@@ -41,7 +41,7 @@ def serve(answer):
                 return
             status, headers = 200, {}
             if isinstance(said, tuple):
-                (status, headers), said = said, ""
+                (status, headers), said = said[:2], "".join(said[2:])
             content = {
                 "id": "1",
                 "object": "chat.completion",

@@ -222,7 +222,9 @@ def test_no_server_at_all():
 def test_a_key_is_needed_for_openai_alone(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(InputError, match="set OPENAI_API_KEY, or name another server"):
-        OpenAIClient("m")
+        OpenAIClient("m").connect()
+    with pytest.raises(InputError, match="set OPENAI_API_KEY"):
+        cat.annotate(records(1), PRIOR, OpenAIClient("m"))
     with serve(lambda body: right(asked(body))) as (address, _):
         assert len(cat.annotate(records(2), PRIOR, client(address)).records) == 2
 
@@ -277,7 +279,9 @@ def test_the_command_writes_records_and_rejects(source, tmp_path):
         assert reject["reply"] == "no"
         assert "no JSON" in reject["reasons"][0]
         about = json.loads(out.read_text().splitlines()[0])["annotation"]
-        assert about == {"model": "m", "prior": PRIOR.sha256, "attempts": 1}
+        kinds = [{"start": 5, "stop": 7, "kind": "value"}, {"start": 26, "stop": 30}]
+        kinds[1]["kind"] = "answer"
+        assert about == {"model": "m", "prior": PRIOR.sha256, "attempts": 1, "kinds": kinds}
         before = out.read_bytes()
         assert run(source, out, address)[0] == 0
         assert len(script.requests) == 13
