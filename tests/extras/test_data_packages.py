@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/annotation"))
+
+from scripted_server import serve
+
 from cat_jax.data.shards import prepare_data
 from cat_jax.data.sources import read_records, write_records
 from cat_jax.models import save_pretrained
 from cat_jax.tasks import TASKS
 from cat_jax.testing import toy_dicts, toy_model, toy_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
 BUILD = """
 import sys
 from cat_jax.tasks import tfds_builders
@@ -194,3 +198,50 @@ def test_the_command_tfds_build(packages, tensorflow, tmp_path):
         *("--imports", "cat_jax.tasks.tfds_builders", "--data_dir", tmp_path),
     )
     assert read_back(packages, "stg/m:iid", tmp_path) == TASKS["stg_m"].records("iid")
+
+
+AGES = [20, 21, 22, 23, 21, 25, 26]
+
+
+def answer_by_age(body):
+    """Name the age; of 23 say nothing of use."""
+    record = json.loads(next(x for x in body["messages"][::-1] if "{" in x["content"])["content"])
+    age = record["input"].split()[1].rstrip(",")
+    cause, effect = {"text": age, "kind": "value"}, {"text": "High", "kind": "answer"}
+    right = json.dumps({"annotations": [{"effect": effect, "causes": [cause]}]})
+    return "no" if len(body["messages"]) > 4 or age == "23" else right
+
+
+def annotate(packages, source, out, *more):
+    return run(
+        [packages],
+        *("-m", "experiments.annotate", source, "--prior", "risk", "--out", out, "--model", "m"),
+        *more,
+    )
+
+
+def test_beam_asks_for_annotations_and_shares_the_cache(packages, tmp_path):
+    source, whole, out = (tmp_path / f"{name}.jsonl" for name in ("raw", "whole", "out"))
+    rows = [{"input": f"Age: {age}, Shoes: 41. Risk: ", "target": "High"} for age in AGES]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    beam = ["--runner", "DirectRunner", "--workers", "2"]
+    with serve(answer_by_age) as (address, script):
+        assert annotate(packages, source, whole, "--base-url", address)[0] == 0
+        asked = len(script.requests)
+        assert asked == 7  # six different records, one of them twice
+        status, said, errors = annotate(packages, source, out, "--base-url", address, *beam)
+        assert status == 0, errors
+        assert "6 accepted" in said
+        assert "1 rejected" in said
+        # Workers may ask for equal records at the same time.
+        assert asked <= len(script.requests) - asked <= asked + 1
+        assert out.read_bytes() == whole.read_bytes()
+        rejects = [path.with_name(f"{path.name}.rejects.jsonl") for path in (out, whole)]
+        assert rejects[0].read_bytes() == rejects[1].read_bytes()
+        before = len(script.requests)
+        assert annotate(packages, source, out, "--base-url", address, *beam)[0] == 0
+        assert len(script.requests) == before
+    down = "http://127.0.0.1:9/v1"
+    status, _, errors = annotate(packages, source, tmp_path / "d.jsonl", "--base-url", down, *beam)
+    assert status == 1
+    assert "the server cannot be reached" in errors.strip().splitlines()[-1]
