@@ -16,7 +16,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cat_jax*", "pallas_kernels*"]),
-    package_data={"cat_jax.annotation": ["priors/*.yaml"]},
+    package_data={
+        "cat_jax.annotation": ["priors/*.yaml"],
+        "cat_jax.annotation.review": ["review.*"],
+    },
     install_requires=[
         "jax>=0.10.2",
         "flax>=0.12.8",

@@ -76,6 +76,14 @@ def words_at(text: str, words: str, start: int) -> range | None:
     return None if stop is None else range(start, stop)
 
 
+def borders(text: str) -> list[bool]:
+    """Tell of each offset of a text, its end included, whether an occurrence may begin there."""
+    inside = _inside(text)
+    _, offsets = _searched(text, False)
+    starts = {offset for offset in offsets if offset is not None} - inside
+    return [offset in starts for offset in range(len(text) + 1)]
+
+
 def _stripped(text: str, place: range) -> range:
     words = text[place.start : place.stop]
     lead = len(words) - len(words.lstrip())
