@@ -22,9 +22,7 @@ from cat_jax.files import write_text
 FILES = resources.files("cat_jax.annotation.review")
 
 
-def save_review(
-    path: str | PathLike[str], items: Iterable[Any] | Annotated, prior: Prior
-) -> None:
+def save_review(path: str | PathLike[str], items: Iterable[Any] | Annotated, prior: Prior) -> None:
     """Write a page on which a person accepts, edits or drops annotations.
 
     Rejected records come first, then those that assistants agree least on. The page keeps the
@@ -50,7 +48,7 @@ def review_page(items: Iterable[Any] | Annotated, prior: Prior) -> str:
         "task": prior.task,
         "items": [item_data(item, prior) for item in as_items(items, prior)],
     }
-    content = json.dumps(data, ensure_ascii=False)
+    content = json.dumps(data)
     data["digest"] = hashlib.sha256(content.encode()).hexdigest()[:16]
     script, style = (FILES / "review.js").read_text(), _style()
     policy = (
@@ -58,7 +56,7 @@ def review_page(items: Iterable[Any] | Annotated, prior: Prior) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     # "<" would end the script block, or open a comment in it.
-    shown = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    shown = json.dumps(data).replace("<", "\\u003c")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
