@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests/annotation"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "annotation"))  # for scripted_server.py
 
 from scripted_server import serve
 
@@ -20,6 +19,7 @@ from cat_jax.models import save_pretrained
 from cat_jax.tasks import TASKS
 from cat_jax.testing import toy_dicts, toy_model, toy_tokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
 BUILD = """
 import sys
 from cat_jax.tasks import tfds_builders
