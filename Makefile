@@ -19,7 +19,7 @@ demo: $(VENV)/.run
 test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST)
 
-# What needs an environment of its own: the wheel, installed alone.
+# What needs packages of its own, a browser (chromium, chromedriver) or a server.
 test-extras: $(TESTER)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/extras
 

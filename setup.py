@@ -68,6 +68,7 @@ setup(
             "openai>=2.0",
             "json-repair>=0.50",
             "markdown-it-py>=3.0",
+            "selenium>=4.30",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
             # The parity oracles; torch's CPU build has wheels for this Python alone.
