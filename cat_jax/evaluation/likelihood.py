@@ -1,0 +1,88 @@
+"""How probable a model finds the right answers."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cat_jax.data.alignment import Example
+from cat_jax.data.batches import Batch, common_shape, stack_examples
+from cat_jax.losses.language_modeling import next_tokens
+from cat_jax.models import Aux, CausalLM
+from cat_jax.types import Array, Float
+
+ROUND = 32
+"""Sequences are padded to a multiple of this, so that few lengths are compiled."""
+
+
+def answer_log_probabilities(
+    model: CausalLM, params: Any, examples: Sequence[Example], *, batch_size: int = 64
+) -> np.ndarray:
+    """Return the log-probability of each example's answer, given its prompt.
+
+    Logits are computed at the answer's positions alone.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        examples: Examples; all that is trained of one counts as its answer, its end token too.
+        batch_size: Examples that are computed at a time.
+
+    Returns:
+        [R] float64, in nats: the sum over the answer's tokens.
+    """
+    most = max(int(example.target_mask.sum()) for example in examples)
+    found = [
+        _log_probabilities(model, params, batch, most) for batch in batches(examples, batch_size)
+    ]
+    return np.concatenate([np.asarray(x, np.float64) for x in found])[: len(examples)]
+
+
+def batches(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
+    """Yield batches of one shape; the last one is filled up with its last example."""
+    length, words = common_shape(examples)
+    shape = -(-length // ROUND) * ROUND, words
+    for start in range(0, len(examples), batch_size):
+        chosen = list(examples[start : start + batch_size])
+        yield stack_examples(chosen + chosen[-1:] * (batch_size - len(chosen)), shape)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _log_probabilities(model: CausalLM, params: Any, batch: Batch, most: int) -> Array:
+    output = model.apply(
+        {"params": params},
+        batch.tokens_BT,
+        segment_ids=batch.segment_ids_BT,
+        positions=batch.positions_BT,
+        method="hidden_states",
+    )
+    hidden_BTD, _ = cast("tuple[Array, Aux]", output)
+    return summed_log_probabilities(model, params, hidden_BTD, batch, most)
+
+
+def summed_log_probabilities(
+    model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, most: int
+) -> Float[Array, " B"]:
+    """Return the log-probability of each sequence's target tokens, [B] float32.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        hidden_BTD: Its hidden states.
+        batch: The sequences.
+        most: At least as many as the target tokens of each.
+    """
+    labels_BT, counted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
+    # Target positions first, in their order.
+    order_BK = jnp.argsort(~counted_BT, axis=1, stable=True)[:, :most]
+    labels_BK, counted_BK = (
+        jnp.take_along_axis(x, order_BK, axis=1) for x in (labels_BT, counted_BT)
+    )
+    hidden_BKD = jnp.take_along_axis(hidden_BTD, order_BK[..., None], axis=1)
+    logits_BKV = cast("Array", model.apply({"params": params}, hidden_BKD, method="logits"))
+    log_BKV = jax.nn.log_softmax(logits_BKV)
+    log_BK = jnp.take_along_axis(log_BKV, labels_BK[..., None], axis=2)[..., 0]
+    return jnp.where(counted_BK, log_BK, 0.0).sum(1)
