@@ -69,8 +69,9 @@ def word_spans(record: Record) -> list[Span]:
 
 
 def other_number(number: str, rng: np.random.Generator) -> str:
-    """Return another number: drawn evenly from 0 to twice it, but at least to 10; as many digits
-    behind the point.
+    """Return another number, drawn evenly from 0 to twice it or, if that is less, to 10.
+
+    It has as many digits behind the point.
 
     Raises:
         InputError: It is no number.
@@ -234,7 +235,7 @@ def _gradients(
 
 @partial(jax.jit, static_argnums=(0, 3))
 def _scale_gradient(model: CausalLM, params: Any, batch: Batch, most: int) -> Array:
-    """Return gradient times input of each token, [B, T]: the derivative by its embedding's scale."""
+    """Return gradient times input of each token, [B, T]: the slope by its embedding's scale."""
 
     def total(scale_BT: Array) -> Array:
         def scaled(next_: Any, arguments: Any, options: Any, context: Any) -> Any:
@@ -274,3 +275,34 @@ def _mean_mass(model: CausalLM, params: Any, batch: Batch) -> Array:
     guided_BT = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
     sums_B = jnp.where(guided_BT[None, :, None], aux.mass, 0.0).mean((0, 2)).sum(1)
     return sums_B / jnp.maximum(guided_BT.sum(1), 1)
+
+
+def causes_ranked_first(records: Sequence[Record], ranked: Sequence[Sequence[Proposal]]) -> float:
+    """Return how many of the first proposals are annotated causes of the answer (R-precision).
+
+    Of a record with k proposals that overlap an annotated cause, the first k are looked at; 1 where
+    all of them do. Records of which none or all of the proposals do are left out.
+
+    Args:
+        records: Records whose causes stand at offsets.
+        ranked: Proposals for each, the largest effect first.
+
+    Returns:
+        The mean over the records; NaN if all are left out.
+    """
+    shares = []
+    for record, proposals in zip(records, ranked, strict=True):
+        causes = [x for note in record.important if _is_answer(note, record) for x in note.causes]
+        hits = [any(_overlap(x.span, cause) for cause in causes) for x in proposals]
+        if 0 < sum(hits) < len(hits):
+            shares.append(np.mean(hits[: sum(hits)]))
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def _is_answer(note: Annotation, record: Record) -> bool:
+    return (note.effect.start or 0) + len(note.effect.text) > len(record.input)
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    first, second = sorted((span.start or 0, len(span.text)) for span in (a, b))
+    return first[0] + first[1] > second[0]

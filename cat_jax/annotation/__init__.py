@@ -1,14 +1,19 @@
 """Annotations: a task's causal prior, what an annotation must meet, rules without an assistant."""
 
-from cat_jax.annotation.agreement import Agreement, krippendorff_alpha
+from cat_jax.annotation.agreement import (
+    Agreement,
+    annotator_agreement,
+    krippendorff_alpha,
+)
 from cat_jax.annotation.annotate import Annotated, Outcome, annotate, annotate_each
 from cat_jax.annotation.cache import AnswerCache, Question
 from cat_jax.annotation.checks import InvalidReply, locate
 from cat_jax.annotation.client import Answer, Client, OpenAIClient, ServerFailed
 from cat_jax.annotation.cost import Budget, OverBudget, Plan, Prices, plan
-from cat_jax.annotation.equations import annotate_calculations
+from cat_jax.annotation.equations import annotate_calculations, annotate_equation
 from cat_jax.annotation.opinions import Opinion
 from cat_jax.annotation.output import AnnotationFiles, outcome_fields
+from cat_jax.annotation.patterns import annotate_patterns, template_pattern
 from cat_jax.annotation.prior import PRIORS, Prior, read_prior
 from cat_jax.annotation.questions import (
     BatchResults,
@@ -47,6 +52,9 @@ __all__ = [
     "annotate_answered",
     "annotate_calculations",
     "annotate_each",
+    "annotate_equation",
+    "annotate_patterns",
+    "annotator_agreement",
     "krippendorff_alpha",
     "locate",
     "open_questions",
@@ -55,5 +63,6 @@ __all__ = [
     "read_batch",
     "read_prior",
     "table_records",
+    "template_pattern",
     "write_batch",
 ]

@@ -14,7 +14,9 @@ import numpy as np
 
 from cat_jax.annotation.opinions import Edge, Opinion, Place
 from cat_jax.annotation.prior import Prior
+from cat_jax.data.matching import find_span
 from cat_jax.data.records import Annotation, Record, Span
+from cat_jax.errors import InputError
 
 Keep = Literal["majority", "intersection"]
 """Edges that more than half of the opinions name, or that all of them name."""
@@ -81,6 +83,37 @@ def kinds_of(opinions: Iterable[Opinion]) -> dict[Place, str]:
         for place, kind in opinion.kinds.items():
             votes.setdefault(place, Counter())[kind] += 1
     return {place: count.most_common(1)[0][0] for place, count in sorted(votes.items())}
+
+
+def edges_of(record: Record) -> frozenset[Edge]:
+    """Return the edges of a record; words without an offset stand wherever they are found."""
+    return frozenset(
+        ((effect.start, effect.stop), (cause.start, cause.stop))
+        for annotation in record.important
+        for effect in find_span(record.text, annotation.effect, is_effect=True)
+        for span in annotation.causes
+        for cause in find_span(record.text, span)
+        if cause.stop <= effect.start
+    )
+
+
+def annotator_agreement(*annotators: Iterable[Record]) -> float:
+    """Return Krippendorff's alpha of annotators of the same records.
+
+    Args:
+        *annotators: Each one's annotated records, in the same order; those that one of them left
+            without annotation are left out.
+
+    Raises:
+        InputError: The records are not the same.
+    """
+    units = []
+    for number, records in enumerate(zip(*annotators, strict=True), 1):
+        if len({record.text for record in records}) > 1:
+            raise InputError(f"record {number} is not the same of each annotator; sort them alike")
+        if all(record.important for record in records):
+            units.append((records[0].text, [edges_of(record) for record in records]))
+    return krippendorff_alpha(units)
 
 
 def krippendorff_alpha(records: Iterable[tuple[str, Sequence[Iterable[Edge]]]]) -> float:

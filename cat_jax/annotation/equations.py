@@ -4,16 +4,26 @@ GSM8K (Cobbe et al., arXiv 2110.14168) writes each step as ``<<3*4=12>>12`` and 
 ``####``: a result depends on the numbers that its step uses, the answer on the result it repeats.
 """
 
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
 from cat_jax.data.records import Annotation, Record, Span
+from cat_jax.errors import InputError
 
 CALCULATION = re.compile(r"<<([^<>=]*)=([^<>=]*)>>")
 NUMBER = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w)|(?<![\w.])\.\d+(?!\w)")
 ANSWER = re.compile(r"####\s*-?")
+
+OPERATIONS = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
+CHAIN = re.compile(r"[\d.,\s+*/()-]+")
 
 Places = dict[Fraction, Span]
 """Where a number of some value stands."""
@@ -49,6 +59,59 @@ def annotate_calculations(record: Record) -> Record:
         effect = Span(last[0], last.start())
         annotations += _depends(effect, [_value(last[0])], given | results)
     return replace(record, important=tuple(annotations))
+
+
+def annotate_equation(record: Record, equation: str) -> Record:
+    """Return a record whose answer depends on the numbers that an equation uses.
+
+    Equations are those of MAWPS and SVAMP ("( 8.0 - 2.0 )", "X=8.0-2.0"). A number that stands
+    several times in the prompt is meant each time; one that stands nowhere is left out, and the
+    record has no annotation if none is left.
+
+    Args:
+        record: The record; its annotations are replaced.
+        equation: Numbers, + - * / and brackets, perhaps with a name and "=" on one side.
+
+    Raises:
+        InputError: It is of another form.
+    """
+    sides = [side.strip() for side in equation.split("=")]
+    formulas = [side for side in sides if CHAIN.fullmatch(side)]
+    if len(formulas) != 1 or len(sides) > 2:
+        raise InputError(
+            f"{equation!r} is no equation such as '(8.0 - 2.0)' or 'X = 8 - 2'; correct it"
+        )
+    wanted = set(_values(formulas[0]))
+    found = [x for x in NUMBER.finditer(record.input) if _value(x[0]) in wanted]
+    causes = tuple(Span(x[0], x.start()) for x in found)
+    effect = Span(record.target, len(record.input))
+    return replace(record, important=(Annotation(effect, causes),) if causes else ())
+
+
+def equations_of(record: Record) -> list[str]:
+    """Return the equations with two numbers of the prompt and one operation that give the target.
+
+    A rule where a data set's own equations are not at hand; more than one is ambiguous.
+
+    Args:
+        record: A record whose target is a number.
+    """
+    asked = NUMBER.search(record.target)
+    if asked is None:
+        return []
+    answer = _value(asked[0])
+    numbers = list(dict.fromkeys(_value(x[0]) for x in NUMBER.finditer(record.input)))
+    return [
+        f"{_written(a)} {sign} {_written(b)}"
+        for n, a in enumerate(numbers)
+        for m, b in enumerate(numbers)
+        for sign, operate in OPERATIONS.items()
+        if n != m and (n < m or sign in "-/") and (b or sign != "/") and operate(a, b) == answer
+    ]
+
+
+def _written(number: Fraction) -> str:
+    return str(number.numerator) if number.denominator == 1 else str(float(number))
 
 
 def _result(text: str, step: re.Match[str]) -> Span | None:

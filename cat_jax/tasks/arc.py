@@ -22,6 +22,7 @@ class ARC(PublishedTask):
     """ARC-Easy. The prompt lists the choices as "A. ..." lines; the answer is a label."""
 
     name: ClassVar[str] = "arc"
+    prior_name: ClassVar[str | None] = "choice"
     hub: ClassVar[str] = "hub:allenai/ai2_arc:ARC-Easy"
     files: ClassVar[Mapping[str, str]] = {
         TRAIN: "arc_e_train.jsonl",

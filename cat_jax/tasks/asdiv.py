@@ -23,6 +23,7 @@ class ASDiv(NumberTask):
     """
 
     name: ClassVar[str] = "asdiv"
+    prior_name: ClassVar[str | None] = "math"
     hub: ClassVar[str] = "hub:EleutherAI/asdiv"
     files: ClassVar[Mapping[str, str]] = {
         TRAIN: "asdiv_train.jsonl",

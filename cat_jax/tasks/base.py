@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from cat_jax.data.readers import source_name
 from cat_jax.data.records import Record, Span
 from cat_jax.data.sources import read_records
 from cat_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from cat_jax.annotation import Prior
 
 Intervention = Callable[[Record, np.random.Generator], Record]
 """Edits a record's text; the target of the new record is the right answer after the edit."""
@@ -38,6 +41,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     """Name in reports."""
+    prior_name: ClassVar[str | None] = None
+    """Causal prior that its records are annotated by; a name for ``read_prior``."""
 
     @property
     @abstractmethod
@@ -119,6 +124,21 @@ class Task(ABC):
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return rules to compare a model with: "oracle", "shortcut", "majority"."""
         return {}
+
+    @property
+    def prior(self) -> "Prior":
+        """Return the causal prior, from which an assistant annotates.
+
+        Raises:
+            InputError: The task has none.
+        """
+        from cat_jax.annotation import read_prior
+
+        if self.prior_name is None:
+            raise InputError(
+                f"task {self.name} has no causal prior; write one (docs/annotation.md)"
+            )
+        return read_prior(self.prior_name)
 
     def as_published(self) -> "Task":
         """Return the same records with the annotations that the paper's data has."""

@@ -18,6 +18,7 @@ class GSM8K(NumberTask):
     """GSM8K. A model learns the whole solution; the number after "#### " is its answer."""
 
     name: ClassVar[str] = "gsm8k"
+    prior_name: ClassVar[str | None] = "steps"
     hub: ClassVar[str] = "hub:openai/gsm8k:main"
     files: ClassVar[Mapping[str, str]] = {
         TRAIN: "gsm8k_train.jsonl",

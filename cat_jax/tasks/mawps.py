@@ -25,6 +25,7 @@ class MAWPS(NumberTask):
     annotator: Literal["glm", "gpt4o"] = "glm"
 
     name: ClassVar[str] = "mawps"
+    prior_name: ClassVar[str | None] = "math"
     hub: ClassVar[str] = "hub:MU-NLPC/Calc-mawps"
 
     @property

@@ -154,6 +154,7 @@ class STG(CausalGame):
     """The Spurious Token Game: risk of cancer from three causal factors."""
 
     name: ClassVar[str] = "stg"
+    prior_name: ClassVar[str | None] = "risk"
     published_style: ClassVar[Mapping[str, Any]] = {
         "granularity": "span",
         "effect": "target",

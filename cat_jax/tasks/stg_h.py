@@ -190,6 +190,7 @@ class STGH(CausalGame):
     """STG_H, the harder Spurious Token Game: an air quality index from six causal factors."""
 
     name: ClassVar[str] = "stg_h"
+    prior_name: ClassVar[str | None] = "regression"
     published_style: ClassVar[Mapping[str, Any]] = {
         "granularity": "value",
         "effect": "answer",

@@ -18,6 +18,7 @@ class SVAMP(NumberTask):
     """SVAMP. Body, question and "Answer: " are joined by full stops, as published."""
 
     name: ClassVar[str] = "svamp"
+    prior_name: ClassVar[str | None] = "math"
     hub: ClassVar[str] = "hub:ChilleD/SVAMP"
     files: ClassVar[Mapping[str, str]] = {
         TRAIN: "svamp_train.jsonl",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cat_jax.errors import InputError
+from cat_jax.tasks import TASKS as ALL
 from cat_jax.tasks import Task, stg, stg_h
 
 # ``cat_jax.tasks.stg`` is the class.
@@ -158,3 +159,13 @@ def test_a_task_of_ones_own_claims_nothing_else():
 def test_a_task_must_give_its_records():
     with pytest.raises(TypeError, match="abstract method"):
         Task()
+
+
+def test_tasks_with_a_prior_bring_it_along():
+    """Its answer stands where the target does, so that an annotation by it can be accepted."""
+    named = {name: task.prior_name for name, task in ALL.items() if task.prior_name}
+    assert {"stg", "stg_h", "mawps", "svamp", "asdiv", "gsm8k", "arc"} <= set(named)
+    for name in named:
+        assert ALL[name].prior.answer
+    with pytest.raises(InputError, match="task cladder has no causal prior"):
+        _ = ALL["cladder"].prior

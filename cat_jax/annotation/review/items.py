@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from cat_jax.annotation.agreement import edges_of
 from cat_jax.annotation.annotate import Annotated, Outcome
 from cat_jax.annotation.checks import InvalidReply
 from cat_jax.annotation.opinions import Edge, Place, parse_reply
@@ -114,7 +115,7 @@ def _read_lines(path: Path) -> Iterator[ReviewItem]:
 def _item(fields: Mapping[str, Any], record: Record) -> ReviewItem:
     about = fields.get("annotation") or {}
     reply = str(fields.get("reply", ""))
-    edges = frozenset(_edges(record))
+    edges = edges_of(record)
     kinds = {(x["start"], x["stop"]): x["kind"] for x in about.get("kinds", ())}
     if "reasons" in fields:
         edges, kinds = _guessed(reply, record)
@@ -131,16 +132,6 @@ def _item(fields: Mapping[str, Any], record: Record) -> ReviewItem:
         reply,
         {name: value for name, value in fields.items() if name not in OWN + OF_REJECTS},
     )
-
-
-def _edges(record: Record) -> Iterator[Edge]:
-    """Yield the edges of a record; words without an offset stand wherever they are found."""
-    for annotation in record.important:
-        for effect in find_span(record.text, annotation.effect, is_effect=True):
-            for cause in annotation.causes:
-                for place in find_span(record.text, cause):
-                    if place.stop <= effect.start:
-                        yield (effect.start, effect.stop), (place.start, place.stop)
 
 
 def _guessed(reply: str, record: Record) -> tuple[frozenset[Edge], dict[Place, str]]:
