@@ -39,16 +39,19 @@ if TYPE_CHECKING:
         testing,
         train,
     )
-    from cat_jax.analysis import attention_maps, read_attention, show_records
+    from cat_jax.analysis import attention_maps, propose_causes, read_attention, show_records
     from cat_jax.annotation import (
         AnswerCache,
         OpenAIClient,
         Prior,
         annotate,
         annotate_calculations,
+        annotate_equation,
+        annotate_patterns,
         read_prior,
         table_records,
     )
+    from cat_jax.annotation.review import read_review_items, save_review
     from cat_jax.config import (
         PUBLISHED,
         Guidance,
@@ -95,10 +98,12 @@ if TYPE_CHECKING:
     from cat_jax.train.result import RunResult
 
 _HOMES = {
-    "analysis": "attention_maps read_attention show_records",
+    "analysis": "attention_maps propose_causes read_attention show_records",
     "annotation": (
-        "AnswerCache OpenAIClient Prior annotate annotate_calculations read_prior table_records"
+        "AnswerCache OpenAIClient Prior annotate annotate_calculations annotate_equation "
+        "annotate_patterns read_prior table_records"
     ),
+    "annotation.review": "read_review_items save_review",
     "config": (
         "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
         "Scratch Training"
