@@ -168,11 +168,14 @@ def test_the_examples_of_annotation_run(tmp_path, monkeypatch):
     Path("math.yaml").write_text(prior)
     Path("patients.csv").write_text("Smoking,Yellow fingers,Weight,risk\n8,12,3,high\n")
     write_records("gsm8k.jsonl", [Record("3 a day, 4 days? ", "<<3*4=12>>12\n#### 12")])
-    table, calculations, graph, assistant = blocks("annotation.md")
+    write_records("notes.jsonl", [Record("Smoking: 8. Tom has 3 apples. ", "x")])
+    table, patterns, calculations, graph, assistant = blocks("annotation.md")
     names = {}
     exec(table, names)
     (record,) = cat.read_records("train.jsonl")
     assert record.input == "Smoking: 8, Yellow fingers: 12, Weight: 3. Answer: "
+    exec(patterns, names)
+    assert [x.text for x in names["records"][0].important[0].causes] == ["8", "3"]
     exec(calculations, names)
     assert len(names["records"][0].important) == 2
     exec(graph, names)

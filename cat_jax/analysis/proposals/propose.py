@@ -7,84 +7,20 @@ Sources: removal, J. Li et al., "Understanding Neural Networks through Represent
 as an explanation, and what speaks against it, S. Jain and B. C. Wallace (arXiv 1902.10186).
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from cat_jax.annotation.equations import NUMBER
-from cat_jax.data.alignment import Example, align_records
-from cat_jax.data.batches import Batch
+from cat_jax.analysis.proposals.readings import aligned, attention, gradients
+from cat_jax.analysis.proposals.spans import Draw, Proposal, number_spans, other_number
 from cat_jax.data.records import Annotation, Record, Span
-from cat_jax.errors import InputError
-from cat_jax.evaluation.likelihood import (
-    answer_log_probabilities,
-    batches,
-    summed_log_probabilities,
-)
-from cat_jax.losses import guided_rows
-from cat_jax.models import Aux, CausalLM, LanguageModel
-from cat_jax.models.embedding import Embedding
-from cat_jax.types import Array
+from cat_jax.evaluation.likelihood import answer_log_probabilities
+from cat_jax.models import LanguageModel
 
 By = Literal["replacement", "removal", "gradient", "attention"]
-Draw = Callable[[str, np.random.Generator], str]
-"""Returns other words in place of some."""
-
-WORD = re.compile(r"\w+(?:['’.-]\w+)*")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Words of a prompt that an answer may depend on.
-
-    Attributes:
-        span: The words, at their character offset.
-        effect: How much the answer depends on them; what it measures is said by ``propose_causes``.
-        low: Lower end of the 95 % interval of the effect; NaN where nothing is drawn.
-        high: Upper end.
-    """
-
-    span: Span
-    effect: float
-    low: float = float("nan")
-    high: float = float("nan")
-
-
-def number_spans(record: Record) -> list[Span]:
-    """Return the numbers of a prompt."""
-    return [Span(x[0], x.start()) for x in NUMBER.finditer(record.input)]
-
-
-def word_spans(record: Record) -> list[Span]:
-    """Return the words and numbers of a prompt."""
-    return [Span(x[0], x.start()) for x in WORD.finditer(record.input)]
-
-
-def other_number(number: str, rng: np.random.Generator) -> str:
-    """Return another number, drawn evenly from 0 to twice it or, if that is less, to 10.
-
-    It has as many digits behind the point.
-
-    Raises:
-        InputError: It is no number.
-    """
-    plain = number.replace(",", "")
-    if NUMBER.fullmatch(number) is None:
-        raise InputError(f"{number!r} is no number; give a function that draws in its place")
-    digits = len(plain.partition(".")[2])
-    largest = max(10, round(2 * float(plain))) * 10**digits
-    given = round(float(plain) * 10**digits)
-    drawn = int(rng.integers(0, largest))
-    drawn += drawn >= given  # all but the number itself
-    return f"{drawn / 10**digits:.{digits}f}"
 
 
 def propose_causes(
@@ -135,7 +71,7 @@ def propose_causes(
                          draws, seed, batch_size)  # fmt: skip
         effects = [_interval(span, drops) for (_, span), drops in zip(pairs, drop_PS, strict=True)]
     else:
-        measure = _gradients if by == "gradient" else _attention
+        measure = gradients if by == "gradient" else attention
         values = measure(model, pairs, batch_size)
         effects = [Proposal(span, float(v)) for (_, span), v in zip(pairs, values, strict=True)]
     rest = iter(effects)
@@ -182,7 +118,7 @@ def _drops(
         for _ in range(samples)
     ]
     bare = [replace(record, important=()) for record in records]
-    examples = _examples(model, [*bare, *changed])
+    examples = aligned(model, [*bare, *changed])
     log_R = answer_log_probabilities(model.model, model.params, examples, batch_size=batch_size)
     before_P = np.repeat(log_R[: len(bare)], [len(spans) for spans in chosen])
     return before_P[:, None] - log_R[len(bare) :].reshape(-1, samples)
@@ -195,86 +131,6 @@ def _with(record: Record, span: Span, words: str) -> Record:
     if not words and before.endswith(" ") and after.startswith(" "):
         after = after[1:]
     return Record(before + words + after, record.target)
-
-
-def _examples(model: LanguageModel, records: Sequence[Record]) -> list[Example]:
-    longest = model.model.config.max_positions
-    examples, stats_ = align_records(records, model.tokenizer, max_length=longest)
-    if stats_.too_long:
-        raise InputError(
-            f"{stats_.too_long} records are longer than the {longest} positions of the model; "
-            "shorten them"
-        )
-    return examples
-
-
-def _marked(model: LanguageModel, pairs: Sequence[tuple[Record, Span]]) -> list[Example]:
-    """Return an example for each span in which it is the only cause of the answer."""
-    return _examples(
-        model,
-        [
-            replace(r, important=(Annotation(Span(r.target, len(r.input)), (span,)),))
-            for r, span in pairs
-        ],
-    )
-
-
-def _gradients(
-    model: LanguageModel, pairs: Sequence[tuple[Record, Span]], batch_size: int
-) -> Iterator[float]:
-    examples = _marked(model, pairs)
-    most = max(int(example.target_mask.sum()) for example in examples)
-    done = 0
-    for batch in batches(examples, batch_size):
-        gradient_BT = np.asarray(_scale_gradient(model.model, model.params, batch, most))
-        marked_BT = np.asarray(batch.k_bits_BTW).any(-1)
-        sums = np.abs(np.where(marked_BT, gradient_BT, 0.0).sum(1))
-        yield from sums[: len(examples) - done].tolist()
-        done += len(sums)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def _scale_gradient(model: CausalLM, params: Any, batch: Batch, most: int) -> Array:
-    """Return gradient times input of each token, [B, T]: the slope by its embedding's scale."""
-
-    def total(scale_BT: Array) -> Array:
-        def scaled(next_: Any, arguments: Any, options: Any, context: Any) -> Any:
-            x = next_(*arguments, **options)
-            is_input = isinstance(context.module, Embedding) and context.method_name == "__call__"
-            return x * scale_BT[..., None].astype(x.dtype) if is_input else x
-
-        with nn.intercept_methods(scaled):
-            output = model.apply({"params": params}, batch.tokens_BT, method="hidden_states")
-        hidden_BTD, _ = cast("tuple[Array, Aux]", output)
-        return summed_log_probabilities(model, params, hidden_BTD, batch, most).sum()
-
-    return jax.grad(total)(jnp.ones(batch.tokens_BT.shape))
-
-
-def _attention(
-    model: LanguageModel, pairs: Sequence[tuple[Record, Span]], batch_size: int
-) -> Iterator[float]:
-    examples, done = _marked(model, pairs), 0
-    for batch in batches(examples, batch_size):
-        masses = np.asarray(_mean_mass(model.model, model.params, batch))
-        yield from masses[: len(examples) - done].tolist()
-        done += len(masses)
-
-
-@partial(jax.jit, static_argnums=0)
-def _mean_mass(model: CausalLM, params: Any, batch: Batch) -> Array:
-    output = model.apply(
-        {"params": params},
-        batch.tokens_BT,
-        q_bits=batch.q_bits_BTW,
-        k_bits=batch.k_bits_BTW,
-        method="hidden_states",
-    )
-    _, aux = cast("tuple[Array, Aux]", output)
-    assert aux.mass is not None  # bits were given
-    guided_BT = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
-    sums_B = jnp.where(guided_BT[None, :, None], aux.mass, 0.0).mean((0, 2)).sum(1)
-    return sums_B / jnp.maximum(guided_BT.sum(1), 1)
 
 
 def causes_ranked_first(records: Sequence[Record], ranked: Sequence[Sequence[Proposal]]) -> float:
