@@ -184,7 +184,7 @@ def make_clients(args: Args) -> "list[Client]":
     if not (args.dry_run or args.batch_requests or args.batch_results):
         for client in clients:
             client.connect()
-    return list(clients)
+    return [*clients]
 
 
 def write_requests(work: Work, path: str) -> str:

@@ -87,7 +87,10 @@ class OpenAIClient:
         requests_per_minute: float | None = None,
     ):
         self.model = model
-        self.parameters = {"temperature": temperature, "max_tokens": max_tokens}
+        self.parameters: Mapping[str, Any] = {
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+        }
         self._server = {"base_url": base_url, "timeout": timeout, "max_retries": retries}
         self._requests_per_minute = requests_per_minute
         self._takes_schema = True

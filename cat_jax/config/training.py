@@ -98,7 +98,8 @@ class Training:
             that end in ``loss`` or ``perplexity``); None returns the last ones.
         patience: Evaluations without a better ``best`` after which training stops early; None
             never does.
-        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        logits_mib: Memory for the logits of a device at a time, in MiB of float32; more of them are
+            computed piece by piece.
         match: Find annotated words by character ``offsets``, or as the published code
             (``reference``) does.
         unmatched: JSONL file for the annotated words of training records that were not found;
@@ -124,7 +125,7 @@ class Training:
     keep: Count = 2
     best: str | None = None
     patience: Count | None = None
-    loss_chunk: Count = 128
+    logits_mib: Count = 512
     match: Match = "offsets"
     unmatched: str | None = None
     deterministic: bool = False

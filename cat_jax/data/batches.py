@@ -51,6 +51,13 @@ def common_shape(examples: Sequence[Example]) -> tuple[int, int]:
     return length, max(example.q_bits.shape[1] for example in examples)
 
 
+def most_targets(examples: Sequence[Example]) -> int:
+    """Return the largest number of target tokens of an example."""
+    if isinstance(examples, ShardedExamples):
+        return examples.manifest.targets
+    return max(int(example.target_mask.sum()) for example in examples)
+
+
 def stack_examples(examples: Sequence[Example], shape: tuple[int, int] | None = None) -> Batch:
     """Stack examples into one batch of numpy arrays.
 

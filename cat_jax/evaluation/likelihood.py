@@ -10,7 +10,7 @@ import numpy as np
 
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import Batch, common_shape, stack_examples
-from cat_jax.losses.language_modeling import next_tokens
+from cat_jax.losses import gather_targets, next_tokens
 from cat_jax.models import Aux, CausalLM
 from cat_jax.types import Array, Float
 
@@ -76,12 +76,7 @@ def summed_log_probabilities(
         most: At least as many as the target tokens of each.
     """
     labels_BT, counted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
-    # Target positions first, in their order.
-    order_BK = jnp.argsort(~counted_BT, axis=1, stable=True)[:, :most]
-    labels_BK, counted_BK = (
-        jnp.take_along_axis(x, order_BK, axis=1) for x in (labels_BT, counted_BT)
-    )
-    hidden_BKD = jnp.take_along_axis(hidden_BTD, order_BK[..., None], axis=1)
+    hidden_BKD, labels_BK, counted_BK = gather_targets(hidden_BTD, labels_BT, counted_BT, most)
     logits_BKV = cast("Array", model.apply({"params": params}, hidden_BKD, method="logits"))
     log_BKV = jax.nn.log_softmax(logits_BKV)
     log_BK = jnp.take_along_axis(log_BKV, labels_BK[..., None], axis=2)[..., 0]

@@ -14,6 +14,7 @@ from cat_jax.config import Guidance
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import Batch, stack_whole_batches
 from cat_jax.losses import guided_rows
+from cat_jax.losses.budget import logit_budget
 from cat_jax.losses.objective import LossSums, combined_loss, compute_metrics
 from cat_jax.models import CausalLM
 from cat_jax.sharding import (
@@ -43,7 +44,7 @@ def make_validation(
     guidance: Guidance | None,
     *,
     batch_size: int,
-    loss_chunk: int,
+    logits_mib: int,
 ) -> Callable[[Any], dict[str, float]]:
     """Return a function from parameters to the metrics of all examples together.
 
@@ -57,7 +58,7 @@ def make_validation(
         guidance: Second objective of the training, whose loss is reported too; None reports the
             causal mass alone. Examples without annotation have neither.
         batch_size: Sequences per batch; must divide among the devices.
-        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        logits_mib: Memory for the logits of a device at a time.
 
     Returns:
         ``next_token_loss``, ``token_accuracy``, ``perplexity``, and for annotated examples
@@ -66,11 +67,12 @@ def make_validation(
     stacked = stack_whole_batches(examples, batch_size)
     annotated = bool(guided_rows(stacked.causal_count_BT, stacked.visible_count_BT).any())
     measured = (guidance or Guidance()) if annotated else None
+    budget = logit_budget(examples, model.config.vocab_size, logits_mib)
     model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
 
     @jax.jit(out_shardings=replicated(mesh))
     def terms(params: Any, batch: Batch) -> LossSums:
-        return combined_loss(model, params, batch, measured, 0.0, loss_chunk=loss_chunk)[1]
+        return combined_loss(model, params, batch, measured, 0.0, budget=budget)[1]
 
     own = process_indices(mesh, batch_size)
 

@@ -9,8 +9,10 @@ from cat_jax.losses.guidance import (
     guided_samples,
 )
 from cat_jax.losses.language_modeling import (
+    LogitBudget,
     NextTokenSums,
-    chunked_next_token_sums,
+    budgeted_next_token_sums,
+    gather_targets,
     next_token_loss,
     next_tokens,
 )
@@ -18,10 +20,12 @@ from cat_jax.losses.mean import Mean, sum_means
 
 __all__ = [
     "GuidanceSums",
+    "LogitBudget",
     "Mean",
     "NextTokenSums",
     "attention_guidance_loss",
-    "chunked_next_token_sums",
+    "budgeted_next_token_sums",
+    "gather_targets",
     "guidance_metrics",
     "guidance_sums",
     "guided_rows",

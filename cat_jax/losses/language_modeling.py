@@ -1,6 +1,7 @@
 """Next-token cross entropy on the target tokens."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,6 +11,21 @@ import optax
 
 from cat_jax.losses.mean import Mean, mean_where, sum_means
 from cat_jax.types import Array, Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class LogitBudget:
+    """Which logits a device computes, and how many at a time.
+
+    Attributes:
+        tokens: Tokens whose logits are in memory at a time, over all sequences; None computes them
+            all at once.
+        targets: No sequence has more target tokens than this, and logits are computed for as many
+            positions of each; None computes them for all positions.
+    """
+
+    tokens: int | None = None
+    targets: int | None = None
 
 
 class NextTokenSums(NamedTuple):
@@ -47,33 +63,57 @@ def next_token_loss(
     return sums.loss.value, {"token_accuracy": sums.accuracy.value}
 
 
-def chunked_next_token_sums(
+def budgeted_next_token_sums(
     unembed: Callable[[Array], Array],
     hidden_BTD: Float[Array, "B T D"],
     labels_BT: Int[Array, "B T"],
     counted_BT: Bool[Array, "B T"],
-    *,
-    chunk: int,
+    budget: LogitBudget,
 ) -> NextTokenSums:
     """Compute ``next_token_loss`` up to the division, without all logits in memory.
 
-    The logits of ``chunk`` positions of every sequence are computed at a time, and again in the
-    backward pass. The axis of positions is cut because that of sequences may be sharded.
+    The hidden states of target positions are gathered, as many of each sequence as the budget says,
+    and projected a piece at a time; in the backward pass the logits of a piece are computed again.
 
     Args:
-        unembed: Function from hidden states [B, chunk, D] to logits [B, chunk, V], float32.
+        unembed: Function from hidden states [..., D] to logits [..., V], float32.
         hidden_BTD: Hidden states.
         labels_BT: Token after each position, from ``next_tokens``.
         counted_BT: Whether that token is a target, from ``next_tokens``.
-        chunk: Positions of each sequence whose logits are in memory at a time.
+        budget: Which logits are computed, and how many at a time.
     """
-    length = hidden_BTD.shape[1]
-    if length <= chunk:
-        return _sums(unembed, hidden_BTD, labels_BT, counted_BT)
+    chosen = hidden_BTD, labels_BT, counted_BT
+    if budget.targets is not None and budget.targets < hidden_BTD.shape[1]:
+        chosen = gather_targets(*chosen, budget.targets)
+    flat = [x.reshape(-1, *x.shape[2:]) for x in chosen]
+    tokens = len(flat[0])
+    if budget.tokens is None or tokens <= budget.tokens:
+        return _sums(unembed, *flat)
     # A loop keeps XLA from undoing the recomputation.
     body = jax.checkpoint(partial(_sums, unembed), prevent_cse=False)
-    chunks = tuple(_chunks(x, chunk) for x in (hidden_BTD, labels_BT, counted_BT))
-    return sum_means(jax.lax.map(lambda one: body(*one), chunks))
+    pieces = tuple(_pieces(x, -(-tokens // budget.tokens)) for x in flat)
+    return sum_means(jax.lax.map(lambda one: body(*one), pieces))
+
+
+def gather_targets(
+    hidden_BTD: Array, labels_BT: Array, counted_BT: Array, most: int
+) -> tuple[Array, Array, Array]:
+    """Return ``most`` positions of each sequence, those of targets before all others.
+
+    Args:
+        hidden_BTD: Hidden states.
+        labels_BT: Token after each position.
+        counted_BT: Whether that token is a target.
+        most: Positions to return; at least as many as any sequence has targets.
+
+    Returns:
+        The same of the chosen positions, [B, most, D] and [B, most].
+    """
+    order_BK = jnp.argsort(~counted_BT, axis=1, stable=True)[:, :most]
+    labels_BK, counted_BK = (
+        jnp.take_along_axis(x, order_BK, axis=1) for x in (labels_BT, counted_BT)
+    )
+    return jnp.take_along_axis(hidden_BTD, order_BK[..., None], axis=1), labels_BK, counted_BK
 
 
 def next_tokens(
@@ -95,16 +135,16 @@ def next_tokens(
 
 
 def _sums(
-    unembed: Callable[[Array], Array], hidden_BTD: Array, labels_BT: Array, counted_BT: Array
+    unembed: Callable[[Array], Array], hidden_ND: Array, labels_N: Array, counted_N: Array
 ) -> NextTokenSums:
-    logits_BTV = unembed(hidden_BTD)
-    loss_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, labels_BT)
-    hits_BT = jax.lax.stop_gradient(logits_BTV).argmax(-1) == labels_BT
-    return NextTokenSums(mean_where(counted_BT, loss_BT), mean_where(counted_BT, hits_BT))
+    logits_NV = unembed(hidden_ND)
+    loss_N = optax.softmax_cross_entropy_with_integer_labels(logits_NV, labels_N)
+    hits_N = jax.lax.stop_gradient(logits_NV).argmax(-1) == labels_N
+    return NextTokenSums(mean_where(counted_N, loss_N), mean_where(counted_N, hits_N))
 
 
-def _chunks(x_BT: Array, chunk: int) -> Array:
-    """Cut [B, T, ...] into [chunks, B, chunk, ...], padded with zeros, which are not counted."""
-    B, T, *rest = x_BT.shape
-    x_BT = jnp.pad(x_BT, [(0, 0), (0, -T % chunk)] + [(0, 0)] * len(rest))
-    return x_BT.reshape(B, -1, chunk, *rest).swapaxes(0, 1)
+def _pieces(x_N: Array, count: int) -> Array:
+    """Cut [N, ...] into ``count`` pieces, padded with zeros, which are not counted."""
+    N, *rest = x_N.shape
+    x_N = jnp.pad(x_N, [(0, -N % count)] + [(0, 0)] * len(rest))
+    return x_N.reshape(count, -1, *rest)

@@ -13,8 +13,9 @@ from cat_jax.config import Guidance
 from cat_jax.data.batches import Batch
 from cat_jax.losses import (
     GuidanceSums,
+    LogitBudget,
     NextTokenSums,
-    chunked_next_token_sums,
+    budgeted_next_token_sums,
     guidance_metrics,
     guidance_sums,
     guided_rows,
@@ -66,7 +67,7 @@ def combined_loss(
     guidance: Guidance | None,
     gamma: ArrayLike,
     *,
-    loss_chunk: int,
+    budget: LogitBudget,
     counts: Denominators | None = None,
 ) -> tuple[Array, LossSums]:
     """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
@@ -79,7 +80,7 @@ def combined_loss(
         batch: Sequences; the segments of packed ones are separate samples.
         guidance: Second objective; None leaves it out.
         gamma: Weight of the guidance loss.
-        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        budget: Which logits each device computes, and how many at a time.
         counts: Denominators of the batch that this one is a part of, so that the losses of its
             parts add up to its own; None counts this batch.
 
@@ -87,7 +88,7 @@ def combined_loss(
         The scalar loss L, and the undivided losses for ``compute_metrics``.
     """
     counts = denominators(batch, guidance) if counts is None else counts
-    sums = _loss_sums(model, params, _padded(batch, model.partition), guidance, loss_chunk)
+    sums = _loss_sums(model, params, _padded(batch, model.partition), guidance, budget)
     loss = sums.next_token.loss.total / jnp.maximum(counts.targets, 1)
     if sums.guidance is not None:
         assert counts.guided is not None  # counted with the same guidance
@@ -118,7 +119,7 @@ def compute_metrics(sums: LossSums, gamma: ArrayLike) -> Metrics:
 
 
 def _loss_sums(
-    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, loss_chunk: int
+    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, budget: LogitBudget
 ) -> LossSums:
     q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
     with jax.named_scope("forward"):
@@ -133,7 +134,7 @@ def _loss_sums(
             method="hidden_states",
         )
     with jax.named_scope("next_token_loss"):
-        next_token = _next_token_sums(model, params, hidden_BTD, batch, loss_chunk)
+        next_token = _next_token_sums(model, params, hidden_BTD, batch, budget)
     if guidance is None:
         return LossSums(next_token, None)
     with jax.named_scope("guidance_loss"):
@@ -143,7 +144,7 @@ def _loss_sums(
 
 
 def _next_token_sums(
-    model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, loss_chunk: int
+    model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, budget: LogitBudget
 ) -> NextTokenSums:
     """Compute the next-token loss, on each device for its own sequences and positions.
 
@@ -156,7 +157,7 @@ def _next_token_sums(
 
     def sums(output: Any, hidden_BTD: Array, *targets: Array) -> NextTokenSums:
         unembed = partial(_apply, model, output, method="logits")
-        return chunked_next_token_sums(unembed, hidden_BTD, *targets, chunk=loss_chunk)
+        return budgeted_next_token_sums(unembed, hidden_BTD, *targets, budget)
 
     partition = model.partition
     axes = () if partition is None else (*partition.batch_axes, *partition.sequence_axes)

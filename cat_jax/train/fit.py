@@ -246,6 +246,6 @@ def validation_evaluators(
         setup.mesh,
         guidance,
         batch_size=train.batch_size,
-        loss_chunk=train.loss_chunk,
+        logits_mib=train.logits_mib,
     )
     return [lambda result: validate(result.params)]

@@ -84,7 +84,7 @@ def train(
         on_host = jax.device_get(metrics)
         nonfinite = on_host.pop(NONFINITE)
         values = {name: float(value) for name, value in on_host.items()}
-        timer.end_step(values.pop("tokens"), values.pop("pairs"))
+        timer.end_step(*(values.pop(name) for name in ("tokens", "targets", "pairs")))
         if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
             raise diverged(step, first_nonfinite(values, nonfinite, state.params))
         if step % config.log_every == 0 or step == config.steps:

@@ -14,6 +14,7 @@ from cat_jax.config import Guidance, Optimizer, Pretrained, Training
 from cat_jax.data.batches import training_batches
 from cat_jax.distributed import broadcast_from_primary, end_if_peer_lost, is_primary, sync_errors
 from cat_jax.files import save_errors
+from cat_jax.losses.budget import logit_budget
 from cat_jax.losses.schedules import guidance_weight
 from cat_jax.sharding import process_indices
 from cat_jax.train.checkpoint import Checkpoints
@@ -249,7 +250,7 @@ def _make_step(
         gamma,
         setup.base,
         accumulate=train.accumulate,
-        loss_chunk=train.loss_chunk,
+        budget=logit_budget(data.examples, setup.model.config.vocab_size, train.logits_mib),
     )
 
 

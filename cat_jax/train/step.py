@@ -5,13 +5,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from cat_jax.config import Guidance, Training
+from cat_jax.config import Guidance
 from cat_jax.data.batches import Batch
-from cat_jax.losses import sum_means
-from cat_jax.losses.objective import LossSums, Metrics, combined_loss, compute_metrics, denominators
+from cat_jax.losses import LogitBudget, sum_means
+from cat_jax.losses.objective import (
+    Denominators,
+    LossSums,
+    Metrics,
+    combined_loss,
+    compute_metrics,
+    denominators,
+)
 from cat_jax.models import CausalLM, attach_lora
 from cat_jax.sharding import BATCH_AXES, HEAD_AXES, SEQUENCE_AXES, shard_batch
 from cat_jax.train.divergence import NONFINITE, nonfinite_leaves
@@ -30,15 +38,26 @@ class TrainStep:
     shardings is refused.
     """
 
-    def __init__(self, step: Callable[..., Any], frozen: Any, mesh: Mesh):
-        """Take ``step(state, frozen, batch)``; ``frozen`` are parameters under adapters."""
+    def __init__(
+        self, step: Callable[..., Any], frozen: Any, mesh: Mesh, targets: int | None = None
+    ):
+        """Take ``step(state, frozen, batch)``.
+
+        ``frozen`` are parameters under adapters; no sequence may have more than ``targets``.
+        """
         self._jitted = jax.jit(step, donate_argnums=0)
         self._frozen = frozen
         self._mesh = mesh
+        self._targets = targets
         self._program: jax.stages.Compiled | None = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Take one step; each process gives its share of the batch's sequences."""
+        """Take one step; each process gives its share of the batch's sequences.
+
+        Raises:
+            ValueError: A sequence has more targets than logits are computed for.
+        """
+        check_targets(batch, self._targets)
         sharded = shard_batch(batch, self._mesh)
         if self._program is None:
             self._program = self.lower(state, sharded).compile()
@@ -47,6 +66,15 @@ class TrainStep:
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """Lower the step for arrays, or for shapes with shardings."""
         return self._jitted.lower(state, self._frozen, batch)
+
+
+def check_targets(batch: Batch, most: int | None) -> None:
+    """Raise ValueError if a sequence of a batch on the host has more targets than ``most``."""
+    if most is None or not isinstance(batch.target_mask_BT, np.ndarray):
+        return
+    found = int(batch.target_mask_BT[:, 1:].sum(1).max(initial=0))
+    if found > most:
+        raise ValueError(f"a sequence has {found} targets, but the step was made for {most}")
 
 
 def make_train_step(
@@ -58,7 +86,7 @@ def make_train_step(
     base: FrozenBase | None = None,
     *,
     accumulate: int = 1,
-    loss_chunk: int = Training.loss_chunk,
+    budget: LogitBudget = LogitBudget(),  # noqa: B008
 ) -> TrainStep:
     """Return the step of both objectives, compiled at its first call.
 
@@ -71,7 +99,7 @@ def make_train_step(
         base: Parameters to train adapters on; None trains all parameters.
         accumulate: Micro-batches per step. The step is that of the whole batch: losses and metrics
             are averaged over all of its sequences. Only adapter dropout draws other masks.
-        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        budget: Which logits each device computes, and how many at a time.
     """
     model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
 
@@ -86,14 +114,14 @@ def make_train_step(
                 dropout_key = jax.random.fold_in(step_key, number)
                 params = attach_lora(frozen, params, base.lora, dropout_key)
             return combined_loss(
-                model, params, batch, guidance, weight, loss_chunk=loss_chunk, counts=counts
+                model, params, batch, guidance, weight, budget=budget, counts=counts
             )
 
         gradient, terms = accumulated_gradient(loss, state.params, batch, accumulate)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        metrics = compute_metrics(terms, weight) | count_tokens(batch)
+        metrics = compute_metrics(terms, weight) | count_tokens(batch, counts)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
         metrics[NONFINITE] = nonfinite_leaves(gradient)
         state = TrainState(state.step + 1, params, opt_state)
@@ -103,17 +131,18 @@ def make_train_step(
 
     # The base is an argument: as a constant it would be copied into the program.
     frozen = None if base is None else base.params
-    return TrainStep(step, frozen, mesh)
+    return TrainStep(step, frozen, mesh, budget.targets)
 
 
-def count_tokens(batch: Batch) -> Metrics:
-    """Count ``tokens`` that are not padding, and visible ``pairs`` of query and key.
+def count_tokens(batch: Batch, counts: Denominators) -> Metrics:
+    """Count ``tokens`` that are not padding, ``targets``, and visible ``pairs`` of query and key.
 
     They are float32: the pairs of long sequences are too many for 32-bit integers.
     """
     visible_BT = batch.visible_count_BT
     return {
         "tokens": (visible_BT > 0).sum(dtype=jnp.float32),
+        "targets": counts.targets.astype(jnp.float32),
         "pairs": visible_BT.sum(dtype=jnp.float32),
     }
 

@@ -34,11 +34,13 @@ class StepFlops:
     not count (PaLM, Chowdhery et al. 2022, appendix B).
 
     Attributes:
-        per_token: FLOPs per token.
+        per_token: FLOPs per token, without the output matrix.
+        per_target: FLOPs per target token, of the output matrix.
         per_pair: FLOPs per visible pair of a query and a key.
     """
 
     per_token: float
+    per_target: float
     per_pair: float
 
 
@@ -50,20 +52,25 @@ def step_flops(config: ModelConfig, lora: LoraConfig | None = None) -> StepFlops
     """
     matrices = [rule for rule in tensor_rules(config) if rule.path.endswith("kernel")]
     weights = count_params(matrices, axis_sizes(config), config.num_layers)
-    if config.tie_embeddings:  # the table of the embedding is the output matrix, too
-        weights += config.vocab_size * config.width
-    per_token = 6.0 * weights
-    if lora is not None:
-        per_token = 4.0 * weights + 6.0 * count_adapters(config, lora)
-    return StepFlops(per_token, 12.0 * config.num_layers * config.num_heads * config.head_dim)
+    output = config.vocab_size * config.width
+    if not config.tie_embeddings:  # else it is the table of the embedding, which is no kernel
+        weights -= output
+    passes, adapters = (6.0, 0) if lora is None else (4.0, count_adapters(config, lora))
+    per_token = passes * weights + 6.0 * adapters
+    return StepFlops(
+        per_token, passes * output, 12.0 * config.num_layers * config.num_heads * config.head_dim
+    )
 
 
-def rates(flops: StepFlops, tokens: float, pairs: float, seconds: float) -> dict[str, float]:
+def rates(
+    flops: StepFlops, tokens: float, targets: float, pairs: float, seconds: float
+) -> dict[str, float]:
     """Return ``tokens_per_second`` and, on devices of ``PEAK_FLOPS``, ``mfu``.
 
     Args:
         flops: FLOPs of a step.
         tokens: Tokens that are not padding, of all devices.
+        targets: Those that are predicted.
         pairs: Visible pairs of a query and a key.
         seconds: Time that they took.
     """
@@ -71,7 +78,7 @@ def rates(flops: StepFlops, tokens: float, pairs: float, seconds: float) -> dict
     kind = jax.devices()[0].device_kind
     peak = next((peak for name, peak in PEAK_FLOPS.items() if kind.startswith(name)), None)
     if peak is not None:
-        operations = flops.per_token * tokens + flops.per_pair * pairs
+        operations = flops.per_token * tokens + flops.per_target * targets + flops.per_pair * pairs
         values["mfu"] = operations / (seconds * peak * jax.device_count())
     return values
 
@@ -83,7 +90,7 @@ class StepTimer:
         """Take the FLOPs of a step and start the clock."""
         self._flops = flops
         self._seconds: list[float] = []
-        self._amounts: list[tuple[float, float]] = []
+        self._amounts: list[tuple[float, float, float]] = []
         self._waited = 0.0
         self.start()
 
@@ -95,11 +102,11 @@ class StepTimer:
         """Add time in which the device was idle, waiting for data."""
         self._waited += seconds
 
-    def end_step(self, tokens: float, pairs: float) -> None:
-        """End a step that read so many tokens and pairs, and begin the next one."""
+    def end_step(self, tokens: float, targets: float, pairs: float) -> None:
+        """End a step that read so many tokens, targets and pairs, and begin the next one."""
         now = time.perf_counter()
         self._seconds.append(now - self._begun)
-        self._amounts.append((tokens, pairs))
+        self._amounts.append((tokens, targets, pairs))
         self._begun = now
 
     def take(self) -> dict[str, float]:
@@ -108,9 +115,9 @@ class StepTimer:
         The seconds are a median, so that the step that compiles does not count.
         """
         seconds = median(self._seconds)
-        tokens, pairs = (fmean(column) for column in zip(*self._amounts, strict=True))
+        tokens, targets, pairs = (fmean(column) for column in zip(*self._amounts, strict=True))
         wait = min(1.0, self._waited / sum(self._seconds))
         self._seconds, self._amounts, self._waited = [], [], 0.0
         return {"seconds_per_step": seconds, "input_wait": wait} | rates(
-            self._flops, tokens, pairs, seconds
+            self._flops, tokens, targets, pairs, seconds
         )

@@ -92,7 +92,7 @@ def measure(
         ratio_low=low,
         ratio=ratio,
         ratio_high=high,
-        cat_rates=rates(step_flops(config), tokens, visible, cat_seconds),
+        cat_rates=rates(step_flops(config), tokens, tokens, visible, cat_seconds),
     )
 
 

@@ -71,20 +71,21 @@ def model_flops(job: Job) -> float:
     """Return the FLOPs that a step needs, as MFU counts them (``step_flops``)."""
     flops = step_flops(job.model, job.lora)
     pairs = job.sequences * job.length * (job.length + 1) / 2
-    return flops.per_token * job.tokens + flops.per_pair * pairs
+    return (flops.per_token + flops.per_target) * job.tokens + flops.per_pair * pairs
 
 
-def matmul_flops(job: Job) -> float:
+def matmul_flops(job: Job, layout: Layout) -> float:
     """Return the FLOPs computed outside of the kernels, recomputed forward passes included.
 
-    Logits are computed twice where a sequence is longer than a chunk of the loss.
+    Logits are computed twice where those of a micro-batch do not fit their memory at once.
     """
     count = parameter_counts(job)
     passes = 6 if job.lora is None else 4
     layers = passes * count.layers + 6 * count.adapters
     if job.model.remat != "none":
         layers += 2 * (count.layers + count.adapters)
-    output = passes * count.output + (2 * count.output if job.length > job.loss_chunk else 0)
+    is_cut = layout.positions_at_once(job) > job.budget.tokens
+    output = passes * count.output + (2 * count.output if is_cut else 0)
     return (layers + output) * job.tokens
 
 
@@ -143,6 +144,5 @@ def _activations(job: Job, layout: Layout) -> float:
     if model.remat == "none":
         kept += 2 * (3 * model.width + 2 * heads + keys + 3 * hidden)
     at_work = 2 * (2 * model.width + 2 * heads + keys + 3 * hidden)
-    chunk = min(layout.sequences_at_once(job) * job.loss_chunk, positions)
-    logits = 8 * chunk * model.vocab_size / layout.tensor
+    logits = 8 * min(job.budget.tokens, positions) * model.vocab_size / layout.tensor
     return positions * (kept * model.num_layers + at_work) + logits

@@ -62,7 +62,7 @@ def estimate(job: Job, layout: Layout, slice_: Slice, mass: bool, received: floa
     """Return the roofline of a step in which each chip receives ``received`` bytes."""
     chip, chips = slice_.chip, slice_.chips
     return Estimate(
-        matmul=matmul_flops(job) / chips / chip.flops,
+        matmul=matmul_flops(job, layout) / chips / chip.flops,
         kernels=kernel_seconds(job, chip, chips, mass),
         hbm=hbm_bytes(job, layout) / chip.hbm_bandwidth,
         links=received / (2 * chip.link_bandwidth),

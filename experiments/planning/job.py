@@ -6,6 +6,8 @@ from typing import Literal
 
 from cat_jax.config import LoraConfig, MeshShape
 from cat_jax.errors import InputError
+from cat_jax.losses.budget import MIB
+from cat_jax.losses.language_modeling import LogitBudget
 from cat_jax.models import ModelConfig
 
 Tuned = Literal["all", "lora"]
@@ -22,7 +24,8 @@ class Job:
         tuned: Trained parameters.
         length: T, positions of a sequence.
         sequences: Sequences per step, over all chips.
-        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        logits_mib: Memory for the logits of a chip at a time, in MiB of float32. All positions
+            are taken for targets.
     """
 
     name: str
@@ -30,7 +33,12 @@ class Job:
     tuned: Tuned
     length: int
     sequences: int
-    loss_chunk: int
+    logits_mib: int
+
+    @property
+    def budget(self) -> LogitBudget:
+        """Return which logits a chip computes at a time."""
+        return LogitBudget(max(1, self.logits_mib * MIB // (4 * self.model.vocab_size)))
 
     @property
     def tokens(self) -> int:

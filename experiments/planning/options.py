@@ -17,7 +17,7 @@ class JobOptions:
         mesh: Chips along data, fsdp, tensor and context; None considers all meshes that fit.
         accumulate: Micro-batches per step; None considers all that divide the batch.
         remat: Rematerialisation, as ``model.remat``.
-        loss_chunk: Positions of each sequence whose logits are in memory at a time.
+        logits_mib: Memory for the logits of a chip at a time, in MiB of float32.
         tries: Layouts to compile for a job before giving up.
     """
 
@@ -27,7 +27,7 @@ class JobOptions:
     mesh: tuple[Count, Count, Count, Count] | None = None
     accumulate: Count | None = None
     remat: Remat = Pretrained.remat
-    loss_chunk: Count = Training.loss_chunk
+    logits_mib: Count = Training.logits_mib
     tries: Count = 4
 
     def __post_init__(self):

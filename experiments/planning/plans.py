@@ -57,5 +57,5 @@ def make_job(name: str, slice_: Slice, options: JobOptions) -> Job:
         tuned="lora" if options.lora else "all",
         length=options.length,
         sequences=options.batch_size or slice_.chips,
-        loss_chunk=options.loss_chunk,
+        logits_mib=options.logits_mib,
     )

@@ -81,7 +81,7 @@ def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -
         (lambda step: 1.0) if mass else None,
         base,
         accumulate=layout.accumulate,
-        loss_chunk=job.loss_chunk,
+        budget=job.budget,
     )
     state = jax.eval_shape(
         lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), trained

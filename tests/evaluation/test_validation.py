@@ -47,7 +47,7 @@ def examples():
 
 
 def validate(params, examples, guidance=None, batch_size=3):
-    options = {"batch_size": batch_size, "loss_chunk": 4}
+    options = {"batch_size": batch_size, "logits_mib": 4}
     return make_validation(MODEL, examples, MESH, guidance, **options)(params)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cat_jax.losses import chunked_next_token_sums, next_token_loss, next_tokens
+from cat_jax.losses import LogitBudget, budgeted_next_token_sums, next_token_loss, next_tokens
 
 
 def test_equals_torch_in_value_and_gradient():
@@ -40,9 +40,10 @@ def test_nothing_to_predict_costs_nothing():
     assert metrics["token_accuracy"] == 0.0
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7, 8, 99])
-def test_chunks_of_logits_change_nothing(chunk):
-    """Seven positions, cut evenly, unevenly, and not at all."""
+@pytest.mark.parametrize("targets", [None, 6, 7, 8])
+@pytest.mark.parametrize("tokens", [1, 5, 7, 21, 99, None])
+def test_a_budget_of_logits_changes_nothing(tokens, targets):
+    """Three sequences of seven positions, cut evenly, unevenly and not at all."""
     rng = np.random.default_rng(1)
     hidden_BTD, output_DV = (
         jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 7, 5), (5, 11))
@@ -51,14 +52,17 @@ def test_chunks_of_logits_change_nothing(chunk):
     target_BT = rng.random((3, 7)) < 0.5
     segments_BT = np.sort(rng.integers(1, 4, (3, 7))).astype(np.int32)
 
+    budget = LogitBudget(tokens, targets)
+    assert target_BT[:, 1:].sum(1).max() <= 6
+
     def plain(hidden_BTD, output_DV):
         logits_BTV = hidden_BTD @ output_DV
         return next_token_loss(logits_BTV, tokens_BT, target_BT, segments_BT)
 
     def chunked(hidden_BTD, output_DV):
-        targets = next_tokens(tokens_BT, target_BT, segments_BT)
-        sums = chunked_next_token_sums(
-            lambda hidden_BcD: hidden_BcD @ output_DV, hidden_BTD, *targets, chunk=chunk
+        labels = next_tokens(tokens_BT, target_BT, segments_BT)
+        sums = budgeted_next_token_sums(
+            lambda hidden_ND: hidden_ND @ output_DV, hidden_BTD, *labels, budget
         )
         return sums.loss.value, {"token_accuracy": sums.accuracy.value}
 

@@ -18,6 +18,7 @@ from cat_jax.data.alignment import Example
 from cat_jax.data.batches import stack_examples
 from cat_jax.data.bitset import mask_counts
 from cat_jax.data.packing import pack_examples
+from cat_jax.losses import LogitBudget
 from cat_jax.losses.objective import combined_loss, compute_metrics, denominators
 from cat_jax.models import Aux, CausalLM, ModelConfig
 from cat_jax.train.step import accumulated_gradient
@@ -58,7 +59,7 @@ def packed_or_alone(attention, guidance, batch):
     model = CausalLM(dataclasses.replace(CONFIG, attention=attention))
 
     def loss(params):
-        loss, sums = combined_loss(model, params, batch, guidance, 0.7, loss_chunk=5)
+        loss, sums = combined_loss(model, params, batch, guidance, 0.7, budget=LogitBudget(5))
         return loss, compute_metrics(sums, 0.7)
 
     _, aux = model.apply(
@@ -109,7 +110,7 @@ def test_nothing_predicts_the_first_token_of_a_record():
     records = [record(4, 1), record(3, 2)]
     batch = stack_examples(pack_examples(records, length=7, seed=0))
     assert batch.target_mask_BT[0, [0, 4]].all()
-    _, sums = combined_loss(CausalLM(CONFIG), PARAMS, batch, None, 0.0, loss_chunk=9)
+    _, sums = combined_loss(CausalLM(CONFIG), PARAMS, batch, None, 0.0, budget=LogitBudget(9))
     assert sums.next_token.loss.count == sum(x.target_mask[1:].sum() for x in records)
 
 
@@ -140,7 +141,9 @@ def gradient_in_parts(model, params, batch, guidance, parts):
     counts = denominators(batch, guidance)
 
     def loss(params, batch, number):
-        return combined_loss(model, params, batch, guidance, 0.6, loss_chunk=5, counts=counts)
+        return combined_loss(
+            model, params, batch, guidance, 0.6, budget=LogitBudget(5), counts=counts
+        )
 
     gradient, sums = accumulated_gradient(loss, params, batch, parts)
     return gradient, compute_metrics(sums, 0.6)
@@ -231,9 +234,11 @@ def test_no_array_holds_the_logits_of_all_positions(tied):
     batch = padded([record(9, n) for n in range(rows)], rows, length)
     params = jax.eval_shape(model.init, jax.random.key(0), batch.tokens_BT)["params"]
 
-    def compiled(chunk):
+    def compiled(tokens):
+        budget = LogitBudget(rows * tokens)
+
         def loss(params, batch):
-            return combined_loss(model, params, batch, Guidance(), 0.3, loss_chunk=chunk)[0]
+            return combined_loss(model, params, batch, Guidance(), 0.3, budget=budget)[0]
 
         return jax.jit(jax.value_and_grad(loss)).lower(params, batch).compile()
 

@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance
 from cat_jax.data.alignment import align_records
-from cat_jax.data.batches import stack_examples
+from cat_jax.data.batches import most_targets, stack_examples
 from cat_jax.data.packing import pack_examples
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.evaluation import make_validation
+from cat_jax.losses import LogitBudget
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.sharding import MESH_AXES, MeshShape, make_mesh, shard_batch
 from cat_jax.tasks.stg import stg_records
@@ -36,8 +37,7 @@ start = model.init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
 optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.3, momentum=0.9))
 guidance = Guidance(form="mass_nll", scope="head")
 KINDS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-LOSS_CHUNK = 16
-CHUNKS = -(-batch.tokens_BT.shape[1] // LOSS_CHUNK)
+BUDGET = LogitBudget(tokens=24, targets=most_targets(packed))
 
 
 PARAMETERS = sum(leaf.size for leaf in jax.tree.leaves(start))
@@ -54,7 +54,7 @@ def train(mesh, base=None, params=start, accumulate=1):
         lambda step: 1.0,
         base,
         accumulate=accumulate,
-        loss_chunk=LOSS_CHUNK,
+        budget=BUDGET,
     )
     state, rows = new_state(params, optimizer, mesh), shard_batch(batch, mesh)
     program = step.lower(state, rows).compile()
@@ -65,9 +65,18 @@ def train(mesh, base=None, params=start, accumulate=1):
     return state, losses, program.as_text()
 
 
-def traffic(text):
+def projected(shape):
+    """Tokens whose logits a device computes, and the pieces that it does so in."""
+    data, fsdp, _, context = shape
+    rows, length = batch.tokens_BT.shape
+    tokens = rows // (data * fsdp) * min(BUDGET.targets, -(-length // context))
+    return tokens, -(-tokens // BUDGET.tokens)
+
+
+def traffic(shape, text):
     """Numbers that a device sends or gets in one step, by the kind of communication."""
     total = Counter()
+    _, pieces = projected(shape)
     for line in text.splitlines():
         found = re.search(rf" = (.*?) ({KINDS})(?:-start)?\(", line)
         if found is None:
@@ -78,7 +87,7 @@ def traffic(text):
         # Only scalars of the losses are added up: the mass of each row stays where it is.
         assert "guidance_loss" not in name or found[2] == "all-reduce", line
         loops = config.num_layers if "hidden_states/while" in name else 1
-        loops *= CHUNKS if "next_token_loss" in name and "while" in name else 1
+        loops *= pieces if "next_token_loss" in name and "while" in name else 1
         total[found[2]] += loops * size
     return total
 
@@ -86,7 +95,7 @@ def traffic(text):
 def check_traffic(shape, text):
     """No more than the mesh asks for; ``docs/scale.md`` explains each."""
     data, fsdp, tensor, context = shape
-    sent = traffic(text)
+    sent = traffic(shape, text)
     rows, length = batch.tokens_BT.shape
     positions = -(-length // context)  # the last device's may be padding
     activations = rows * positions * config.width / (data * fsdp)
@@ -102,7 +111,8 @@ def check_traffic(shape, text):
         # Two sums forward, five backward in every layer; embedding, gradient of the logits.
         allowed["all-reduce"] += (7 * config.num_layers + 2.6) * activations
         # The best guess of each device and its logit.
-        allowed["all-gather"] += 2 * tensor * CHUNKS * LOSS_CHUNK * 16 / (data * fsdp)
+        tokens, pieces = projected(shape)
+        allowed["all-gather"] += 2 * tensor * (tokens + pieces)
     if context > 1:
         # Query, key, value and output, and the gradient of each, from positions to heads or back.
         values = activations * config.num_heads * config.head_dim / config.width / tensor
@@ -147,7 +157,7 @@ close((state, losses), (expected, expected_losses))
 
 # Five empty rows complete the batch, and positions are padded for the devices that share them.
 measured, expected = (
-    make_validation(model, packed[:11], mesh, guidance, batch_size=16, loss_chunk=16)(start)
+    make_validation(model, packed[:11], mesh, guidance, batch_size=16, logits_mib=1)(start)
     for mesh in (split, one)
 )
 assert measured.keys() == expected.keys() >= {"perplexity", "guidance_loss"}
@@ -157,7 +167,8 @@ close(measured, expected)
 def working_memory(mesh):
     """Bytes besides the state that a step of one long row needs on a device."""
     long = shard_batch(jax.tree.map(lambda x: np.resize(x, (1, 1024, *x.shape[2:])), batch), mesh)
-    step = make_train_step(model, optimizer, mesh, guidance, lambda step: 1.0, loss_chunk=16)
+    budget = LogitBudget(16)
+    step = make_train_step(model, optimizer, mesh, guidance, lambda step: 1.0, budget=budget)
     program = step.lower(new_state(start, optimizer, mesh), long).compile()
     return program.memory_analysis().temp_size_in_bytes
 

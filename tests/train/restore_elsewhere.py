@@ -14,6 +14,7 @@ from cat_jax.config import Guidance
 from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import training_batches
 from cat_jax.data.tokenizer import train_tokenizer
+from cat_jax.losses import LogitBudget
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.sharding import MESH_AXES, MeshShape, make_mesh
 from cat_jax.tasks.stg import stg_records
@@ -30,7 +31,8 @@ optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
 
 
 def go_on(state, batches, mesh, steps):
-    step = make_train_step(model, optimizer, mesh, Guidance(), lambda step: 1.0, loss_chunk=16)
+    budget = LogitBudget(16)
+    step = make_train_step(model, optimizer, mesh, Guidance(), lambda step: 1.0, budget=budget)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, next(batches))

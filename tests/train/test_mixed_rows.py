@@ -10,6 +10,7 @@ import pytest
 
 from cat_jax.config import Guidance
 from cat_jax.data.batches import stack_examples
+from cat_jax.losses import LogitBudget
 from cat_jax.losses.objective import combined_loss, compute_metrics
 from cat_jax.models import CausalLM, ModelConfig
 
@@ -41,7 +42,7 @@ def test_guidance_comes_from_annotated_rows_alone(params, make_examples, form, r
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
     def gradient(params, batch):
-        loss, terms = combined_loss(MODEL, params, batch, guidance, 0.7, loss_chunk=9)
+        loss, terms = combined_loss(MODEL, params, batch, guidance, 0.7, budget=LogitBudget(9))
         return loss, compute_metrics(terms, 0.7)
 
     (loss, metrics), mixed = gradient(params, stack_examples([others[0], *annotated, *others[1:]]))
@@ -58,7 +59,7 @@ def test_guidance_comes_from_annotated_rows_alone(params, make_examples, form, r
 
 def test_a_batch_without_annotated_queries_has_no_mass_and_no_guidance(params, make_examples):
     batch = stack_examples([without_annotation(row) for row in make_examples(3, length=5)])
-    loss, terms = combined_loss(MODEL, params, batch, Guidance(), 0.7, loss_chunk=9)
+    loss, terms = combined_loss(MODEL, params, batch, Guidance(), 0.7, budget=LogitBudget(9))
     metrics = compute_metrics(terms, 0.7)
     assert metrics["annotated_share"] == 0
     np.testing.assert_allclose(metrics["loss"], loss)

@@ -13,7 +13,7 @@ import pytest
 from cat_jax.config import Guidance, Optimizer, Training
 from cat_jax.data.batches import stack_examples
 from cat_jax.errors import InputError
-from cat_jax.losses import attention_guidance_loss, next_token_loss
+from cat_jax.losses import LogitBudget, attention_guidance_loss, next_token_loss
 from cat_jax.losses.objective import combined_loss, compute_metrics
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
@@ -23,7 +23,7 @@ from cat_jax.train.step import make_train_step
 
 MODEL = CausalLM(ModelConfig(13, 8, 12, 3, 4, 2, 6))
 ONE_DEVICE = make_mesh(MeshShape(), batch_size=5)
-loss_of = partial(combined_loss, MODEL, loss_chunk=4)
+loss_of = partial(combined_loss, MODEL, budget=LogitBudget(4))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_micro_batches_drop_inputs_of_their_own(params, make_examples):
     [
         ({"batch_size": 10, "accumulate": 4}, r"train.accumulate \(4\) must divide .*\(10\)"),
         ({"accumulate": 0}, "train.accumulate must be at least 1"),
-        ({"loss_chunk": 0}, "train.loss_chunk must be at least 1"),
+        ({"logits_mib": 0}, "train.logits_mib must be at least 1"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):

@@ -99,7 +99,7 @@ class Toy:
                 batches,
                 config=self.config,
                 steps_per_epoch=3,
-                flops=StepFlops(1.0, 1.0),
+                flops=StepFlops(1.0, 1.0, 1.0),
                 checkpoints=checkpoints,
                 log=log,
                 evaluate=evaluate,

@@ -16,6 +16,8 @@ from scipy import stats
 
 from cat_jax.analysis.proposals.readings import aligned, attention, gradients
 from cat_jax.analysis.proposals.spans import Draw, Proposal, number_spans, other_number
+from cat_jax.annotation.agreement import edges_of
+from cat_jax.annotation.opinions import Place
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.evaluation.likelihood import answer_log_probabilities
 from cat_jax.models import LanguageModel
@@ -140,7 +142,7 @@ def causes_ranked_first(records: Sequence[Record], ranked: Sequence[Sequence[Pro
     all of them do. Records of which none or all of the proposals do are left out.
 
     Args:
-        records: Records whose causes stand at offsets.
+        records: Annotated records.
         ranked: Proposals for each, the largest effect first.
 
     Returns:
@@ -148,17 +150,14 @@ def causes_ranked_first(records: Sequence[Record], ranked: Sequence[Sequence[Pro
     """
     shares = []
     for record, proposals in zip(records, ranked, strict=True):
-        causes = [x for note in record.important if _is_answer(note, record) for x in note.causes]
+        edges = edges_of(record)
+        causes = [cause for effect, cause in edges if effect[1] > len(record.input)]
         hits = [any(_overlap(x.span, cause) for cause in causes) for x in proposals]
         if 0 < sum(hits) < len(hits):
             shares.append(np.mean(hits[: sum(hits)]))
     return float(np.mean(shares)) if shares else float("nan")
 
 
-def _is_answer(note: Annotation, record: Record) -> bool:
-    return (note.effect.start or 0) + len(note.effect.text) > len(record.input)
-
-
-def _overlap(a: Span, b: Span) -> bool:
-    first, second = sorted((span.start or 0, len(span.text)) for span in (a, b))
-    return first[0] + first[1] > second[0]
+def _overlap(span: Span, place: Place) -> bool:
+    start = span.start or 0
+    return start < place[1] and place[0] < start + len(span.text)

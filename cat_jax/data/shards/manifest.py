@@ -16,7 +16,7 @@ from cat_jax.errors import InputError
 from cat_jax.files import read_json
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 """Version of the form of shards and manifest."""
 MEND = "prepare the data again"
 
@@ -73,6 +73,7 @@ class Shard:
         tokens: Tokens in all of them.
         longest: Tokens in the longest.
         words: Words of annotation bits in the widest.
+        targets: Target tokens of the sequence that has most.
         lengths: Sequences by their number of tokens, as pairs.
         end_ids: Special tokens that the records teach as ends of answers.
         stats: Counts of the alignment.
@@ -87,6 +88,7 @@ class Shard:
     tokens: int
     longest: int
     words: int
+    targets: int
     lengths: list[tuple[int, int]]
     end_ids: list[int]
     stats: dict[str, int]
@@ -118,6 +120,11 @@ class Manifest:
             max((shard.longest for shard in self.shards), default=0),
             max((shard.words for shard in self.shards), default=0),
         )
+
+    @property
+    def targets(self) -> int:
+        """Return the number of target tokens of the sequence that has most."""
+        return max((shard.targets for shard in self.shards), default=0)
 
     @property
     def filled(self) -> float:

@@ -277,6 +277,7 @@ def write_shard(
         tokens=sum(sizes),
         longest=max(sizes, default=0),
         words=max((example.q_bits.shape[1] for example in examples), default=0),
+        targets=max((int(x.target_mask.sum()) for x in examples), default=0),
         lengths=sorted(Counter(sizes).items()),
         end_ids=list(end_ids),
         stats=stats_fields(stats),

@@ -18,8 +18,8 @@ from experiments.planning.slices import CHIPS
 SMALL = ModelConfig(640, 128, 320, 2, 4, 2, 48, dtype="bfloat16")
 
 
-def job(model=SMALL, tuned="all", length=96, sequences=5, loss_chunk=128):
-    return Job("small", model, tuned, length, sequences, loss_chunk)
+def job(model=SMALL, tuned="all", length=96, sequences=5, logits_mib=512):
+    return Job("small", model, tuned, length, sequences, logits_mib)
 
 
 def shapes(model):
@@ -92,8 +92,10 @@ def test_model_flops_by_hand():
     assert costs.model_flops(given) == 6 * (layers + 640 * 128) * 5 * 96 + attention
 
 
-def test_logits_are_computed_again_only_by_chunks():
-    once, again = (costs.matmul_flops(job(loss_chunk=chunk)) for chunk in (96, 95))
+def test_logits_are_computed_again_only_by_pieces():
+    """A MiB holds 409 of the 480 tokens' logits; two chips have 240 tokens each."""
+    layouts = Layout(data=1, fsdp=1, tensor=1, context=2), Layout(data=1, fsdp=1, tensor=1)
+    once, again = (costs.matmul_flops(job(logits_mib=1), layout) for layout in layouts)
     assert again - once == 2 * 640 * 128 * 5 * 96
 
 
@@ -135,9 +137,9 @@ def test_memory_by_hand():
     positions = 2 * 96
     at_work = 2 * (2 * 128 + 2 * 192 / 2 + 2 * 96 / 2 + 3 * 320 / 2)
     kept = 2 * 128 * 2
-    logits = 8 * 2 * 32 * 640 / 2
+    logits = 8 * 192 * 640 / 2
     needed = 16 * count.total / 4 + 6 * 640 * 128 / 2 + 2 * layer / 2
-    given = job(model, sequences=8, loss_chunk=32)
+    given = job(model, sequences=8)
     found = costs.memory(given, Layout(data=2, fsdp=2, tensor=2, accumulate=1))
     assert found == needed + positions * (kept + at_work) + logits
 
