@@ -22,5 +22,10 @@ def logit_budget(examples: Sequence[Example], vocab_size: int, mib: int) -> Logi
     """
     length, _ = common_shape(examples)
     targets = -(-most_targets(examples) // ROUND) * ROUND
-    tokens = max(1, mib * MIB // (4 * vocab_size))
+    tokens = tokens_at_once(vocab_size, mib)
     return LogitBudget(tokens, targets if targets < WORTH * length else None)
+
+
+def tokens_at_once(vocab_size: int, mib: int) -> int:
+    """Return the tokens whose logits take ``mib`` MiB of float32; at least one."""
+    return max(1, mib * MIB // (4 * vocab_size))

@@ -157,7 +157,7 @@ def _next_token_sums(
 
     def sums(output: Any, hidden_BTD: Array, *targets: Array) -> NextTokenSums:
         unembed = partial(_apply, model, output, method="logits")
-        return budgeted_next_token_sums(unembed, hidden_BTD, *targets, budget)
+        return budgeted_next_token_sums(unembed, hidden_BTD, *targets, budget=budget)
 
     partition = model.partition
     axes = () if partition is None else (*partition.batch_axes, *partition.sequence_axes)

@@ -91,7 +91,8 @@ def ours(task: Task) -> Timing:
 
     from cat_jax.config import Guidance, MeshShape
     from cat_jax.data.batches import Batch
-    from cat_jax.losses.budget import MIB, LogitBudget
+    from cat_jax.losses import LogitBudget
+    from cat_jax.losses.budget import tokens_at_once
     from cat_jax.models import CausalLM, load_pretrained
     from cat_jax.models.huggingface.config import config_from_hf, read_config
     from cat_jax.sharding import make_mesh
@@ -113,14 +114,14 @@ def ours(task: Task) -> Timing:
     effect_BT[:, -1] = False
     counts_BT = np.where(effect_BT, causes_BT.sum(1)[:, None], 0).astype(np.int32)
     visible_BT = np.broadcast_to(np.arange(1, task.length + 1, dtype=np.int32), counts_BT.shape)
-    bits = [x[..., None].astype(np.uint32) for x in (effect_BT, causes_BT)]
-    batch = Batch(tokens_BT, target_BT, *bits, counts_BT, visible_BT)
+    q_bits_BTW, k_bits_BTW = (x[..., None].astype(np.uint32) for x in (effect_BT, causes_BT))
+    batch = Batch(tokens_BT, target_BT, q_bits_BTW, k_bits_BTW, counts_BT, visible_BT)
     guidance = Guidance(form="hinge", scope="mean", alpha=ALPHA, weight=WEIGHT)
     guided = guidance if task.contender == "cat" else None
     optimizer = optax.adamw(LEARNING_RATE, weight_decay=0.0)
     mesh = make_mesh(MeshShape(), task.sequences)
     targets = -(-task.targets // 8) * 8
-    budget = LogitBudget(512 * MIB // (4 * config.vocab_size), min(targets, task.length))
+    budget = LogitBudget(tokens_at_once(config.vocab_size, 512), min(targets, task.length))
     step = make_train_step(
         model, optimizer, mesh, guided, optax.constant_schedule(WEIGHT), budget=budget
     )
@@ -146,10 +147,10 @@ def theirs(task: Task) -> Timing:
     device = "cuda" if task.device == "gpu" else "cpu"
     guided = task.contender != "torch_plain"
     options: dict[str, Any] = {"attn_implementation": "eager" if guided else "sdpa"}
+    model: Any
     if any(Path(task.folder).glob("*.safetensors")):
-        model = AutoModelForCausalLM.from_pretrained(
-            task.folder, dtype=torch.float32, **options
-        ).to(device)
+        model = AutoModelForCausalLM.from_pretrained(task.folder, dtype=torch.float32, **options)
+        model.to(device)
     else:
         with torch.device(device):
             model = AutoModelForCausalLM.from_config(

@@ -84,7 +84,7 @@ def matmul_flops(job: Job, layout: Layout) -> float:
     layers = passes * count.layers + 6 * count.adapters
     if job.model.remat != "none":
         layers += 2 * (count.layers + count.adapters)
-    is_cut = layout.positions_at_once(job) > job.budget.tokens
+    is_cut = layout.positions_at_once(job) > job.piece
     output = passes * count.output + (2 * count.output if is_cut else 0)
     return (layers + output) * job.tokens
 
@@ -144,5 +144,5 @@ def _activations(job: Job, layout: Layout) -> float:
     if model.remat == "none":
         kept += 2 * (3 * model.width + 2 * heads + keys + 3 * hidden)
     at_work = 2 * (2 * model.width + 2 * heads + keys + 3 * hidden)
-    logits = 8 * min(job.budget.tokens, positions) * model.vocab_size / layout.tensor
+    logits = 8 * min(job.piece, positions) * model.vocab_size / layout.tensor
     return positions * (kept * model.num_layers + at_work) + logits

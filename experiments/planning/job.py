@@ -6,8 +6,7 @@ from typing import Literal
 
 from cat_jax.config import LoraConfig, MeshShape
 from cat_jax.errors import InputError
-from cat_jax.losses.budget import MIB
-from cat_jax.losses.language_modeling import LogitBudget
+from cat_jax.losses.budget import tokens_at_once
 from cat_jax.models import ModelConfig
 
 Tuned = Literal["all", "lora"]
@@ -36,9 +35,9 @@ class Job:
     logits_mib: int
 
     @property
-    def budget(self) -> LogitBudget:
-        """Return which logits a chip computes at a time."""
-        return LogitBudget(max(1, self.logits_mib * MIB // (4 * self.model.vocab_size)))
+    def piece(self) -> int:
+        """Return the tokens whose logits a chip computes at a time."""
+        return tokens_at_once(self.model.vocab_size, self.logits_mib)
 
     @property
     def tokens(self) -> int:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from cat_jax.config import Guidance, Optimizer
 from cat_jax.data.batches import Batch
+from cat_jax.losses import LogitBudget
 from cat_jax.models import CausalLM, init_lora, param_shardings
 from cat_jax.models.huggingface.weights import abstract_params
 from cat_jax.sharding import batch_sharding, make_mesh
@@ -81,7 +82,7 @@ def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -
         (lambda step: 1.0) if mass else None,
         base,
         accumulate=layout.accumulate,
-        budget=job.budget,
+        budget=LogitBudget(job.piece),
     )
     state = jax.eval_shape(
         lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), trained
