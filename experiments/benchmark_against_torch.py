@@ -74,7 +74,7 @@ class Result:
         sequences: B.
         seconds: Of each step, in all rounds; empty if it failed.
         peak_bytes: Largest peak of a round.
-        loss: Of the last step.
+        loss: Of the last step; None if it failed.
         failed: Why it failed; empty if it did not.
     """
 
@@ -83,7 +83,7 @@ class Result:
     sequences: int
     seconds: list[float]
     peak_bytes: int
-    loss: float
+    loss: float | None
     failed: str = ""
 
 
@@ -127,7 +127,7 @@ def measure(args: Args, length: int, sequences: int) -> list[Result]:
         failed = next((turn for turn in turns if isinstance(turn, str)), "")
         seconds = [second for turn in good for second in turn.seconds]
         peak = max((turn.peak_bytes for turn in good), default=0)
-        loss = good[-1].loss if good else float("nan")
+        loss = good[-1].loss if good else None
         results.append(Result(name, length, sequences, seconds, peak, loss, failed))
     return results
 

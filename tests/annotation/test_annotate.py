@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -212,6 +213,28 @@ def test_faults_that_stay_end_it_and_what_was_answered_is_kept(tmp_path, fault, 
     assert len(list(tmp_path.rglob("*.json"))) == 3
     found, script = annotate(lambda body: right(asked(body)), cache=AnswerCache(tmp_path))
     assert (len(found.records), len(script.requests)) == (6, 3)
+
+
+def test_a_server_that_is_too_slow():
+    def slowly(body):
+        time.sleep(1.0)
+        return right(asked(body))
+
+    with (
+        serve(slowly) as (address, _),
+        pytest.raises(ServerFailed, match="the server did not answer in time"),
+    ):
+        cat.annotate(records(1), PRIOR, client(address, timeout=0.2, retries=0))
+
+
+def test_a_client_that_was_used_is_pickled_without_its_key():
+    with serve(lambda body: right(asked(body))) as (address, _):
+        used = client(address)
+        cat.annotate(records(1), PRIOR, used)
+        content = pickle.dumps(used)
+        assert SECRET.encode() not in content
+        again = pickle.loads(content)  # noqa: S301
+        assert len(cat.annotate(records(2), PRIOR, again).records) == 2
 
 
 def test_no_server_at_all():
