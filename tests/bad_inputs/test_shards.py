@@ -36,7 +36,7 @@ DAMAGES = {
     ),
     "a newer manifest": (
         lambda s: change_manifest(s, lambda m: m.update(version=9)),
-        "has version 9, this package reads 1",
+        "has version 9, this package reads 2",
     ),
     "a torn manifest": (lambda s: cut(s / "manifest.json"), "manifest.json is not valid JSON"),
     "a torn shard": (lambda s: cut(s / "shard-00000.array_record"), "missing or torn"),

@@ -321,7 +321,7 @@ def damage(folder, change):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda m: m.update(version=2), "has version 2, this package reads 1; prepare the data"),
+        (lambda m: m.update(version=1), "has version 1, this package reads 2; prepare the data"),
         (lambda m: m.pop("shards"), r"is damaged \('shards'\)"),
         (lambda m: m["shards"][0].pop("size"), "is damaged"),
         (lambda m: m["preparation"].update(more=1), "is damaged"),
