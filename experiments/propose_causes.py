@@ -26,7 +26,9 @@ class Args:
         model: Hugging Face folder or hub name, PEFT folder, or folder of a run.
         out: JSONL file for the records, each with its ranking in the field "proposals".
         by: What to rank by (docs/annotation.md).
-        spans: What is ranked: the numbers of each prompt, or its words.
+        spans: What is ranked: the numbers of each prompt, in whose place other numbers are drawn,
+            or the words that differ between prompts of one template, in whose place are drawn
+            those of the other records.
         top: Make this many proposals of each record causes of its answer, as a draft for review.
         samples: Draws for each span.
         seed: Seed of the draws.
@@ -47,11 +49,6 @@ class Args:
 
     def __post_init__(self):
         check_ranges(self, "")
-        if self.by == "replacement" and self.spans == "words":
-            raise InputError(
-                "numbers are replaced by other numbers; for words give --by removal, or from "
-                "Python a function that draws in their place"
-            )
 
 
 def main() -> None:
@@ -62,11 +59,12 @@ def main() -> None:
     """
     args = parse_arguments(Args, prog="python -m experiments.propose_causes", description=__doc__)
     from cat_jax.analysis.proposals import (
+        OtherRecords,
         as_annotation,
         causes_ranked_first,
         number_spans,
+        other_number,
         propose_causes,
-        word_spans,
     )
     from cat_jax.data.records import Record
     from cat_jax.data.sources import read_records, training_record_fields
@@ -80,11 +78,14 @@ def main() -> None:
     ]
     if not records:
         raise InputError(f"{args.source} has no prompts and answers to rank")
+    others = OtherRecords(records)
+    is_numbers = args.spans == "numbers"
     ranked = propose_causes(
         load_language_model(args.model),
         records,
         by=args.by,
-        spans=number_spans if args.spans == "numbers" else word_spans,
+        spans=number_spans if is_numbers else others.spans,
+        draw=other_number if is_numbers else others.draw,
         samples=args.samples,
         seed=args.seed,
     )
@@ -106,7 +107,9 @@ def proposal_fields(proposal: Any) -> dict[str, Any]:
     return {
         "text": proposal.span.text,
         "start": proposal.span.start,
+        "by": proposal.by,
         "effect": proposal.effect,
+        "draws": proposal.draws,
         "interval": [proposal.low, proposal.high] if has_interval else None,
     }
 

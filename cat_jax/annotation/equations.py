@@ -23,6 +23,7 @@ OPERATIONS = {
     "*": operator.mul,
     "/": operator.truediv,
 }
+PLACEHOLDER = re.compile(r"\bN_(\d+)\b")
 CHAIN = re.compile(r"[\d.,\s+*/()-]+")
 
 Places = dict[Fraction, Span]
@@ -64,25 +65,33 @@ def annotate_calculations(record: Record) -> Record:
 def annotate_equation(record: Record, equation: str) -> Record:
     """Return a record whose answer depends on the numbers that an equation uses.
 
-    Equations are those of MAWPS and SVAMP ("( 8.0 - 2.0 )", "X=8.0-2.0"). A number that stands
-    several times in the prompt is meant each time; one that stands nowhere is left out, and the
-    record has no annotation if none is left.
+    Equations are those of MAWPS and SVAMP ("( 8.0 - 2.0 )", "X=8.0-2.0"), also with numbers by
+    their place in the prompt, from N_00 ("N_00 - N_01"). A number that stands several times in the
+    prompt is meant each time, but one by place there alone; one that stands nowhere is left out,
+    and the record has no annotation if none is left.
 
     Args:
         record: The record; its annotations are replaced.
         equation: Numbers, + - * / and brackets, perhaps with a name and "=" on one side.
 
     Raises:
-        InputError: It is of another form.
+        InputError: It is of another form, or the prompt has no number at a place.
     """
     sides = [side.strip() for side in equation.split("=")]
-    formulas = [side for side in sides if CHAIN.fullmatch(side)]
+    formulas = [side for side in sides if CHAIN.fullmatch(PLACEHOLDER.sub("0", side))]
     if len(formulas) != 1 or len(sides) > 2:
         raise InputError(
             f"{equation!r} is no equation such as '(8.0 - 2.0)' or 'X = 8 - 2'; correct it"
         )
     wanted = set(_values(formulas[0]))
-    found = [x for x in NUMBER.finditer(record.input) if _value(x[0]) in wanted]
+    places = {int(place) for place in PLACEHOLDER.findall(formulas[0])}
+    numbers = [*NUMBER.finditer(record.input)]
+    if places and max(places) >= len(numbers):
+        raise InputError(
+            f"{equation!r} names N_{max(places):02d}, but the prompt has {len(numbers)} numbers, "
+            "counted from N_00; correct it"
+        )
+    found = [x for n, x in enumerate(numbers) if n in places or _value(x[0]) in wanted]
     causes = tuple(Span(x[0], x.start()) for x in found)
     effect = Span(record.target, len(record.input))
     return replace(record, important=(Annotation(effect, causes),) if causes else ())

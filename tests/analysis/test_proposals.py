@@ -1,5 +1,6 @@
 """Causes that a model itself proposes, against transformers and finite differences."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from scipy import stats
 
 import cat_jax as cat
 from cat_jax.analysis.proposals import (
+    OtherRecords,
     Proposal,
     as_annotation,
+    causes_auroc,
     causes_ranked_first,
     number_spans,
     other_number,
@@ -82,15 +85,17 @@ def test_removal_is_the_fall_of_the_log_probability():
     for words, prompt in after.items():
         fall = before - log_probability(Record(prompt, "High"))
         assert effects[words] == pytest.approx(fall, abs=1e-4)
-    assert [x.effect for x in ranked[0]] == sorted(effects.values(), reverse=True)
+    assert [x.effect for x in ranked[0]] == sorted(effects.values(), key=abs, reverse=True)
+    assert min(effects.values()) < 0  # or the order of sizes would be that of values
     assert np.isnan(ranked[0][0].low)
+    assert {(x.by, x.draws) for x in ranked[0]} == {("removal", 1)}
 
 
 def test_replacement_has_the_mean_and_the_interval_of_its_draws():
     drawn = []
 
-    def draw(words, rng):
-        drawn.append(other_number(words, rng))
+    def draw(*words):
+        drawn.append(other_number(*words))
         return drawn[-1]
 
     (proposals, *_) = propose_causes(MODEL, RECORDS, draw=draw, samples=4, seed=3)
@@ -106,6 +111,7 @@ def test_replacement_has_the_mean_and_the_interval_of_its_draws():
         assert found.effect == pytest.approx(np.mean(falls), abs=1e-4)
         low, high = stats.t.interval(0.95, 3, np.mean(falls), stats.sem(falls))
         assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    assert {(x.by, x.draws) for x in proposals} == {("replacement", 4)}
     again = propose_causes(MODEL, RECORDS, samples=4, seed=3)
     assert again[0] == proposals
 
@@ -161,7 +167,7 @@ def test_what_is_ranked():
 @given(st.integers(0, 10**6), st.integers(0, 2), st.integers(0, 2**32 - 1))
 def test_other_numbers(value, digits, seed):
     text = f"{value / 10**digits:.{digits}f}"
-    drawn = other_number(text, np.random.default_rng(seed))
+    drawn = other_number(Record(text, "x"), Span(text, 0), np.random.default_rng(seed))
     assert float(drawn) != float(text)
     assert 0 <= float(drawn) <= max(10, round(2 * float(text)))
     assert len(drawn.partition(".")[2]) == digits
@@ -171,13 +177,13 @@ def test_words_are_not_replaced_by_numbers():
     with pytest.raises(InputError, match="'a' is no number; give a function"):
         propose_causes(MODEL, RECORDS[:1], spans=word_spans)
     ranked = propose_causes(
-        MODEL, RECORDS[:1], spans=word_spans, draw=lambda words, rng: "b", samples=2
+        MODEL, RECORDS[:1], spans=word_spans, draw=lambda record, span, rng: "b", samples=2
     )
     assert len(ranked[0]) == 6
 
 
 def proposal(text, start, effect):
-    return Proposal(Span(text, start), effect)
+    return Proposal(Span(text, start), effect, "removal")
 
 
 def test_a_draft_is_made_only_when_told():
@@ -194,6 +200,60 @@ def test_causes_ranked_first():
     orders = [[twelve, seven, three], [three, seven, twelve], [three, twelve, seven]]
     assert [causes_ranked_first([record], [order]) for order in orders] == [1, 0.5, 0.5]
     assert np.isnan(causes_ranked_first([RECORDS[0]], [orders[0]]))
+
+
+@given(st.lists(st.integers(-3, 3), min_size=3, max_size=3), st.sets(st.integers(0, 2)))
+def test_auroc_is_the_share_of_pairs_in_order(effects, causes):
+    places = [("3", 2), ("12", 6), ("7", 12)]
+    spans = tuple(Span(*places[n]) for n in sorted(causes))
+    notes = (Annotation(Span("High", 15), spans),) if spans else ()
+    record = Record("a 3 b 12, c 7: ", "High", notes)
+    ranked = [proposal(*place, effect) for place, effect in zip(places, effects, strict=True)]
+    pairs = [
+        (abs(effects[n]) > abs(effects[m])) + 0.5 * (abs(effects[n]) == abs(effects[m]))
+        for n, m in itertools.product(range(3), repeat=2)
+        if n in causes and m not in causes
+    ]
+    expected = np.mean(pairs) if pairs else np.nan
+    assert causes_auroc([record], [ranked]) == pytest.approx(expected, nan_ok=True)
+
+
+def test_words_of_other_records_stand_at_the_same_place():
+    texts = ["Ann has a red pen", "Bob has a red car", "Ann has a blue pen"]
+    records = [Record(f"{text}: ", "High") for text in texts]
+    others = OtherRecords(records)
+    assert [x.text for x in others.spans(records[0])] == ["Ann", "red", "pen"]
+    rng = np.random.default_rng(0)
+    for span, words in zip(others.spans(records[0]), ["Bob", "blue", "car"], strict=True):
+        assert {others.draw(records[0], span, rng) for _ in range(5)} == {words}
+    with pytest.raises(InputError, match="other words in place of 'has'"):
+        others.draw(records[0], Span("has", 4), rng)
+    ranked = propose_causes(MODEL, records, spans=others.spans, draw=others.draw, samples=2)
+    (red,) = [x for x in ranked[0] if x.span.text == "red"]
+    changed = Record("Ann has a blue pen: ", "High")
+    fall = log_probability(records[0]) - log_probability(changed)
+    assert red.effect == pytest.approx(fall, abs=1e-4)
+
+
+@pytest.mark.parametrize("by", ["replacement", "removal", "gradient", "attention"])
+def test_nothing_to_rank(by):
+    assert propose_causes(MODEL, [], by=by) == []
+    assert propose_causes(MODEL, [RECORDS[2]] * 2, by=by) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("given_", "says"),
+    [
+        ({"by": "erasure"}, "by must be one of replacement, removal, gradient, attention"),
+        ({"samples": 0}, "samples must be at least 1"),
+        ({"spans": lambda record: [Span("3")]}, "'3' has no 'start'"),
+        ({"spans": lambda record: [Span("7", 2)]}, "'7' is not at character 2"),
+    ],
+)
+def test_bad_settings(given_, says):
+    with pytest.raises(InputError) as error:
+        propose_causes(MODEL, RECORDS[:1], **given_)
+    assert says in str(error.value)
 
 
 def test_too_long_for_the_model():
@@ -223,10 +283,10 @@ def test_the_commands(tmp_path):
     (read,) = cat.read_records(tmp_path / "o.jsonl")
     assert len(read.important[0].causes) == 2
     status, text = command("propose_causes", *given_, "--spans", "words")
-    assert (status, "give --by removal" in " ".join(text.split())) == (2, True)
+    assert (status, text.count("1 records are ranked")) == (0, 1)  # no other record, no words
     out = tmp_path / "b"
     status, text = command("benchmark_proposals", tmp_path / "runs", out, "--records", 3)
     assert status == 0, text
-    found = json.loads(out.with_suffix(".json").read_text())["causes_ranked_first"]
-    assert set(found["toy"]) == {"replacement", "removal", "gradient", "attention"}
+    found = json.loads(out.with_suffix(".json").read_text())["scores"]
+    assert set(found["toy"]) == {"replacement", "removal", "gradient", "attention", "random"}
     assert command("benchmark_proposals", tmp_path, out)[0] == 2

@@ -81,6 +81,16 @@ def test_an_equation_says_which_numbers_are_used(equation):
     assert all(APPLES.input.startswith(x.text, x.start) for x in note.causes)
 
 
+def test_numbers_by_their_place():
+    record = Record("Tom has 8 apples, 8 pens and 2 nuts. ", "6")
+    (note,) = annotate_equation(record, "x = N_01 - N_02").important
+    assert note.causes == (Span("8", 18), Span("2", 29))
+    (note,) = annotate_equation(record, "(N_00 * 2.0)").important
+    assert [x.start for x in note.causes] == [8, 29]
+    with pytest.raises(InputError, match="names N_03, but the prompt has 3 numbers"):
+        annotate_equation(record, "N_00 + N_03")
+
+
 def test_numbers_that_stand_nowhere_are_left_out():
     assert annotate_equation(APPLES, "7 + 5").important == ()
     (note,) = annotate_equation(APPLES, "1000 * 100").important

@@ -1,5 +1,7 @@
 """How good the published annotations are, by the rules of this package; figures of the docs."""
 
+import json
+
 import pytest
 
 from cat_jax.annotation import annotate_equation, annotator_agreement
@@ -82,3 +84,36 @@ def test_numbers_that_the_equation_uses(both, annotator, same, recall):
     assert sum(a == b for a, b in pairs) / len(rows) == pytest.approx(same, abs=1e-3)
     found = sum(len(a & b) for a, b in pairs) / sum(len(b) for _, b in pairs)
     assert found == pytest.approx(recall, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def svamp(published):
+    """Published records, and the records that their own equations annotate."""
+    lines = (published / "SVAMP/svamp_train.jsonl").read_text().splitlines()
+    records = training(published, "SVAMP")
+    equations = [json.loads(line)["Equation"] for line in lines]
+    return records, [annotate_equation(*x) for x in zip(records, equations, strict=True)]
+
+
+def test_equations_of_svamp_are_found_in_all_records(svamp):
+    assert [bool(record.important) for record in svamp[1]] == [True] * 600
+
+
+def test_numbers_that_the_equations_of_svamp_use(svamp):
+    pairs = [(marked_numbers(a), marked_numbers(b)) for a, b in zip(*svamp, strict=True)]
+    pairs = [pair for pair, record in zip(pairs, svamp[0], strict=True) if record.important]
+    assert len(pairs) == 597
+    assert sum(a == b for a, b in pairs) / len(pairs) == pytest.approx(0.633, abs=1e-3)
+    both = sum(len(a & b) for a, b in pairs)
+    assert both / sum(len(b) for _, b in pairs) == pytest.approx(0.818, abs=1e-3)
+    assert both / sum(len(a) for a, _ in pairs) == pytest.approx(0.930, abs=1e-3)
+
+
+def test_equations_that_give_the_answer_are_mostly_those_of_svamp(svamp):
+    right = []
+    for record, own in zip(*svamp, strict=True):
+        equations = equations_of(record)
+        if len({frozenset(equation.split()[::2]) for equation in equations}) == 1:
+            found = annotate_equation(record, equations[0])
+            right.append(marked_numbers(found) == marked_numbers(own))
+    assert (len(right), sum(right)) == (431, 414)

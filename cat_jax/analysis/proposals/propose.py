@@ -9,18 +9,24 @@ as an explanation, and what speaks against it, S. Jain and B. C. Wallace (arXiv 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import stats
 
 from cat_jax.analysis.proposals.readings import aligned, attention, gradients
-from cat_jax.analysis.proposals.spans import Draw, Proposal, number_spans, other_number
-from cat_jax.annotation.agreement import edges_of
-from cat_jax.annotation.opinions import Place
+from cat_jax.analysis.proposals.spans import (
+    Draw,
+    Proposal,
+    check_places,
+    number_spans,
+    other_number,
+)
 from cat_jax.data.records import Annotation, Record, Span
+from cat_jax.errors import InputError
 from cat_jax.evaluation.likelihood import answer_log_probabilities
 from cat_jax.models import LanguageModel
+from cat_jax.ranges import Count, check_number
 
 By = Literal["replacement", "removal", "gradient", "attention"]
 
@@ -42,7 +48,8 @@ def propose_causes(
 
     - ``replacement``: how far the log-probability of the target falls, in nats, when other words
       are drawn in their place, on average over the draws, with the interval of that mean
-      (Student's t). Negative where they make the target more probable.
+      (Student's t). Negative where they make the target more probable: a spurious factor that
+      speaks against the answer is used as well, so the size of the effect ranks, not its sign.
     - ``removal``: the same when the words are left out.
     - ``gradient``: gradient of the log-probability times the input embedding, summed over the
       words' tokens; absolute value. A first-order reading, beside the two above.
@@ -60,46 +67,59 @@ def propose_causes(
         batch_size: Sequences that are computed at a time.
 
     Returns:
-        For each record the proposals, the largest effect first.
+        For each record the proposals, the largest effect first, of either sign.
 
     Raises:
-        InputError: Words to replace are no number, and ``draw`` is not given.
+        InputError: ``by`` is none of these, a span does not stand at its offset, words to replace
+            are no number and ``draw`` is not given, or a prompt is too long for the model.
     """
+    if by not in get_args(By):
+        raise InputError(f"by must be one of {', '.join(get_args(By))}, not {by!r}")
+    check_number("samples", samples, Count)
     chosen = [list(spans(record)) for record in records]
+    for record, found in zip(records, chosen, strict=True):
+        check_places(record, found)
     pairs = [(r, s) for r, found in zip(records, chosen, strict=True) for s in found]
+    if not pairs:
+        return [[] for _ in records]
     if by in ("replacement", "removal"):
         draws = samples if by == "replacement" else 1
         drop_PS = _drops(model, records, chosen, draw if by == "replacement" else None,
                          draws, seed, batch_size)  # fmt: skip
-        effects = [_interval(span, drops) for (_, span), drops in zip(pairs, drop_PS, strict=True)]
+        effects = [
+            _interval(span, by, drops) for (_, span), drops in zip(pairs, drop_PS, strict=True)
+        ]
     else:
         measure = gradients if by == "gradient" else attention
         values = measure(model, pairs, batch_size)
-        effects = [Proposal(span, float(v)) for (_, span), v in zip(pairs, values, strict=True)]
+        effects = [Proposal(span, float(v), by) for (_, span), v in zip(pairs, values, strict=True)]
     rest = iter(effects)
-    return [sorted((next(rest) for _ in found), key=lambda x: -x.effect) for found in chosen]
+    return [sorted((next(rest) for _ in found), key=lambda x: -abs(x.effect)) for found in chosen]
 
 
 def as_annotation(record: Record, proposals: Sequence[Proposal], *, top: int) -> Record:
     """Return the record with the first proposals as causes of the answer: a draft for review.
+
+    It is what a model proposes to an expert, who accepts, mends or drops it.
 
     Args:
         record: The record.
         proposals: Its proposals, the largest effect first.
         top: How many become causes.
     """
+    check_number("top", top, Count)
     causes = sorted((x.span for x in proposals[:top]), key=lambda span: span.start or 0)
     effect = Span(record.target, len(record.input))
     notes = (Annotation(effect, tuple(causes)),) if causes else ()
     return replace(record, important=notes)
 
 
-def _interval(span: Span, drops: np.ndarray) -> Proposal:
+def _interval(span: Span, by: str, drops: np.ndarray) -> Proposal:
     mean = float(drops.mean())
     if len(drops) < 2:
-        return Proposal(span, mean)
+        return Proposal(span, mean, by, len(drops))
     half = float(stats.sem(drops) * stats.t.ppf(0.975, len(drops) - 1))
-    return Proposal(span, mean, mean - half, mean + half)
+    return Proposal(span, mean, by, len(drops), mean - half, mean + half)
 
 
 def _drops(
@@ -114,7 +134,7 @@ def _drops(
     """Return by how much the log-probability falls, for each span and draw, [P, S]."""
     rng = np.random.default_rng(seed)
     changed = [
-        _with(record, span, "" if draw is None else draw(span.text, rng))
+        _with(record, span, "" if draw is None else draw(record, span, rng))
         for record, spans in zip(records, chosen, strict=True)
         for span in spans
         for _ in range(samples)
@@ -133,31 +153,3 @@ def _with(record: Record, span: Span, words: str) -> Record:
     if not words and before.endswith(" ") and after.startswith(" "):
         after = after[1:]
     return Record(before + words + after, record.target)
-
-
-def causes_ranked_first(records: Sequence[Record], ranked: Sequence[Sequence[Proposal]]) -> float:
-    """Return how many of the first proposals are annotated causes of the answer (R-precision).
-
-    Of a record with k proposals that overlap an annotated cause, the first k are looked at; 1 where
-    all of them do. Records of which none or all of the proposals do are left out.
-
-    Args:
-        records: Annotated records.
-        ranked: Proposals for each, the largest effect first.
-
-    Returns:
-        The mean over the records; NaN if all are left out.
-    """
-    shares = []
-    for record, proposals in zip(records, ranked, strict=True):
-        edges = edges_of(record)
-        causes = [cause for effect, cause in edges if effect[1] > len(record.input)]
-        hits = [any(_overlap(x.span, cause) for cause in causes) for x in proposals]
-        if 0 < sum(hits) < len(hits):
-            shares.append(np.mean(hits[: sum(hits)]))
-    return float(np.mean(shares)) if shares else float("nan")
-
-
-def _overlap(span: Span, place: Place) -> bool:
-    start = span.start or 0
-    return start < place[1] and place[0] < start + len(span.text)
