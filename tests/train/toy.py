@@ -10,6 +10,7 @@ import optax
 from cat_jax.config import Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import training_batches
+from cat_jax.losses.objective import denominators
 from cat_jax.train.checkpoint import Checkpoints
 from cat_jax.train.divergence import NONFINITE, nonfinite_leaves
 from cat_jax.train.loop import train
@@ -41,7 +42,8 @@ def toy_step(state, batch):
     value, gradient = jax.value_and_grad(loss)(state.params)
     updates, opt_state = OPTIMIZER.update(gradient, state.opt_state)
     params = optax.apply_updates(state.params, updates)
-    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient), **count_tokens(batch)}
+    counts = count_tokens(batch, denominators(batch, None))
+    metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient), **counts}
     metrics[NONFINITE] = nonfinite_leaves(gradient)
     return TrainState(state.step + 1, params, opt_state), metrics
 
