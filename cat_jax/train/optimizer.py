@@ -1,5 +1,6 @@
 """The optimizer of all runs."""
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -11,8 +12,11 @@ VECTORS = ("scale", "bias")
 """Last names of the parameters that are vectors in every layer: norm scales and biases."""
 
 
+@lru_cache(maxsize=32)
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
     """Return AdamW after clipping, with the configured learning rate over ``steps``.
+
+    Equal settings give the same object: with it, steps share their compiled program.
 
     Weight decay is of matrices and embeddings, LoRA's factors among them, unless
     ``config.decay_all`` asks for all.

@@ -1,6 +1,7 @@
 """The train state: parameters, optimizer state and step, and their shardings."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -46,17 +47,18 @@ def new_state(
     """
     given = params if donate_params else jax.tree.map(jnp.copy, params)
     params = jax.device_put(given, param_shardings(given, mesh))
-
-    def start(params):
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
-    shardings = state_shardings(jax.eval_shape(start, params), optimizer, mesh)
-    state = jax.jit(start, out_shardings=shardings, donate_argnums=0)(params)
+    state = _start(params, optimizer, mesh)
     jax.block_until_ready(state)
     for leaf in jax.tree.leaves(given):  # what was moved to the mesh; the rest is donated
         if isinstance(leaf, jax.Array) and not leaf.is_deleted():
             leaf.delete()
     return state
+
+
+@partial(jax.jit, static_argnums=(1, 2), donate_argnums=0)
+def _start(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    state = TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    return jax.lax.with_sharding_constraint(state, state_shardings(state, optimizer, mesh))
 
 
 def state_shardings(

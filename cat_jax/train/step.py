@@ -1,13 +1,16 @@
 """One pure optimizer step over both objectives."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from cat_jax.config import Guidance
 from cat_jax.data.batches import Batch
@@ -20,7 +23,8 @@ from cat_jax.losses.objective import (
     compute_metrics,
     denominators,
 )
-from cat_jax.models import CausalLM, attach_lora
+from cat_jax.losses.schedules import guidance_weight
+from cat_jax.models import CausalLM, LoraConfig, attach_lora
 from cat_jax.sharding import BATCH_AXES, HEAD_AXES, SEQUENCE_AXES, shard_batch
 from cat_jax.train.divergence import NONFINITE, nonfinite_leaves
 from cat_jax.train.state import FrozenBase, TrainState, state_shardings
@@ -31,6 +35,36 @@ Loss = Callable[[Any, Batch, Array], tuple[Array, LossSums]]
 """(params, batch, index of the micro-batch) -> its share of the loss, and its sums."""
 
 
+@dataclass(frozen=True)
+class Program:
+    """What a compiled step depends on; seeds, weights and schedules are its arguments.
+
+    Steps that are equal in this share one compiled program in a process.
+    """
+
+    model: CausalLM
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    guidance: Guidance | None
+    lora: LoraConfig | None
+    accumulate: int
+    budget: LogitBudget
+
+
+class Arguments(NamedTuple):
+    """What a step reads besides state and batch.
+
+    Attributes:
+        frozen: Parameters under adapters, or None.
+        seed: Seed of the adapters' dropout, uint32 scalar.
+        gamma: Weight of the guidance loss as a function of the step, with its numbers as leaves.
+    """
+
+    frozen: Any
+    seed: np.uint32
+    gamma: Partial
+
+
 class TrainStep:
     """``(state, batch) -> (state, metrics)``; the old state is donated.
 
@@ -38,18 +72,11 @@ class TrainStep:
     shardings is refused.
     """
 
-    def __init__(
-        self, step: Callable[..., Any], frozen: Any, mesh: Mesh, targets: int | None = None
-    ):
-        """Take ``step(state, frozen, batch)``.
-
-        ``frozen`` are parameters under adapters; no sequence may have more than ``targets``.
-        """
-        self._jitted = jax.jit(step, donate_argnums=0)
-        self._frozen = frozen
-        self._mesh = mesh
-        self._targets = targets
-        self._program: jax.stages.Compiled | None = None
+    def __init__(self, program: Program, arguments: Arguments):
+        """Take a program and what it reads."""
+        self._program = program
+        self._arguments = arguments
+        self._compiled: jax.stages.Compiled | None = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Take one step; each process gives its share of the batch's sequences.
@@ -57,15 +84,15 @@ class TrainStep:
         Raises:
             ValueError: A sequence has more targets than logits are computed for.
         """
-        check_targets(batch, self._targets)
-        sharded = shard_batch(batch, self._mesh)
-        if self._program is None:
-            self._program = self.lower(state, sharded).compile()
-        return self._program(state, self._frozen, sharded)
+        check_targets(batch, self._program.budget.targets)
+        sharded = shard_batch(batch, self._program.mesh)
+        if self._compiled is None:
+            self._compiled = self.lower(state, sharded).compile()
+        return self._compiled(state, self._arguments, sharded)
 
     def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """Lower the step for arrays, or for shapes with shardings."""
-        return self._jitted.lower(state, self._frozen, batch)
+        return _step.lower(self._program, state, self._arguments, batch)
 
 
 def check_targets(batch: Batch, most: int | None) -> None:
@@ -90,6 +117,10 @@ def make_train_step(
 ) -> TrainStep:
     """Return the step of both objectives, compiled at its first call.
 
+    Steps of a process that differ in seeds, frozen parameters and gamma alone share a program, if
+    they have one ``optimizer`` (as ``make_optimizer`` gives for equal settings) and gamma is of
+    ``guidance_weight``.
+
     Args:
         model: Model whose parameters are trained.
         optimizer: Optimizer of the combined loss.
@@ -102,36 +133,46 @@ def make_train_step(
         budget: Which logits each device computes, and how many at a time.
     """
     model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
+    if guidance is not None:  # gamma stands for these
+        guidance = replace(guidance, weight=1.0, schedule="constant", rate=1.0)
+    lora = None if base is None else base.lora
+    program = Program(model, optimizer, mesh, guidance, lora, accumulate, budget)
+    frozen, seed = (None, 0) if base is None else (base.params, base.seed)
+    if gamma is None:
+        gamma = guidance_weight("constant", 0.0, rate=0.0, steps=1, steps_per_epoch=1)
+    gamma = gamma if isinstance(gamma, Partial) else Partial(gamma)
+    return TrainStep(program, Arguments(frozen, np.uint32(seed), gamma))
 
-    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
-        weight = 0.0 if gamma is None else gamma(state.step)
-        counts = denominators(batch, guidance)
 
-        def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, LossSums]:
-            if base is not None:
-                # From the step alone, so that a resumed run drops the same inputs.
-                step_key = jax.random.fold_in(jax.random.key(base.seed), state.step)
-                dropout_key = jax.random.fold_in(step_key, number)
-                params = attach_lora(frozen, params, base.lora, dropout_key)
-            return combined_loss(
-                model, params, batch, guidance, weight, budget=budget, counts=counts
-            )
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _step(
+    program: Program, state: TrainState, arguments: Arguments, batch: Batch
+) -> tuple[TrainState, Metrics]:
+    guidance = program.guidance
+    weight = arguments.gamma(state.step)
+    counts = denominators(batch, guidance)
 
-        gradient, terms = accumulated_gradient(loss, state.params, batch, accumulate)
-        with jax.named_scope("optimizer"):
-            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-        metrics = compute_metrics(terms, weight) | count_tokens(batch, counts)
-        metrics["gradient_norm"] = optax.tree.norm(gradient)
-        metrics[NONFINITE] = nonfinite_leaves(gradient)
-        state = TrainState(state.step + 1, params, opt_state)
-        # The same shardings as before, or the next step would be another program.
-        shardings = state_shardings(state, optimizer, mesh)
-        return jax.lax.with_sharding_constraint(state, shardings), metrics
+    def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, LossSums]:
+        if program.lora is not None:
+            # From the step alone, so that a resumed run drops the same inputs.
+            step_key = jax.random.fold_in(jax.random.key(arguments.seed), state.step)
+            dropout_key = jax.random.fold_in(step_key, number)
+            params = attach_lora(arguments.frozen, params, program.lora, dropout_key)
+        return combined_loss(
+            program.model, params, batch, guidance, weight, budget=program.budget, counts=counts
+        )
 
-    # The base is an argument: as a constant it would be copied into the program.
-    frozen = None if base is None else base.params
-    return TrainStep(step, frozen, mesh, budget.targets)
+    gradient, terms = accumulated_gradient(loss, state.params, batch, program.accumulate)
+    with jax.named_scope("optimizer"):
+        updates, opt_state = program.optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+    metrics = compute_metrics(terms, weight) | count_tokens(batch, counts)
+    metrics["gradient_norm"] = optax.tree.norm(gradient)
+    metrics[NONFINITE] = nonfinite_leaves(gradient)
+    state = TrainState(state.step + 1, params, opt_state)
+    # The same shardings as before, or the next step would be another program.
+    shardings = state_shardings(state, program.optimizer, program.mesh)
+    return jax.lax.with_sharding_constraint(state, shardings), metrics
 
 
 def count_tokens(batch: Batch, counts: Denominators) -> Metrics:

@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from cat_jax.losses.schedules import guidance_weight
@@ -28,6 +29,20 @@ def test_linear_cosine_and_constant():
     half = 1.5 * (1 + math.cos(math.pi / 4))
     np.testing.assert_allclose(gamma_at("cosine", [0, 5, 20]), [3.0, half, 0.0], atol=1e-6)
     assert gamma_at("constant", [0, 19]) == [3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "theirs"),
+    [
+        ("linear", optax.linear_schedule(3.0, 0.0, 20)),
+        ("cosine", optax.cosine_decay_schedule(3.0, 20)),
+        ("exponential", optax.exponential_decay(3.0, 6, math.exp(-0.7), staircase=True)),
+    ],
+)
+def test_schedules_are_those_of_optax(schedule, theirs):
+    steps = [0, 1, 5, 6, 13, 19, 20, 33]
+    expected = [float(theirs(step)) for step in steps]
+    np.testing.assert_allclose(gamma_at(schedule, steps), expected, rtol=2e-6, atol=1e-7)
 
 
 def test_an_unknown_schedule_is_named():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from contextlib import contextmanager
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from cat_jax.data.batches import stack_examples
 from cat_jax.errors import InputError
 from cat_jax.losses import LogitBudget, attention_guidance_loss, next_token_loss
 from cat_jax.losses.objective import combined_loss, compute_metrics
+from cat_jax.losses.schedules import guidance_weight
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora
 from cat_jax.sharding import MeshShape, make_mesh
 from cat_jax.train.optimizer import make_optimizer
@@ -94,6 +96,58 @@ def test_gamma_of_zero_trains_like_the_baseline(params, batch):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states[0].params, states[1].params
     )
+
+
+@contextmanager
+def counted_programs():
+    """Count what the compiler is given."""
+    names = []
+
+    def listen(name, seconds, **details):
+        if name == "/jax/core/compile/backend_compile_duration":
+            names.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_seeds_weights_and_schedules_share_one_program(params, make_examples):
+    """As arguments: each run has its own gamma and dropout, and one is compiled."""
+    lora = LoraConfig(rank=2, dropout=0.5)
+    adapters = jax.tree.map(lambda x: x + 0.1, init_lora(jax.random.key(1), MODEL.config, lora))
+    batch = stack_examples(make_examples(5))
+    runs = [("constant", 0.25, 1), ("exponential", 2.0, 1), ("linear", 0.5, 3), ("cosine", 0.5, 1)]
+    losses, gammas = [], []
+
+    def run(schedule, weight, seed):
+        optimizer = make_optimizer(Optimizer(learning_rate=0.01), steps=10)
+        guidance = Guidance(schedule=schedule, weight=weight, rate=weight)
+        gamma = guidance_weight(schedule, weight, rate=0.5, steps=10, steps_per_epoch=1)
+        base = FrozenBase(params, lora, seed)
+        step = make_train_step(MODEL, optimizer, ONE_DEVICE, guidance, gamma, base)
+        state = new_state(adapters, optimizer, ONE_DEVICE)
+        state, first = step(state, batch)
+        losses.append(float(first["next_token_loss"]))
+        gammas.append([float(first["gamma"]), float(step(state, batch)[1]["gamma"])])
+
+    run(*runs[0])
+    with counted_programs() as programs:
+        for later in runs[1:]:
+            run(*later)
+    assert not programs
+    half = 0.25 * (1 + np.cos(np.pi / 10))
+    expected = [[0.25, 0.25], [2.0, 2 * np.exp(-0.5)], [0.5, 0.45], [0.5, half]]
+    np.testing.assert_allclose(gammas, expected, rtol=1e-6)
+    assert losses[0] == losses[1] == losses[3]
+    assert losses[2] != losses[0]  # another seed drops other inputs
+
+    with counted_programs() as programs:  # the form is a part of the program
+        optimizer = make_optimizer(Optimizer(learning_rate=0.01), steps=10)
+        other = Guidance(form="div"), lambda step: 1.0, FrozenBase(params, lora)
+        step = make_train_step(MODEL, optimizer, ONE_DEVICE, *other)
+        step(new_state(adapters, optimizer, ONE_DEVICE), batch)
+    assert len(programs) == 1
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.0)])
