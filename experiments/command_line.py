@@ -29,6 +29,7 @@ from cat_jax.errors import (
     name_hint,
 )
 from cat_jax.files import check_name, check_writable
+from experiments.compilation_cache import keep_programs
 from experiments.mappings import REGISTRY
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def exit_status(main: Callable[[], Any]) -> int:
     Of several processes the primary one reports what stops all. One that fails by itself says so
     and ends at once: in order it would wait for the others, and they for it.
     """
+    keep_programs()
     try:
         main()
     except InputError as error:
