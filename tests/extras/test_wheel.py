@@ -19,7 +19,7 @@ names = [
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 for name in names:
-    if name.endswith(("__main__", ".shards.beam", ".tfds_builders")):  # of extras
+    if name.endswith(("__main__", ".beam", ".tfds_builders")):  # of extras
         continue
     importlib.import_module(name)
 for name in cat_jax.__all__:
