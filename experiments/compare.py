@@ -1,14 +1,15 @@
 """Train several methods on the same records, such as a plain baseline and CAT, and compare them."""
 
 import sys
+import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import tyro
 
 from cat_jax.config import RunConfig
 from cat_jax.ranges import Seed
+from experiments import STARTED
 from experiments.command_line import (
     exit_status,
     interruptible,
@@ -59,28 +60,33 @@ def run(args: Args) -> None:
     from cat_jax.compare import compare, save_report
     from cat_jax.distributed import is_primary, sync_errors
     from cat_jax.files import save_errors
-    from experiments.progress import progress_bar
+    from experiments.progress import comparison_bars
     from experiments.tables import comparison_table
 
     with sync_errors():
         folder = output_folder(config)
-    comparison = compare(
-        config.model,
-        config.data,
-        methods=args.methods,
-        guidance=config.guidance,
-        train=config.train,
-        optimizer=config.optimizer,
-        seeds=(config.seed,) if args.seeds is None else args.seeds,
-        workdir=folder,
-        resume=config.resume,
-        progress=partial(progress_bar, console),
-        provenance={"name": config.name},
-    )
+    seeds = (config.seed,) if args.seeds is None else args.seeds
+    start_up_seconds = time.perf_counter() - STARTED
+    with comparison_bars(console, len(args.methods) * len(seeds)) as show_run:
+        comparison = compare(
+            config.model,
+            config.data,
+            methods=args.methods,
+            guidance=config.guidance,
+            train=config.train,
+            optimizer=config.optimizer,
+            seeds=seeds,
+            workdir=folder,
+            resume=config.resume,
+            progress=show_run,
+            provenance={"name": config.name},
+        )
+    comparison.phases.seconds["start-up"] += start_up_seconds
     if is_primary():
         with save_errors(lambda: "the trained models are saved"):
             page = save_report(comparison, folder)
         console.print(comparison_table(comparison))
+        say(console, f"time: {comparison.phases}")
         say(console, f"report: {page}")
 
 

@@ -1,12 +1,13 @@
 """Progress of a run in a terminal."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+ShowRun = Callable[[str, int], AbstractContextManager[Callable[[dict[str, Any]], None]]]
 EPOCHS = "epoch {task.completed:.2f}/{task.total:g}"
 
 
@@ -30,17 +31,59 @@ def progress_bar(
         task = bar.add_task(title, total=total, loss="-", mass="", speed="")
 
         def show(line: dict[str, Any]) -> None:
-            if line["kind"] != "train":
-                return
-            speed = f"{line['tokens_per_second']:,.0f} tokens/s"
-            if "mfu" in line:
-                speed += f", {line['mfu']:.0%} MFU"
-            share = f"{line['causal_mass']:.1%}" if "causal_mass" in line else "-"
-            mass = f" causal mass {share}" if "gamma" in line else ""
-            loss = f"{line['loss']:.3f}"
-            bar.update(task, completed=line[unit], loss=loss, mass=mass, speed=speed)
+            if line["kind"] == "train":
+                bar.update(task, completed=line[unit], **_fields(line))
 
         yield show
+
+
+def _fields(line: dict[str, Any]) -> dict[str, str]:
+    """Return what a bar says of a line of the log."""
+    speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+    if "mfu" in line:
+        speed += f", {line['mfu']:.0%} MFU"
+    share = f"{line['causal_mass']:.1%}" if "causal_mass" in line else "-"
+    mass = f" causal mass {share}" if "gamma" in line else ""
+    return {"loss": f"{line['loss']:.3f}", "mass": mass, "speed": speed}
+
+
+@contextmanager
+def comparison_bars(console: Console, runs: int) -> Iterator[ShowRun]:
+    """Show how far all runs are, and the one that trains; yield what ``compare`` calls for each.
+
+    A finished run leaves a line. Without a terminal there are these lines alone.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[says]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        whole = bars.add_task("all runs", total=runs, says="")
+
+        @contextmanager
+        def show_run(title: str, steps: float) -> Iterator[Callable[[dict[str, Any]], None]]:
+            task = bars.add_task(title, total=steps, says="")
+            finished, says = bars.tasks[0].completed, ""
+
+            def show(line: dict[str, Any]) -> None:
+                nonlocal says
+                if line["kind"] != "train":
+                    return
+                says = "loss {loss}{mass} {speed}".format(**_fields(line))
+                bars.update(task, completed=line["step"], says=says)
+                bars.update(whole, completed=finished + line["step"] / steps)
+
+            try:
+                yield show
+                bars.update(whole, completed=int(finished) + 1)
+                console.print(f"{title}: {says or 'finished before'}", markup=False)
+            finally:
+                bars.remove_task(task)
+
+        yield show_run
 
 
 @contextmanager

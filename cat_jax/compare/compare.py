@@ -14,6 +14,7 @@ from etils import epath
 
 from cat_jax.compare.attention_example import AttentionExample
 from cat_jax.compare.methods import Method, find_method
+from cat_jax.compare.phases import Phases
 from cat_jax.compare.setup import ComparisonSetup, setup_comparison
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
@@ -80,6 +81,7 @@ class Comparison:
         runs: Methods by seed, in the order of training.
         notes: Sentences for the report.
         seconds: Training time of all runs, in whatever processes.
+        phases: Where the time of this process went.
         rules: Scores of the task's reference rules, by rule, for each seed.
         example: A record on which methods differ, of the first seed.
     """
@@ -88,6 +90,7 @@ class Comparison:
     runs: list[MethodRun] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    phases: Phases = field(default_factory=Phases)
     rules: list[dict[str, dict[str, float]]] = field(default_factory=list)
     example: AttentionExample | None = None
 
@@ -156,9 +159,11 @@ def compare(
             check_free(path)
             check_workdir(path, settings, resume=resume)
     comparison = Comparison(settings)
+    phase = comparison.phases.phase
     with ExitStack() as stack:
+        stack.enter_context(comparison.phases.compilation_apart())
         for number, seed in enumerate(seeds):
-            with sync_errors():
+            with sync_errors(), phase("preparation"):
                 setup = setup_comparison(start, task, chosen, guidance, train, seed)
                 comparison.rules.append(setup.rules)
             if path is not None and number == 0:
@@ -192,7 +197,7 @@ def _run_method(
     progress: Progress,
 ) -> None:
     """Train, evaluate and forget one method."""
-    started = time.perf_counter()
+    started, phase = time.perf_counter(), comparison.phases.phase
     guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
     is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
     folder = None if workdir is None else workdir / f"seed-{seed}" / method.name
@@ -204,7 +209,7 @@ def _run_method(
         seed=seed,
         provenance={"data": setup.task},
     )
-    with sync_errors():
+    with sync_errors(), phase("preparation"):
         if folder is not None and check_run(folder, settings, train, resume=True):
             logger.info("%s is a finished run; it is evaluated, not trained", folder)
         training = setup_training(
@@ -216,8 +221,11 @@ def _run_method(
             records = list(map(method.prompt, records))
         validation = align_validation(records, setup.tokenizer, train, seed)
         evaluators: list[Evaluator] = [
-            *validation_evaluators(training, validation, train, guidance),
-            partial(setup.eval_metrics, method.name),
+            phase("evaluation")(evaluator)
+            for evaluator in (
+                *validation_evaluators(training, validation, train, guidance),
+                partial(setup.eval_metrics, method.name),
+            )
         ]
     if not comparison.runs:
         kind = training.attention
@@ -228,7 +236,7 @@ def _run_method(
     if guidance is not None and is_first_seed:
         comparison.note(f"annotations for {method.title}: {data.stats}")
     title = f"{method.title}, seed {seed}"
-    with progress(title, train.for_sequences(len(data.examples)).steps) as show:
+    with progress(title, train.for_sequences(len(data.examples)).steps) as show, phase("training"):
         result = run_training(
             training,
             data,
@@ -244,11 +252,13 @@ def _run_method(
             settings=settings,
             started=started,
         )
-    found = evaluate_test_sets(
-        result, setup.task, setup.tests[method.name], setup.interventions[method.name]
-    )
+    with phase("evaluation"):
+        found = evaluate_test_sets(
+            result, setup.task, setup.tests[method.name], setup.interventions[method.name]
+        )
     if is_first_seed and method.prompt is None:  # the figure shows one text
-        _add_example(comparison, setup, method, result, found)
+        with phase("figures"):
+            _add_example(comparison, setup, method, result, found)
     summary = result.summary()
     if result.selected is not None:
         comparison.note(f"{title}: {result.selected}")

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from experiments.progress import progress_bar
+from experiments.progress import comparison_bars, progress_bar
 
 STEP = {"kind": "train", "step": 3, "loss": 1.25, "tokens_per_second": 4567.0}
 
@@ -18,8 +18,12 @@ def shown(*lines):
     with progress_bar(console, "[red] run", 8) as show:
         for line in lines:
             show(line)
+    return lines_of(terminal)[-1]
+
+
+def lines_of(terminal):
     drawn = re.sub(r"\x1b\[[\d;?]*\w", "\r", terminal.getvalue())
-    return re.split(r"[\r\n]+", drawn.strip())[-1]
+    return [line.strip() for line in re.split(r"[\r\n]+", drawn.strip())]
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,32 @@ def test_loss_and_speed_and_the_mass_of_a_guided_run(line, says):
 
 def test_evaluations_move_nothing():
     assert "2/8 loss 1.250" in shown(STEP | {"step": 2}, {"kind": "eval", "step": 5, "iid": 0.5})
+
+
+def comparison(is_terminal):
+    """Two of three runs, the second half way: all that is printed."""
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=is_terminal, width=150, color_system=None)
+    with comparison_bars(console, 3) as show_run:
+        with show_run("[red] one", 8) as show:
+            show(STEP | {"step": 8})
+            show({"kind": "eval", "step": 8, "iid": 0.5})
+        with show_run("two", 8) as show:
+            show(STEP | {"step": 4, "loss": 0.5, "gamma": 0.3})
+    return lines_of(terminal)
+
+
+def test_a_comparison_says_how_far_all_of_its_runs_are():
+    lines = comparison(is_terminal=True)
+    assert "[red] one: loss 1.250 4,567 tokens/s" in lines
+    assert "two: loss 0.500 causal mass - 4,567 tokens/s" in lines
+    assert any(line.startswith("all runs ") and " 1/3 " in line for line in lines)
+    assert " 2/3 " in [line for line in lines if line.startswith("all runs ")][-1]
+
+
+def test_without_a_terminal_there_is_a_line_for_each_run():
+    lines = comparison(is_terminal=False)
+    assert lines == [
+        "[red] one: loss 1.250 4,567 tokens/s",
+        "two: loss 0.500 causal mass - 4,567 tokens/s",
+    ]
