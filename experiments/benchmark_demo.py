@@ -1,4 +1,4 @@
-"""Time `make demo` as a newcomer meets it: a new environment, no compiled programs, each seed alone.
+"""Time ``make demo`` as a newcomer meets it: new environment, no compiled programs, seed by seed.
 
 The exit status is 1 where a bar is missed.
 """

@@ -37,7 +37,7 @@ def progress_bar(
         yield show
 
 
-def _fields(line: dict[str, Any]) -> dict[str, str]:
+def _fields(line: dict[str, Any]) -> dict[str, Any]:
     """Return what a bar says of a line of the log."""
     speed = f"{line['tokens_per_second']:,.0f} tokens/s"
     if "mfu" in line:

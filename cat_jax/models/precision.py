@@ -8,6 +8,7 @@ float32 parameter unrounded (a bfloat16 parameter's is rounded once, at the end)
 In float32 these are the plain operations of JAX, which forward mode can differentiate too.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -31,8 +32,11 @@ def dot(x: Array, kernel: Array, axes: tuple[int, ...], dtype: str) -> Array:
     """
     x = x.astype(dtype)
     if x.dtype == jnp.float32:
-        first = tuple(range(len(axes)))
-        return _contract(x, jnp.moveaxis(kernel.astype(dtype), axes, first), first)
+        kernel = jnp.moveaxis(kernel.astype(dtype), axes, range(len(axes)))
+        rows, outputs = x.shape[: x.ndim - len(axes)], kernel.shape[len(axes) :]
+        inputs = math.prod(x.shape[len(rows) :])
+        y = x.reshape(-1, inputs) @ kernel.reshape(inputs, -1)
+        return y.reshape(*rows, *outputs)
     return _low_dot(axes, kernel.dtype, x, kernel)
 
 
