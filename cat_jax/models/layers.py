@@ -1,4 +1,10 @@
-"""RMSNorm and SwiGLU."""
+"""RMSNorm and SwiGLU.
+
+What is cheap to compute is computed again in the backward pass, so that a layer leaves its inputs
+there and not every step in between.
+"""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,6 +15,7 @@ from cat_jax.models.projection import Projection
 from cat_jax.types import Array
 
 
+@partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
 def rms_normalize(x_BTD: Array, scale_D: Array, eps: float) -> Array:
     """Scale x to unit root mean square over its last axis, in float32, then by ``scale_D``."""
     x_32 = x_BTD.astype(jnp.float32)
@@ -28,6 +35,11 @@ class RMSNorm(nn.Module):
         return rms_normalize(x_BTD, scale_D, self.config.norm_eps)
 
 
+@partial(jax.checkpoint, prevent_cse=False)
+def _gated(gate: Array, up: Array) -> Array:
+    return nn.silu(gate) * up
+
+
 class SwiGLU(nn.Module):
     """Feed-forward block: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
 
@@ -43,4 +55,4 @@ class SwiGLU(nn.Module):
 
         gate_BTF = project("gate", config.mlp_width)(x_BTD)
         up_BTF = project("up", config.mlp_width)(x_BTD)
-        return project("down", config.width)(nn.silu(gate_BTF) * up_BTF)
+        return project("down", config.width)(_gated(gate_BTF, up_BTF))
