@@ -33,13 +33,11 @@ class Args:
         out: Stem of the files to write, OUT.json and OUT.md.
         seeds: Seeds; the demo runs once for each.
         install: Make a new virtual environment and time that; otherwise this Python runs the demo.
-        settings: Further settings of the demo, as after ``python -m experiments.train_stg``.
     """
 
     out: Annotated[str, tyro.conf.Positional]
     seeds: tuple[Seed, ...] = (0, 1, 2)
     install: bool = True
-    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def main() -> None:
         python, installed = Path(sys.executable), None
         if args.install:
             python, installed = install(folder / "venv")
-        demos = [run_demo(python, folder, seed, args.settings) for seed in args.seeds]
+        demos = [run_demo(python, folder, seed) for seed in args.seeds]
     values = {
         "machine": describe_environment(),
         "installation_seconds": installed,
@@ -95,8 +93,8 @@ def install(venv: Path) -> tuple[Path, float]:
     return venv / "bin" / "python", time.perf_counter() - started
 
 
-def run_demo(python: Path, folder: Path, seed: int, settings: Sequence[str]) -> Demo:
-    """Run the demo in a process of its own, without programs of earlier ones."""
+def run_demo(python: Path, folder: Path, seed: int, settings: Sequence[str] = ()) -> Demo:
+    """Run the demo, with these settings, in its own process, without programs of earlier ones."""
     cache = folder / f"cache-{seed}"
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     options = ["--seeds", str(seed), "--name", f"seed-{seed}", "--out", str(folder), *settings]

@@ -4,7 +4,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 
@@ -41,10 +40,10 @@ class Phases:
     def compilation_apart(self) -> Iterator[None]:
         """Within the block, count what JAX lowers and compiles as ``compilation``."""
 
-        def listen(event: str, seconds: float, **_: Any) -> None:
+        def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
             if event in COMPILING and self._open:
-                self.seconds[self._open[-1]] -= seconds
-                self.seconds["compilation"] += seconds
+                self.seconds[self._open[-1]] -= duration_secs
+                self.seconds["compilation"] += duration_secs
 
         jax.monitoring.register_event_duration_secs_listener(listen)
         try:

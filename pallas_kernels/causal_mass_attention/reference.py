@@ -71,8 +71,8 @@ def attention_probabilities(
     With Q < K the queries are the last Q of the K positions. ``scale`` defaults to C**-0.5.
     """
     batch, queries, heads, size = query_BQHC.shape
-    scale = size**-0.5 if scale is None else scale
-    probs_BGMK = _grouped_probabilities(query_BQHC, key_BKGC, segment_ids_BK, scale)
+    factor = float(size) ** -0.5 if scale is None else scale
+    probs_BGMK = _grouped_probabilities(query_BQHC, key_BKGC, segment_ids_BK, factor)
     return probs_BGMK.reshape(batch, heads, queries, -1)
 
 
