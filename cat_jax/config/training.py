@@ -9,6 +9,7 @@ from cat_jax.data.alignment import Match
 from cat_jax.errors import SettingError
 from cat_jax.ranges import INT32_MAX, Count, Range, Share, check_ranges
 
+OptimizerName = Literal["adamw", "lion", "adafactor"]
 LearningRateSchedule = Literal["cosine", "constant"]
 
 
@@ -42,7 +43,7 @@ MESH_AXES = tuple(axis.name for axis in fields(MeshShape))
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW with linear warm-up, cosine decay to zero or none, and gradient clipping.
+    """AdamW or one of less memory, with linear warm-up, cosine decay or none, and clipping.
 
     Attributes:
         learning_rate: Peak learning rate.
@@ -50,11 +51,16 @@ class Optimizer:
             ``constant`` stays, so that a finished run can be extended to more steps.
         warmup: Warm-up, as a share of the steps.
         warmup_steps: Warm-up in steps instead of a share.
-        weight_decay: AdamW weight decay (Loshchilov & Hutter 2019), of matrices and embeddings;
+        weight_decay: Decoupled weight decay, times the learning rate, of matrices and embeddings;
             norm scales and biases do not decay.
         decay_all: Let norm scales and biases decay too.
         clip: Largest global gradient norm; inf clips nothing.
-        b2: Adam's beta2, the decay of the second moment.
+        b2: Decay of AdamW's second moment, or of Lion's moment; ``adafactor`` has its own.
+        name: ``adamw`` (Loshchilov & Hutter 2019), two moments per parameter; ``lion`` (Chen et al.
+            2023), one, at a third to a tenth of AdamW's learning rate; ``adafactor`` (Shazeer &
+            Stern 2018), a row and a column per matrix, whose learning rate is relative to the size
+            of the parameters.
+        mu_dtype: Dtype of the first moment, as in optax; ``adafactor`` has none.
     """
 
     learning_rate: Annotated[float, Range(gt=0, le=100)] = 1e-3
@@ -66,9 +72,15 @@ class Optimizer:
     clip: Annotated[float, Range(gt=0, le=math.inf)] = 1.0
     # 1 - b2 is float32: closer to 1 it is 0, and where a gradient is 0 the update is 0 / 0.
     b2: Annotated[float, Range(ge=0, le=0.999999)] = 0.999
+    name: OptimizerName = "adamw"
+    mu_dtype: Dtype = "float32"
 
     def __post_init__(self):
         check_ranges(self, "optimizer")
+        if self.name == "adafactor" and self.mu_dtype != "float32":
+            raise SettingError(
+                "optimizer.mu_dtype", "is of the first moment, of which adafactor has none"
+            )
         if self.learning_rate * self.weight_decay > 1:
             raise SettingError(
                 "optimizer.weight_decay",

@@ -7,7 +7,7 @@ from flax import struct
 
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.layers import RMSNorm
-from cat_jax.models.projection import Projection
+from cat_jax.models.projection import Projection, has_whole_rows
 from cat_jax.models.rope import rotary_frequencies, rotate
 from cat_jax.types import Array, Bool, Float, Int, UInt32
 from pallas_kernels import Partition, attention_probabilities, causal_mass_attention
@@ -72,9 +72,9 @@ class SelfAttention(nn.Module):
     ) -> tuple[Array, Array | None, KVCache | None]:
         """Return the output [B, T, D], the causal mass [B, H, T] or None, and the new cache."""
         config = self.config
-        query_BTHC = self._project("query", config.num_heads)(x_BTD)
-        key_BTGC = self._project("key", config.num_kv_heads)(x_BTD)
-        value_BTGC = self._project("value", config.num_kv_heads)(x_BTD)
+        query_BTHC = self._heads("query", config.num_heads)(x_BTD)
+        key_BTGC = self._heads("key", config.num_kv_heads)(x_BTD)
+        value_BTGC = self._heads("value", config.num_kv_heads)(x_BTD)
         if config.qk_norm:
             query_BTHC = RMSNorm(config, name="query_norm")(query_BTHC)
             key_BTGC = RMSNorm(config, name="key_norm")(key_BTGC)
@@ -105,9 +105,14 @@ class SelfAttention(nn.Module):
         else:
             cache = cache.write(key_BTGC, value_BTGC, context.positions_BT)
             out_BTHC = cached_attention(query_BTHC, cache, context.positions_BT)
-        output = Projection((config.width,), input_axes=2, dtype=config.dtype, name="output")
-        return output(out_BTHC), mass_BHT, cache
+        return self._project("output", (config.width,), inputs=2)(out_BTHC), mass_BHT, cache
 
-    def _project(self, name: str, heads: int) -> Projection:
-        shape, config = (heads, self.config.head_dim), self.config
-        return Projection(shape, use_bias=config.qkv_bias, dtype=config.dtype, name=name)
+    def _heads(self, name: str, heads: int) -> Projection:
+        config = self.config
+        return self._project(name, (heads, config.head_dim), use_bias=config.qkv_bias)
+
+    def _project(
+        self, name: str, outputs: tuple[int, ...], inputs: int = 1, use_bias: bool = False
+    ) -> Projection:
+        flat = has_whole_rows(self.partition)
+        return Projection(outputs, inputs, use_bias, self.config.dtype, flat, name=name)

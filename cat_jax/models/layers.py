@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from cat_jax.models.config import ModelConfig
-from cat_jax.models.projection import Projection
+from cat_jax.models.projection import Projection, has_whole_rows
 from cat_jax.types import Array
+from pallas_kernels import Partition
 
 
 @partial(jax.checkpoint, static_argnums=2, prevent_cse=False)
@@ -44,14 +45,15 @@ class SwiGLU(nn.Module):
     """Feed-forward block: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
 
     config: ModelConfig
+    partition: Partition | None = None
 
     @nn.compact
     def __call__(self, x_BTD: Array) -> Array:
         """Map [B, T, D] to [B, T, D]."""
-        config = self.config
+        config, flat = self.config, has_whole_rows(self.partition)
 
         def project(name: str, width: int):
-            return Projection((width,), dtype=config.dtype, name=name)
+            return Projection((width,), dtype=config.dtype, flat=flat, name=name)
 
         gate_BTF = project("gate", config.mlp_width)(x_BTD)
         up_BTF = project("up", config.mlp_width)(x_BTD)

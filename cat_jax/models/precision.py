@@ -18,7 +18,7 @@ import numpy as np
 from cat_jax.types import Array
 
 
-def dot(x: Array, kernel: Array, axes: tuple[int, ...], dtype: str) -> Array:
+def dot(x: Array, kernel: Array, axes: tuple[int, ...], dtype: str, *, flat: bool = False) -> Array:
     """Contract the last axes of x with ``axes`` of the kernel.
 
     Args:
@@ -26,6 +26,8 @@ def dot(x: Array, kernel: Array, axes: tuple[int, ...], dtype: str) -> Array:
         kernel: [*inputs, *outputs], or [*outputs, *inputs].
         axes: The kernel's input axes, in ascending order.
         dtype: Dtype of the product and of its result.
+        flat: Multiply matrices, whose rows are all rows of x: XLA for CPUs then transposes no
+            gradients. Of rows that several devices share on several axes, each would gather all.
 
     Returns:
         [*rows, *outputs].
@@ -33,6 +35,8 @@ def dot(x: Array, kernel: Array, axes: tuple[int, ...], dtype: str) -> Array:
     x = x.astype(dtype)
     if x.dtype == jnp.float32:
         kernel = jnp.moveaxis(kernel.astype(dtype), axes, range(len(axes)))
+        if not flat:
+            return _contract(x, kernel, tuple(range(len(axes))))
         rows, outputs = x.shape[: x.ndim - len(axes)], kernel.shape[len(axes) :]
         inputs = math.prod(x.shape[len(rows) :])
         y = x.reshape(-1, inputs) @ kernel.reshape(inputs, -1)

@@ -9,6 +9,7 @@ from flax import struct
 
 from cat_jax.models.precision import add_bias, dot
 from cat_jax.types import Array
+from pallas_kernels import Partition
 
 dense_init = nn.initializers.lecun_normal()
 
@@ -34,14 +35,20 @@ class LowRank:
     dropout: float = struct.field(pytree_node=False)
     scale: float = struct.field(pytree_node=False)
 
-    def __call__(self, x: Array, dtype: str) -> Array:
-        """Apply the adapter to the last axes of x, in ``dtype``."""
+    def __call__(self, x: Array, dtype: str, *, flat: bool = False) -> Array:
+        """Apply the adapter to the last axes of x, in ``dtype``; ``flat`` as in ``dot``."""
         x = x.astype(dtype)
         if self.dropout_key is not None:
             keep = jax.random.bernoulli(self.dropout_key, 1 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1 - self.dropout), jnp.zeros((), x.dtype))
         inputs = tuple(range(self.a.ndim - 1))
-        return self.scale * dot(dot(x, self.a, inputs, dtype), self.b, (0,), dtype)
+        inner = dot(x, self.a, inputs, dtype, flat=flat)
+        return self.scale * dot(inner, self.b, (0,), dtype, flat=flat)
+
+
+def has_whole_rows(partition: Partition | None) -> bool:
+    """Tell whether a device has all rows of the activations, so that products may be flat."""
+    return partition is None or partition.mesh.size == 1
 
 
 class Projection(nn.Module):
@@ -55,12 +62,14 @@ class Projection(nn.Module):
         input_axes: Number of input axes.
         use_bias: Whether a bias is added.
         dtype: Dtype of the product and of its result.
+        flat: As in ``cat_jax.models.precision.dot``.
     """
 
     outputs: tuple[int, ...]
     input_axes: int = 1
     use_bias: bool = False
     dtype: str = "float32"
+    flat: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -71,8 +80,9 @@ class Projection(nn.Module):
             flat = dense_init(key, (math.prod(inputs), math.prod(self.outputs)))
             return flat.reshape(*inputs, *self.outputs)
 
-        y = dot(x, self.param("kernel", init_kernel), tuple(range(self.input_axes)), self.dtype)
+        kernel = self.param("kernel", init_kernel)
+        y = dot(x, kernel, tuple(range(self.input_axes)), self.dtype, flat=self.flat)
         if self.use_bias:
             y = add_bias(y, self.param("bias", nn.initializers.zeros_init(), self.outputs))
         adapter = self.get_variable("params", "lora")
-        return y if adapter is None else y + adapter(x, self.dtype)
+        return y if adapter is None else y + adapter(x, self.dtype, flat=self.flat)

@@ -44,7 +44,7 @@ class DecoderLayer(nn.Module):
         )(normed_BTD, context, cache)
         x_BTD = x_BTD + attended_BTD
         normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
-        x_BTD = x_BTD + SwiGLU(self.config, name="mlp")(normed_BTD)
+        x_BTD = x_BTD + SwiGLU(self.config, self.partition, name="mlp")(normed_BTD)
         return shard_activations(x_BTD, self.partition), (mass_BHT, cache)
 
 

@@ -10,25 +10,40 @@ from cat_jax.config import Optimizer
 
 VECTORS = ("scale", "bias")
 """Last names of the parameters that are vectors in every layer: norm scales and biases."""
+LEAST_FACTORED = 64
+"""Adafactor factors over two axes of at least this size: those of a head are often 64."""
 
 
 @lru_cache(maxsize=32)
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Return AdamW after clipping, with the configured learning rate over ``steps``.
+    """Return the optimizer after clipping, with the configured learning rate over ``steps``.
 
     Equal settings give the same object: with it, steps share their compiled program.
 
     Weight decay is of matrices and embeddings, LoRA's factors among them, unless
     ``config.decay_all`` asks for all.
     """
+    rate = learning_rate(config, steps)
+    mask = None if config.decay_all else decayed
+    of_both: dict[str, Any] = {
+        "b2": config.b2,
+        "mu_dtype": config.mu_dtype,
+        "weight_decay": config.weight_decay,
+        "mask": mask,
+    }
+    clip = optax.clip_by_global_norm(config.clip)
+    if config.name == "adamw":
+        return optax.chain(clip, optax.adamw(rate, **of_both))
+    if config.name == "lion":
+        return optax.chain(clip, optax.lion(rate, **of_both))
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(
-            learning_rate(config, steps),
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=None if config.decay_all else decayed,
-        ),
+        clip,
+        # In the order of Shazeer & Stern (2018); optax.adafactor would not scale the decay.
+        optax.scale_by_factored_rms(min_dim_size_to_factor=LEAST_FACTORED),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(),
+        optax.add_decayed_weights(config.weight_decay, mask),
+        optax.scale_by_learning_rate(rate),
     )
 
 

@@ -64,13 +64,17 @@ def _start(params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> 
 def state_shardings(
     state: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Return the shardings of a state: optimizer state lies where its parameter does."""
+    """Return the shardings of a state: optimizer state lies where its parameter does.
+
+    What is of another shape, as Adafactor's rows and columns are, is small and lies everywhere.
+    """
     params = param_shardings(state.params, mesh)
     whole: Any = replicated(mesh)
     opt_state = optax.tree.map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda x, param, sharding: sharding if x.shape == param.shape else whole,
         state.opt_state,
+        state.params,
         params,
         transform_non_params=lambda _: whole,
     )

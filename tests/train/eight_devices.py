@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from cat_jax.config import Guidance
+from cat_jax.config import Guidance, Optimizer
 from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import most_targets, stack_examples
 from cat_jax.data.packing import pack_examples
@@ -21,6 +21,7 @@ from cat_jax.losses import LogitBudget
 from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
 from cat_jax.sharding import MESH_AXES, MeshShape, make_mesh, shard_batch
 from cat_jax.tasks.stg import stg_records
+from cat_jax.train.optimizer import make_optimizer
 from cat_jax.train.state import FrozenBase, new_state, state_shardings
 from cat_jax.train.step import make_train_step
 
@@ -44,7 +45,7 @@ PARAMETERS = sum(leaf.size for leaf in jax.tree.leaves(start))
 SCALARS = 200  # sums of losses, metrics and norms
 
 
-def train(mesh, base=None, params=start, accumulate=1):
+def train(mesh, base=None, params=start, accumulate=1, optimizer=optimizer):
     """State and losses after two steps of one program, and the program's text."""
     step = make_train_step(
         model,
@@ -60,7 +61,7 @@ def train(mesh, base=None, params=start, accumulate=1):
     program = step.lower(state, rows).compile()
     losses = []
     for _ in range(2):  # a program refuses a state that lies elsewhere than the one before
-        state, metrics = program(state, None if base is None else base.params, rows)
+        state, metrics = step(state, batch)
         losses.append(float(metrics["loss"]))
     return state, losses, program.as_text()
 
@@ -153,6 +154,16 @@ expected, expected_losses, _ = train(one, FrozenBase(start, lora), adapters)
 split = make_mesh(MeshShape(1, 2, 2, 2), batch_size=16)
 base = FrozenBase(jax.device_put(start, param_shardings(start, split)), lora)
 state, losses, _ = train(split, base, adapters)
+close((state, losses), (expected, expected_losses))
+
+# Rows and columns of its moments have other shapes than their parameters.
+wide = {"layers": {"mlp": {"up": {"kernel": jnp.ones((2, 64, 96))}}}}
+adafactor = make_optimizer(Optimizer(name="adafactor", learning_rate=0.1, warmup=0.0), steps=3)
+rows = new_state(wide, adafactor, split).opt_state[1].v_row["layers"]["mlp"]["up"]["kernel"]
+assert rows.shape == (2, 64)
+assert rows.sharding.is_fully_replicated
+expected, expected_losses, _ = train(one, optimizer=adafactor)
+state, losses, _ = train(split, optimizer=adafactor)
 close((state, losses), (expected, expected_losses))
 
 # Five empty rows complete the batch, and positions are padded for the devices that share them.

@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cat_jax.config import LoraConfig, Optimizer
+from cat_jax.errors import SettingError
 from cat_jax.models import CausalLM, ModelConfig, init_lora
 from cat_jax.train.optimizer import learning_rate, make_optimizer
 
@@ -138,3 +139,87 @@ def test_a_warm_up_in_steps_is_none_of_the_share():
     by_share = learning_rate(Optimizer(warmup=0.3), 10)
     in_steps = learning_rate(Optimizer(warmup=0.9, warmup_steps=3), 10)
     assert [float(by_share(n)) for n in range(10)] == [float(in_steps(n)) for n in range(10)]
+
+
+def constant(name, **settings):
+    config = Optimizer(
+        0.01, "constant", warmup_steps=0, name=name, weight_decay=0.2, clip=1e9, **settings
+    )
+    return make_optimizer(config, STEPS)
+
+
+def test_lion_is_that_of_its_paper():
+    """Chen et al. 2023, algorithm 2."""
+    params = params_of(True)[0]
+    expected = {k: np.array(v) for k, v in flatten_dict(params, sep="/").items()}
+    moment = {name: np.zeros_like(value) for name, value in expected.items()}
+    for flat in gradients(params):
+        for name, gradient in flat.items():
+            update = np.sign(0.9 * moment[name] + 0.1 * gradient)
+            decay = 0.2 * expected[name] if name in DECAYED else 0.0
+            expected[name] = expected[name] - 0.01 * (update + decay)
+            moment[name] = 0.97 * moment[name] + 0.03 * gradient
+    assert_close(steps(constant("lion", b2=0.97), params), expected)
+
+
+def test_adafactor_is_that_of_torch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    params = {"up": {"kernel": rng.normal(size=(70, 90)).astype(np.float32)}}
+    tensor = torch.nn.Parameter(torch.tensor(params["up"]["kernel"]))
+    theirs = torch.optim.Adafactor([tensor], lr=0.01, eps=(1e-30, 1e-3))
+    ours = make_optimizer(
+        Optimizer(0.01, "constant", warmup_steps=0, name="adafactor", clip=1e9), STEPS
+    )
+    state = ours.init(params)
+    assert {x.shape for x in jax.tree.leaves(state[1].v_row)} == {(70,)}
+    for _ in range(4):
+        gradient = rng.normal(size=(70, 90)).astype(np.float32)
+        updates, state = ours.update({"up": {"kernel": gradient}}, state, params)
+        params = optax.apply_updates(params, updates)
+        tensor.grad = torch.tensor(gradient)
+        theirs.step()
+    np.testing.assert_allclose(params["up"]["kernel"], tensor.detach().numpy(), atol=2e-6)
+
+
+def test_adafactor_decays_matrices_by_the_learning_rate():
+    params = params_of(True)[0]
+    zeros = jax.tree.map(np.zeros_like, params)
+    optimizer = constant("adafactor")
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+    for name, update in flatten_dict(updates, sep="/").items():
+        value = flatten_dict(params, sep="/")[name]
+        decay = -0.01 * 0.2 * value if name in DECAYED else np.zeros_like(value)
+        np.testing.assert_allclose(update, decay, rtol=1e-5, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "size"),
+    [
+        ("adamw", "float32", 8.0),
+        ("adamw", "bfloat16", 6.0),
+        ("lion", "float32", 4.0),
+        ("lion", "bfloat16", 2.0),
+        ("adafactor", "float32", 0.1),
+    ],
+)
+def test_bytes_of_state_per_parameter(name, dtype, size):
+    params = {"kernel": jnp.ones((3, 128, 96))}
+    state = make_optimizer(Optimizer(name=name, mu_dtype=dtype), 5).init(params)
+    held = sum(x.nbytes for x in jax.tree.leaves(state)) / params["kernel"].size
+    assert 0 < held < size + 0.01
+    assert held > size - 0.05
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_a_bfloat16_moment_takes_nearly_the_same_steps(name):
+    params = params_of(True)[0]
+    exact, rounded = (steps(constant(name, mu_dtype=d), params) for d in ("float32", "bfloat16"))
+    for key in exact:
+        moved = np.abs(exact[key] - flatten_dict(params, sep="/")[key]).mean()
+        assert np.abs(exact[key] - rounded[key]).mean() < 0.05 * moved
+
+
+def test_adafactor_has_no_first_moment():
+    with pytest.raises(SettingError, match=r"optimizer.mu_dtype is of the first moment, of which"):
+        Optimizer(name="adafactor", mu_dtype="bfloat16")
