@@ -19,6 +19,7 @@ import tyro
 
 from cat_jax.ranges import Seed
 from experiments.command_line import exit_status, parse_arguments
+from experiments.compare import TIMES
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_SECONDS = 150.0
@@ -106,8 +107,8 @@ def run_demo(python: Path, folder: Path, seed: int, settings: Sequence[str] = ()
         check=True,
     )
     seconds = time.perf_counter() - started
-    report = json.loads((folder / f"seed-{seed}" / "report.json").read_text())
-    phases = report["seconds_by_phase"]
+    files = ((folder / f"seed-{seed}" / name).read_text() for name in ("report.json", TIMES))
+    report, phases = map(json.loads, files)
     phases["rest"] = seconds - sum(phases.values())
     scores = report["cat"]
     return Demo(seed, seconds, phases, scores["iid"], scores["ood"])

@@ -1,5 +1,6 @@
 """Train several methods on the same records, such as a plain baseline and CAT, and compare them."""
 
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from experiments.command_line import (
     say,
     start_up,
 )
+
+TIMES = "times.json"
+"""Seconds by phase of the newest process, beside the report, which is the same in all of them."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def run(args: Args) -> None:
     console = start_up(config)
     from cat_jax.compare import compare, save_report
     from cat_jax.distributed import is_primary, sync_errors
-    from cat_jax.files import save_errors
+    from cat_jax.files import save_errors, write_text
     from experiments.progress import comparison_bars
     from experiments.tables import comparison_table
 
@@ -85,6 +89,7 @@ def run(args: Args) -> None:
     if is_primary():
         with save_errors(lambda: "the trained models are saved"):
             page = save_report(comparison, folder)
+            write_text(folder / TIMES, json.dumps(comparison.phases.seconds, indent=2) + "\n")
         console.print(comparison_table(comparison))
         say(console, f"time: {comparison.phases}")
         say(console, f"report: {page}")

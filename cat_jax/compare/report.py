@@ -91,8 +91,6 @@ def report_json(comparison: Comparison) -> dict[str, Any]:
         | ({"reference_rules": rules} if rules else {})
         | {
             "seconds": comparison.seconds,
-            "seconds_by_phase": dict(comparison.phases.seconds),
-            "notes": comparison.notes,
             "config": comparison.settings,
             "machine": environment(),
         }
@@ -105,7 +103,8 @@ def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath
     A figure that cannot be drawn is a warning in the page.
     """
     folder = epath.Path(folder)
-    _write_json(comparison, folder)  # before the figures, which might not be drawn
+    report = report_json(comparison)
+    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
     drawn: dict[str, str] = {}
     figures: dict[str, tuple[str, Callable[[Comparison], Figure]]] = {
         "attention": ("Attention of the query that predicts the answer", attention_figure),
@@ -119,14 +118,8 @@ def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath
             except Exception as error:  # whatever it is, the numbers are there
                 logger.debug("figure %s", name, exc_info=True)
                 comparison.note(f"warning: the figure {name} could not be drawn: {error}")
-    _write_json(comparison, folder)
     write_text(folder / "report.md", report_page(comparison, drawn))
     return folder / "report.md"
-
-
-def _write_json(comparison: Comparison, folder: epath.Path) -> None:
-    report = report_json(comparison)
-    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
 
 
 def _save_figure(figure: Figure, path: epath.Path) -> None:
@@ -238,7 +231,6 @@ def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
             [
                 *(f"- {escape(note)}" for note in comparison.notes),
                 f"- {comparison.seconds:.0f} s of training; {describe_environment()}",
-                f"- time of this process: {comparison.phases}",
                 "- all settings: `config.json`; all numbers: `report.json`, "
                 "`seed-*/*/metrics.jsonl`",
             ]

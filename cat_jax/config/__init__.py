@@ -25,7 +25,7 @@ from cat_jax.config.model import (
     Scratch,
 )
 from cat_jax.config.run import RunConfig
-from cat_jax.config.training import MESH_AXES, MeshShape, Optimizer, Training
+from cat_jax.config.training import MESH_AXES, MeshShape, Optimizer, OptimizerName, Training
 
 __all__ = [
     "MESH_AXES",
@@ -41,6 +41,7 @@ __all__ = [
     "MeshShape",
     "ModelSource",
     "Optimizer",
+    "OptimizerName",
     "Pretrained",
     "PretrainedLora",
     "Reduce",

@@ -47,6 +47,12 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
     )
 
 
+def moment_bytes(config: Optimizer) -> int:
+    """Return the bytes of optimizer state per parameter; Adafactor's rows and columns are small."""
+    first = 2 if config.mu_dtype == "bfloat16" else 4
+    return {"adamw": first + 4, "lion": first, "adafactor": 0}[config.name]
+
+
 def learning_rate(config: Optimizer, steps: int) -> optax.Schedule:
     """Return the learning rate of a step, counted from 0: a linear warm-up, then the schedule.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cat_jax.models.huggingface.tensors import axis_sizes, count_params, tensor_rules
 from cat_jax.models.lora import KERNELS, count_adapters
+from cat_jax.train.optimizer import moment_bytes
 from cat_jax.train.throughput import step_flops
 from experiments.planning.job import Job, Layout
 from experiments.planning.slices import Chip
@@ -117,14 +118,15 @@ def cycles_per_tile(chip: Chip, mass: bool) -> tuple[float, float, float]:
 def memory(job: Job, layout: Layout) -> float:
     """Return the bytes that a chip needs, estimated without the compiler.
 
-    Summed are the trained parameters, which exist once (in the train state), with both moments and
-    their gradient in float32 (two gradients with accumulation); a frozen base in bfloat16; what the
-    layers keep for the backward pass; the working set of one layer; and the output matrix in
-    bfloat16 with its gradient in float32, split by ``tensor`` only.
+    Summed are the trained parameters, which exist once (in the train state), with the optimizer's
+    moments and their gradient in float32 (two gradients with accumulation); a frozen base in
+    bfloat16; what the layers keep for the backward pass; the working set of one layer; and the
+    output matrix in bfloat16 with its gradient in float32, split by ``tensor`` only.
     """
     count, model = parameter_counts(job), job.model
+    moments = moment_bytes(job.optimizer)
     gradients = 4 if layout.accumulate == 1 else 8
-    state = trained_parameters(job) * (12 + gradients) / layout.state_shards
+    state = trained_parameters(job) * (4 + moments + gradients) / layout.state_shards
     if job.lora is not None:
         state += 2 * count.total / layout.state_shards
     output = (2 if job.lora is not None else 6) * count.output / layout.tensor

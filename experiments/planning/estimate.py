@@ -8,6 +8,7 @@ overlap fully or not at all; real steps take longer than the first.
 from dataclasses import dataclass
 
 from cat_jax.models.lora import KERNELS
+from cat_jax.train.optimizer import moment_bytes
 from experiments.planning.costs import (
     kernel_seconds,
     matmul_flops,
@@ -86,7 +87,8 @@ def hbm_bytes(job: Job, layout: Layout) -> float:
     )
     positions = layout.positions_at_once(job) * layout.accumulate
     activations = 4 * passes / layout.accumulate * positions * model.num_layers * width
-    return 28 * trained_parameters(job) / layout.state_shards + gathered + activations
+    updated = (12 + 2 * moment_bytes(job.optimizer)) * trained_parameters(job)
+    return updated / layout.state_shards + gathered + activations
 
 
 def expected_seconds(job: Job, layout: Layout, slice_: Slice) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cat_jax.config import LoraConfig, MeshShape
+from cat_jax.config import LoraConfig, MeshShape, Optimizer
 from cat_jax.errors import InputError
 from cat_jax.losses.budget import tokens_at_once
 from cat_jax.models import ModelConfig
@@ -25,6 +25,7 @@ class Job:
         sequences: Sequences per step, over all chips.
         logits_mib: Memory for the logits of a chip at a time, in MiB of float32. All positions
             are taken for targets.
+        optimizer: Optimizer, whose moments take memory.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Job:
     length: int
     sequences: int
     logits_mib: int
+    optimizer: Optimizer = Optimizer()  # noqa: RUF009, it is frozen
 
     @property
     def piece(self) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cat_jax.config import Pretrained, Remat, Training
+from cat_jax.config import Dtype, Optimizer, OptimizerName, Pretrained, Remat, Training
 from cat_jax.ranges import Count, check_ranges
 
 
@@ -18,6 +18,8 @@ class JobOptions:
         accumulate: Micro-batches per step; None considers all that divide the batch.
         remat: Rematerialisation, as ``model.remat``.
         logits_mib: Memory for the logits of a chip at a time, in MiB of float32.
+        optimizer: Optimizer, as ``optimizer.name``.
+        mu_dtype: Dtype of its first moment, as ``optimizer.mu_dtype``.
         tries: Layouts to compile for a job before giving up.
     """
 
@@ -28,6 +30,8 @@ class JobOptions:
     accumulate: Count | None = None
     remat: Remat = Pretrained.remat
     logits_mib: Count = Training.logits_mib
+    optimizer: OptimizerName = Optimizer.name
+    mu_dtype: Dtype = Optimizer.mu_dtype
     tries: Count = 4
 
     def __post_init__(self):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cat_jax.config import MeshShape
+from cat_jax.config import MeshShape, Optimizer
 from experiments.planning.job import Job, layouts
 from experiments.planning.options import JobOptions
 from experiments.planning.public_models import find_model
@@ -58,4 +58,5 @@ def make_job(name: str, slice_: Slice, options: JobOptions) -> Job:
         length=options.length,
         sequences=options.batch_size or slice_.chips,
         logits_mib=options.logits_mib,
+        optimizer=Optimizer(name=options.optimizer, mu_dtype=options.mu_dtype),
     )

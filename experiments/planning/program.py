@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from cat_jax.config import Guidance, Optimizer
+from cat_jax.config import Guidance
 from cat_jax.data.batches import Batch
 from cat_jax.losses import LogitBudget
 from cat_jax.models import CausalLM, init_lora, param_shardings
@@ -71,7 +71,7 @@ def compile_step(job: Job, layout: Layout, devices: Sequence[Any], mass: bool) -
         InputError: The mesh does not divide the model or the sequences.
     """
     mesh = make_mesh(layout.mesh, job.sequences, layout.accumulate, devices)
-    optimizer = make_optimizer(Optimizer(), steps=1_000)
+    optimizer = make_optimizer(job.optimizer, steps=1_000)
     model = CausalLM(job.model)
     trained, base = _parameters(job, mesh)
     step = make_train_step(

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cat_jax.config import LoraConfig, Optimizer
 from cat_jax.errors import SettingError
 from cat_jax.models import CausalLM, ModelConfig, init_lora
-from cat_jax.train.optimizer import learning_rate, make_optimizer
+from cat_jax.train.optimizer import learning_rate, make_optimizer, moment_bytes
 
 DECAYED = {
     "embed/embedding",
@@ -205,10 +205,12 @@ def test_adafactor_decays_matrices_by_the_learning_rate():
 )
 def test_bytes_of_state_per_parameter(name, dtype, size):
     params = {"kernel": jnp.ones((3, 128, 96))}
-    state = make_optimizer(Optimizer(name=name, mu_dtype=dtype), 5).init(params)
+    config = Optimizer(name=name, mu_dtype=dtype)
+    state = make_optimizer(config, 5).init(params)
     held = sum(x.nbytes for x in jax.tree.leaves(state)) / params["kernel"].size
     assert 0 < held < size + 0.01
     assert held > size - 0.05
+    assert moment_bytes(config) == int(size)  # what the planner counts
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])

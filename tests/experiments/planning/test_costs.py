@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cat_jax.config import Optimizer
 from cat_jax.models import CausalLM, ModelConfig, attach_lora, init_lora
 from experiments.planning import costs
 from experiments.planning.costs import parameter_counts
@@ -153,6 +154,17 @@ def test_more_chips_never_need_more_memory(remat, tuned, doubling):
     for change in ({"fsdp": 2 * base.fsdp}, {"tensor": 2}, {"context": 2}):
         wider = replace(base, **change)
         assert costs.memory(given, wider) < costs.memory(given, base)
+
+
+@pytest.mark.parametrize(
+    ("settings", "saved"),
+    [({"mu_dtype": "bfloat16"}, 2), ({"name": "lion"}, 4), ({"name": "adafactor"}, 8)],
+)
+def test_moments_take_what_the_optimizer_keeps(settings, saved):
+    layout = Layout(1, 2, 2)
+    lean = replace(job(), optimizer=Optimizer(**settings))
+    less = costs.memory(job(), layout) - costs.memory(lean, layout)
+    assert less == pytest.approx(saved * costs.trained_parameters(job()) / 4)
 
 
 def test_adapters_need_less_and_remat_saves():
