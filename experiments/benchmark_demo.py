@@ -72,13 +72,14 @@ def main() -> None:
         if args.install:
             python, installed = install(folder / "venv")
         demos = [run_demo(python, folder, seed) for seed in args.seeds]
+    machine = describe_environment()
     values = {
-        "machine": describe_environment(),
+        "machine": machine,
         "installation_seconds": installed,
         "demos": [asdict(demo) for demo in demos],
     }
     write_text(f"{args.out}.json", json.dumps(values, indent=1) + "\n")
-    page = table(demos, installed, describe_environment())
+    page = table(demos, installed, machine)
     write_text(f"{args.out}.md", page)
     print(page, end="")
     missed = missed_bars(demos)
@@ -140,8 +141,8 @@ def table(demos: list[Demo], installed: float | None, machine: str) -> str:
     ]
     for demo in demos:
         seconds = [f"{demo.phases[name]:.1f}" for name in names]
-        shares = [f"{demo.iid:.1%}", f"{demo.ood:.1%}"]
-        cells = [str(demo.seed), f"{demo.seconds:.1f}", *seconds, *(x.rstrip("%") for x in shares)]
+        shares = [f"{100 * share:.1f}" for share in (demo.iid, demo.ood)]
+        cells = [str(demo.seed), f"{demo.seconds:.1f}", *seconds, *shares]
         lines.append(f"| {' | '.join(cells)} |")
     if len(demos) > 1:
         ood = [demo.ood for demo in demos]

@@ -5,7 +5,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 ShowRun = Callable[[str, int], AbstractContextManager[Callable[[dict[str, Any]], None]]]
 EPOCHS = "epoch {task.completed:.2f}/{task.total:g}"
@@ -20,31 +27,31 @@ def progress_bar(
     The callback takes log lines. The causal mass is that of guided runs, "-" where a batch has no
     annotated query.
     """
-    columns = (
-        TextColumn("{task.description}", markup=False),  # a name may hold what looks like markup
-        BarColumn(),
-        MofNCompleteColumn() if unit == "step" else TextColumn(EPOCHS),
-        TextColumn("loss {task.fields[loss]}{task.fields[mass]} {task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total, loss="-", mass="", speed="")
+    completed = MofNCompleteColumn() if unit == "step" else TextColumn(EPOCHS)
+    with Progress(*_columns(completed), console=console) as bar:
+        task = bar.add_task(title, total=total, says="loss -")
 
         def show(line: dict[str, Any]) -> None:
             if line["kind"] == "train":
-                bar.update(task, completed=line[unit], **_fields(line))
+                bar.update(task, completed=line[unit], says=_says(line))
 
         yield show
 
 
-def _fields(line: dict[str, Any]) -> dict[str, Any]:
-    """Return what a bar says of a line of the log."""
+def _columns(completed: ProgressColumn) -> tuple[ProgressColumn, ...]:
+    # A title may hold what looks like markup.
+    title, says = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[says]}")
+    return title, BarColumn(), completed, says, TimeRemainingColumn()
+
+
+def _says(line: dict[str, Any]) -> str:
+    """Return loss, causal mass and speed of a line of the log."""
     speed = f"{line['tokens_per_second']:,.0f} tokens/s"
     if "mfu" in line:
         speed += f", {line['mfu']:.0%} MFU"
     share = f"{line['causal_mass']:.1%}" if "causal_mass" in line else "-"
     mass = f" causal mass {share}" if "gamma" in line else ""
-    return {"loss": f"{line['loss']:.3f}", "mass": mass, "speed": speed}
+    return f"loss {line['loss']:.3f}{mass} {speed}"
 
 
 @contextmanager
@@ -53,33 +60,28 @@ def comparison_bars(console: Console, runs: int) -> Iterator[ShowRun]:
 
     A finished run leaves a line. Without a terminal there are these lines alone.
     """
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[says]}"),
-        TimeRemainingColumn(),
-    )
+    columns, finished = _columns(MofNCompleteColumn()), 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         whole = bars.add_task("all runs", total=runs, says="")
 
         @contextmanager
         def show_run(title: str, steps: float) -> Iterator[Callable[[dict[str, Any]], None]]:
-            task = bars.add_task(title, total=steps, says="")
-            finished, says = bars.tasks[0].completed, ""
+            nonlocal finished
+            task, says = bars.add_task(title, total=steps, says=""), "finished before"
 
             def show(line: dict[str, Any]) -> None:
                 nonlocal says
                 if line["kind"] != "train":
                     return
-                says = "loss {loss}{mass} {speed}".format(**_fields(line))
+                says = _says(line)
                 bars.update(task, completed=line["step"], says=says)
                 bars.update(whole, completed=finished + line["step"] / steps)
 
             try:
                 yield show
-                bars.update(whole, completed=int(finished) + 1)
-                console.print(f"{title}: {says or 'finished before'}", markup=False)
+                finished += 1
+                bars.update(whole, completed=finished)
+                console.print(f"{title}: {says}", markup=False)
             finally:
                 bars.remove_task(task)
 
