@@ -6,7 +6,6 @@ in loops as published, and vectorised). The exit status is 1 where a bar is miss
 """
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ import tyro
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
 from experiments.benchmarking.contenders import Contender, Task, Timing
+from experiments.benchmarking.processes import run_module
 from experiments.command_line import exit_status, parse_arguments
 
-ROOT = Path(__file__).resolve().parents[1]
 BARS = {
     "cpu": {"plain/torch_plain": 0.85, "cat/plain": 1.05, "cat/torch_cat_loops": 0.5},
     "gpu": {"plain/torch_plain": 1.0, "cat/plain": 1.05, "cat/torch_cat_loops": 0.5},
@@ -97,15 +96,17 @@ def main() -> None:
         Args, prog="python -m experiments.benchmark_against_torch", description=__doc__
     )
     from cat_jax.files import write_text
+    from cat_jax.train.provenance import describe_environment
 
+    machine = describe_environment(("jax", "torch", "transformers"))
     results, missed = [], []
     for length, sequences in zip(args.length, args.sequences, strict=True):
         found = measure(args, length, sequences)
         results += found
         missed += missed_bars(found, args.device)
-        values = {"device": args.device, "results": [asdict(x) for x in results]}
-        write_text(f"{args.out}.json", json.dumps(values, indent=1) + "\n")
-        write_text(f"{args.out}.md", table(results))
+        values = {"machine": machine, "settings": asdict(args), "results": results}
+        write_text(f"{args.out}.json", json.dumps(values, indent=1, default=asdict) + "\n")
+        write_text(f"{args.out}.md", page(results, machine, args))
     print(table(results), end="")
     for line in missed:
         print(f"missed: {line}")
@@ -134,14 +135,8 @@ def measure(args: Args, length: int, sequences: int) -> list[Result]:
 
 def run(task: Task) -> Timing | str:
     """Run a contender in its own process; return why it failed, if it did."""
-    command = [sys.executable, "-m", "experiments.benchmarking.contenders"]
-    done = subprocess.run(
-        [*command, json.dumps(asdict(task))], capture_output=True, text=True, cwd=ROOT
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return next((x for x in lines[::-1] if "out of memory" in x.lower()), lines[-1])[:300]
-    return Timing(**json.loads(done.stdout.splitlines()[-1]))
+    found = run_module("experiments.benchmarking.contenders", task)
+    return found if isinstance(found, str) else Timing(**found)
 
 
 def missed_bars(results: list[Result], device: str) -> list[str]:
@@ -162,6 +157,22 @@ def missed_bars(results: list[Result], device: str) -> list[str]:
                     f"T = {by_name[ours].length}, memory {ours}/{theirs}: {ratio:.2f}, to reach 1"
                 )
     return missed
+
+
+def page(results: list[Result], machine: str, args: Args) -> str:
+    """Return the page: what was measured where, and the table."""
+    lines = [
+        "# Training steps beside torch's",
+        "",
+        f"`python -m experiments.benchmark_against_torch OUT --model FOLDER`: steps of "
+        f"{Path(args.model).name}, each contender in a process of its own, on the same random "
+        f"tokens, {args.targets} trained tokens a sequence, AdamW, medians of "
+        f"{args.steps * args.rounds} steps after two. `plain` and `cat` are this package's.",
+        "",
+        table(results),
+        machine,
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def table(results: list[Result]) -> str:

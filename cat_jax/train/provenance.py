@@ -45,11 +45,19 @@ def device_name() -> str:
 
 
 def describe_environment(names: tuple[str, ...] = ("jax", "flax", "optax")) -> str:
-    """Return devices, cores and versions on one line."""
-    versions = environment()["versions"]
-    chosen = {name: versions[name] for name in ("python", "cat_jax", *names)}
-    listed = ", ".join(f"{name} {number}" for name, number in chosen.items())
-    return f"{device_name()}, {os.cpu_count()} CPU cores, {listed}"
+    """Return devices, processor, cores and versions on one line."""
+    own = {"python": platform.python_version(), "cat_jax": __version__}
+    versions = own | {name: _version(name) for name in names}
+    listed = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return f"{device_name()}, {os.cpu_count()} CPU cores ({processor_name()}), {listed}"
+
+
+def processor_name() -> str:
+    """Return the model of the processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

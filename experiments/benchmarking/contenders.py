@@ -4,7 +4,6 @@
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from experiments.benchmarking.processes import peak_bytes
 
 Contender = Literal["plain", "cat", "torch_plain", "torch_cat_loops", "torch_cat"]
 ALPHA, WEIGHT, LEARNING_RATE = 2.0, 0.3, 1e-5
@@ -135,7 +136,7 @@ def ours(task: Task) -> Timing:
 
     seconds, loss = time_steps(once, task.steps)
     stats = jax.devices()[0].memory_stats() or {}
-    peak = stats.get("peak_bytes_in_use") or _peak_of_process()
+    peak = stats.get("peak_bytes_in_use") or peak_bytes()
     return Timing(seconds, peak, loss)
 
 
@@ -185,7 +186,7 @@ def theirs(task: Task) -> Timing:
         return float(loss)
 
     seconds, loss = time_steps(once, task.steps)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _peak_of_process()
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
     return Timing(seconds, peak, loss)
 
 
@@ -213,10 +214,6 @@ def _vectorised(torch: Any, maps_BTT: Any, mask_BTT: Any) -> Any:
     rows_BT = causal_BTT.any(-1) & other_BTT.any(-1)
     hinge_BT = torch.relu(ALPHA - inside_BT / outside_BT.clamp(min=1e-30))
     return torch.where(rows_BT, hinge_BT, 0.0).sum() / rows_BT.sum().clamp(min=1)
-
-
-def _peak_of_process() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

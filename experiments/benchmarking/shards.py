@@ -1,7 +1,6 @@
 """Peak memory of preparing shards and of training on them, by the number of records."""
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from cat_jax.files import write_lines
 from cat_jax.markdown import markdown_table
 from cat_jax.testing import toy_model, toy_tokenizer
 from cat_jax.train.fit import fit
+from experiments.benchmarking.processes import peak_bytes
 
 BATCH = 1_024
 
@@ -93,10 +93,7 @@ def print_peak(work: Callable[[], object]) -> None:
     """Do the work, then print the process's peak memory in bytes and the seconds it took."""
     began = time.perf_counter()
     work()
-    # ru_maxrss would be that of the process that started this one, if it was larger.
-    status = Path("/proc/self/status").read_text()
-    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    print(json.dumps([int(peak) * 1024, time.perf_counter() - began]))
+    print(json.dumps([peak_bytes(), time.perf_counter() - began]))
 
 
 def prepare(source: str, out: str) -> None:
