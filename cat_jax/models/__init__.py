@@ -1,7 +1,7 @@
 """Llama, Mistral, Qwen2 and Qwen3 in Flax, and the causal mass of their attention maps."""
 
 from cat_jax.config import LoraConfig
-from cat_jax.models.attention import KVCache
+from cat_jax.models.attention import KEYS_VALUES, KVCache
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
 from cat_jax.models.huggingface.export import save_pretrained
@@ -12,10 +12,12 @@ from cat_jax.models.language_model import LanguageModel, load_language_model
 from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
-from cat_jax.models.transformer import Aux, CausalLM, empty_cache
+from cat_jax.models.transformer import Aux, Cache, CausalLM
 
 __all__ = [
+    "KEYS_VALUES",
     "Aux",
+    "Cache",
     "CausalLM",
     "KVCache",
     "LanguageModel",
@@ -29,7 +31,6 @@ __all__ = [
     "config_from_hf",
     "config_to_hf",
     "convert_weights",
-    "empty_cache",
     "init_lora",
     "load_adapter",
     "load_language_model",

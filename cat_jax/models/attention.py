@@ -9,11 +9,13 @@ from cat_jax.models.config import ModelConfig
 from cat_jax.models.layers import RMSNorm
 from cat_jax.models.projection import Projection, has_whole_rows
 from cat_jax.models.rope import rotary_frequencies, rotate
-from cat_jax.types import Array, Bool, Float, Int, UInt32
+from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import Partition, attention_probabilities, causal_mass_attention
 
 MAPS = "attention_maps"
 """Collection of the tap: make it mutable in ``apply`` to receive the full maps, "probs"."""
+KEYS_VALUES = "keys_and_values"
+"""Likewise: "key" and "value", [N, B, T, G, C], as they enter the attention."""
 
 
 @struct.dataclass
@@ -34,30 +36,41 @@ class KVCache:
     """Keys and values by position: slot s holds what the token at position s left.
 
     A query at position p reads the slots up to p, so a slot that holds the leftovers of padding
-    is never read before it is overwritten. Layers are stacked in front outside the scan.
+    is never read before it is overwritten.
+
+    Attributes:
+        key_BGSC: Keys of a layer; with ``layer``, of all layers, stacked in front.
+        value_BGSC: Values.
+        layer: Which of the stacked layers is meant.
     """
 
-    key_BSGC: Float[Array, "*N B S G C"]
-    value_BSGC: Float[Array, "*N B S G C"]
+    key_BGSC: Float[Array, "*N B G S C"]
+    value_BGSC: Float[Array, "*N B G S C"]
+    layer: Int[Array, ""] | None = None
 
-    def write(self, key_BTGC: Array, value_BTGC: Array, positions_BT: Array) -> "KVCache":
-        """Return the cache with the new keys and values at their positions."""
-        rows_B1 = jnp.arange(positions_BT.shape[0])[:, None]
-        return KVCache(
-            key_BSGC=self.key_BSGC.at[rows_B1, positions_BT].set(key_BTGC),
-            value_BSGC=self.value_BSGC.at[rows_B1, positions_BT].set(value_BTGC),
+    def write(self, key_BGC: Array, value_BGC: Array, positions_B: Array) -> "KVCache":
+        """Return the cache with one more key and value of each sequence, at its position."""
+        sequences_B = jnp.arange(len(positions_B))
+        where = (sequences_B, slice(None), positions_B)
+        where = where if self.layer is None else (self.layer, *where)
+        return self.replace(
+            key_BGSC=self.key_BGSC.at[where].set(key_BGC),
+            value_BGSC=self.value_BGSC.at[where].set(value_BGC),
         )
 
-
-def cached_attention(
-    query_BTHC: Float[Array, "B T H C"], cache: KVCache, positions_BT: Int[Array, "B T"]
-) -> Float[Array, "B T H C"]:
-    """Attend from the queries at ``positions_BT`` to the cache slots up to their own."""
-    slots_S = jnp.arange(cache.key_BSGC.shape[1])
-    visible_BTS: Bool[Array, "B T S"] = slots_S[None, None, :] <= positions_BT[:, :, None]
-    return jax.nn.dot_product_attention(
-        query_BTHC, cache.key_BSGC, cache.value_BSGC, mask=visible_BTS[:, None]
-    )
+    def attend(self, query_BHC: Array, positions_B: Array) -> Array:
+        """Attend from a query of each sequence to the slots up to its own: [B, H, C]."""
+        read = (self.key_BGSC, self.value_BGSC)
+        key_BGSC, value_BGSC = read if self.layer is None else (x[self.layer] for x in read)
+        batch, groups, slots, size = key_BGSC.shape
+        query_BGRC = query_BHC.reshape(batch, groups, -1, size)
+        scores_BGRS = size**-0.5 * jnp.einsum(
+            "BGRC,BGSC->BGRS", query_BGRC, key_BGSC, preferred_element_type=jnp.float32
+        )
+        seen_B11S = (jnp.arange(slots)[None] <= positions_B[:, None])[:, None, None]
+        probs_BGRS = jax.nn.softmax(jnp.where(seen_B11S, scores_BGRS, -jnp.inf))
+        out_BGRC = jnp.einsum("BGRS,BGSC->BGRC", probs_BGRS.astype(value_BGSC.dtype), value_BGSC)
+        return out_BGRC.reshape(query_BHC.shape)
 
 
 class SelfAttention(nn.Module):
@@ -70,7 +83,10 @@ class SelfAttention(nn.Module):
     def __call__(
         self, x_BTD: Array, context: Context, cache: KVCache | None
     ) -> tuple[Array, Array | None, KVCache | None]:
-        """Return the output [B, T, D], the causal mass [B, H, T] or None, and the new cache."""
+        """Return the output [B, T, D], the causal mass [B, H, T] or None, and the new cache.
+
+        With a cache T is 1: each sequence goes on by one token.
+        """
         config = self.config
         query_BTHC = self._heads("query", config.num_heads)(x_BTD)
         key_BTGC = self._heads("key", config.num_kv_heads)(x_BTD)
@@ -90,6 +106,10 @@ class SelfAttention(nn.Module):
             probs_BHQK = attention_probabilities(query_BTHC, key_BTGC, context.segment_ids_BT)
             self.put_variable(MAPS, "probs", probs_BHQK)
 
+        if self.is_mutable_collection(KEYS_VALUES):
+            self.put_variable(KEYS_VALUES, "key", key_BTGC)
+            self.put_variable(KEYS_VALUES, "value", value_BTGC)
+
         mass_BHT = None
         if cache is None:
             out_BTHC, mass_BHT = causal_mass_attention(
@@ -103,8 +123,9 @@ class SelfAttention(nn.Module):
                 partition=self.partition,
             )
         else:
-            cache = cache.write(key_BTGC, value_BTGC, context.positions_BT)
-            out_BTHC = cached_attention(query_BTHC, cache, context.positions_BT)
+            positions_B = context.positions_BT[:, 0]
+            cache = cache.write(key_BTGC[:, 0], value_BTGC[:, 0], positions_B)
+            out_BTHC = cache.attend(query_BTHC[:, 0], positions_B)[:, None]
         return self._project("output", (config.width,), inputs=2)(out_BTHC), mass_BHT, cache
 
     def _heads(self, name: str, heads: int) -> Projection:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cat_jax.models.attention import MAPS, Context, KVCache, SelfAttention
+from cat_jax.models.attention import KEYS_VALUES, MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.embedding import Embedding, look_up, shard_activations
 from cat_jax.models.layers import RMSNorm, SwiGLU
@@ -16,17 +16,19 @@ from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import RESIDUAL_NAMES, Partition
 
 
+Cache = KVCache | tuple[KVCache, ...]
+"""Keys and values of all layers: stacked in front, or one by one."""
+
+
 @struct.dataclass
 class Aux:
     """What a forward pass returns besides logits.
 
     Attributes:
         mass: Attention probability on the annotated keys, [N, B, H, T] float32; None without bits.
-        cache: Key/value cache after this pass; None when none was given.
     """
 
     mass: Float[Array, "N B H T"] | None = None
-    cache: KVCache | None = None
 
 
 class DecoderLayer(nn.Module):
@@ -92,7 +94,6 @@ class CausalLM(nn.Module):
         k_bits: UInt32[Array, "B T W"] | None = None,
         segment_ids: Int[Array, "B T"] | None = None,
         positions: Int[Array, "B T"] | None = None,
-        cache: KVCache | None = None,
     ) -> tuple[Float[Array, "B T D"], Aux]:
         """Return the normalized output of the last layer [B, T, D], from which ``logits`` projects.
 
@@ -102,20 +103,54 @@ class CausalLM(nn.Module):
             k_bits: Annotation bits of the keys.
             segment_ids: Queries attend only within equal ids (packing).
             positions: Positions of the tokens; None counts from 0.
-            cache: Keys and values of earlier tokens; the pass then reads and extends it, and
-                returns no mass.
-
-        Raises:
-            ValueError: Bits, or the tap of the maps, together with a cache.
         """
-        if cache is not None and (q_bits is not None or self.is_mutable_collection(MAPS)):
-            raise ValueError("the causal mass and the maps are of whole passes: give no cache")
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         context = Context(positions, q_bits, k_bits, segment_ids)
         x_BTD = look_up(self.embed, tokens_BT, self.partition)
-        x_BTD, (mass, cache) = self.layers(x_BTD, context, cache)
-        return self.final_norm(x_BTD), Aux(mass, cache)
+        x_BTD, (mass, _) = self.layers(x_BTD, context, None)
+        return self.final_norm(x_BTD), Aux(mass)
+
+    def extend(
+        self, tokens_B: Int[Array, " B"], positions_B: Int[Array, " B"], cache: Cache
+    ) -> tuple[Float[Array, "B V"], Cache]:
+        """Go on by one token of each sequence.
+
+        Args:
+            tokens_B: Token ids.
+            positions_B: Their positions.
+            cache: Keys and values of the tokens before. Of a tuple each layer reads its own; then
+                the parameters "layers" are a tuple too (``unstack_layers``), and nothing is sliced.
+
+        Returns:
+            Logits [B, V], float32, of the next tokens, and the cache after these.
+        """
+        context = Context(positions_B[:, None])
+        x_B1D = look_up(self.embed, tokens_B[:, None], self.partition)
+        layer = DecoderLayer(self.config, self.partition, parent=None)
+        stacked = self.variables["params"]["layers"]
+
+        def step(x_B1D: Array, params: Any, cache: KVCache) -> tuple[Array, KVCache]:
+            x_B1D, (_, cache) = layer.apply({"params": params}, x_B1D, context, cache)  # pyright: ignore[reportGeneralTypeIssues]
+            return x_B1D, cache
+
+        if isinstance(cache, tuple):
+            new = []
+            for params, old in zip(stacked, cache, strict=True):
+                x_B1D, extended = step(x_B1D, params, old)
+                new.append(extended)
+            cache = tuple(new)
+        else:
+            # The cache is carried along and not scanned over, so that it is extended in place.
+            def body(carry: Any, scanned: Any):
+                x_B1D, cache = carry
+                params, index = scanned
+                x_B1D, cache = step(x_B1D, params, cache.replace(layer=index))
+                return (x_B1D, cache.replace(layer=None)), None
+
+            layers = jnp.arange(self.config.num_layers)
+            (x_B1D, cache), _ = jax.lax.scan(body, (x_B1D, cache), (stacked, layers))
+        return self.logits(self.final_norm(x_B1D))[:, 0], cache
 
     def logits(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T V"]:
         """Return the logits, float32, of any positions of ``hidden_states``."""
@@ -133,16 +168,9 @@ def scanned_layers(config: ModelConfig) -> Any:
         layer = nn.remat(layer, prevent_cse=not config.scan, policy=policy)
     return nn.scan(
         layer,
-        variable_axes={"params": 0, MAPS: 0},
+        variable_axes={"params": 0, MAPS: 0, KEYS_VALUES: 0},
         split_rngs={"params": True},
-        in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+        in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=config.num_layers,
         unroll=1 if config.scan else config.num_layers,
     )
-
-
-def empty_cache(config: ModelConfig, sequences: int, slots: int) -> KVCache:
-    """Return a zero cache for ``sequences`` of at most ``slots`` tokens."""
-    shape = (config.num_layers, sequences, slots, config.num_kv_heads, config.head_dim)
-    zeros = jnp.zeros(shape, config.dtype)
-    return KVCache(zeros, zeros)

@@ -8,7 +8,7 @@ import pytest
 
 from cat_jax.evaluation import GREEDY, Sampling, decode, generate, warm_up
 from cat_jax.evaluation.sampling import filter_logits
-from cat_jax.models import CausalLM, ModelConfig, empty_cache, load_pretrained
+from cat_jax.models import CausalLM, ModelConfig, load_pretrained
 
 CONFIG = ModelConfig(
     vocab_size=67,
@@ -128,27 +128,31 @@ def test_loop_ends_once_every_row_has_stopped(params, expected):
     assert ids[0].tolist() == [first[0]] + [0] * (NEW - 1)
 
 
+def programs():
+    return decode._prefill._cache_size() + decode._extend._cache_size()
+
+
 def compiled(params, lengths, **setting):
     """How many programs exist after decoding prompts of these lengths."""
     setting = {"max_new_tokens": NEW + 1, "stop_ids": (0,), "batch_size": 5} | setting
     generate(MODEL, params, random_prompts(*lengths), **setting)
-    return decode._decode._cache_size()
+    return programs()
 
 
 def test_same_shapes_compile_once(params):
     before = compiled(params, [3, 9, 1, 2, 5])
     assert compiled(params, range(1, 33)) == before
     assert compiled(random_params(seed=1), [32] * 6) == before
-    assert compiled(params, [33] * 5) == before + 1
-    assert compiled(params, [3] * 5, sampling=WARM, seed=0) == before + 2
-    assert compiled(params, [30] * 5, sampling=WARM, seed=1) == before + 2
+    assert compiled(params, [33] * 5) == before + 2  # of the prompts and of the steps
+    assert compiled(params, [3] * 5, sampling=WARM, seed=0) == before + 4
+    assert compiled(params, [30] * 5, sampling=WARM, seed=1) == before + 4
 
 
 def test_few_prompts_are_no_large_batch(params):
     before = compiled(params, [3, 9, 1])
     assert compiled(params, [5, 3, 1, 9]) == before  # four rows
-    assert compiled(params, [5, 3]) == before + 1
-    assert [len(b.tokens_BT) for b in decode._batches(random_prompts(3, 4, 5), 256, 0)] == [4]
+    assert compiled(params, [5, 3]) == before + 2
+    assert [len(b.lengths_B) for b in decode._batches(random_prompts(3, 4, 5), 256, 0)] == [4]
 
 
 def test_few_widths_serve_all_lengths():
@@ -165,19 +169,78 @@ def test_warming_up_leaves_nothing_to_compile(params):
     prompts = random_prompts(70, 3)
     setting = {"max_new_tokens": 5, "stop_ids": (1, 2), "sampling": WARM, "batch_size": 2}
     warm_up(MODEL, params, prompts, **setting)
-    before = decode._decode._cache_size()
+    before = programs()
     generate(MODEL, params, prompts, seed=7, **setting)
-    assert decode._decode._cache_size() == before
+    assert programs() == before
     warm_up(MODEL, params, [], **setting)
 
 
-def test_the_prompt_pass_builds_no_logits(params):
-    (batch,) = decode._batches(PROMPTS, 7, seed=0)
-    lowered = decode._decode.lower(MODEL, params, batch, np.zeros(0, np.int32), NEW, NEW, GREEDY)
+def test_the_prompt_pass_builds_few_logits(params):
+    """Eight prompts of at most 33 tokens fill two rows of 64; logits are for eight positions."""
+    (batch,) = decode._batches([*PROMPTS, PROMPTS[0]], 8, seed=0)
+    assert batch.tokens_RT.shape == (2, 64)
+    lowered = decode._prefill.lower(
+        MODEL, params, batch, np.zeros(0, np.int32), NEW, GREEDY, unstacked=True
+    )
     program = lowered.compile().as_text()
-    assert "f32[7,64,24]" in program
-    assert "f32[7,64,67]" not in program
-    assert "f32[448,67]" not in program
+    assert "f32[2,64,24]" in program
+    assert "f32[8,1,67]" in program or "f32[8,67]" in program
+    assert "64,67]" not in program
+    assert "128,67]" not in program
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 29])
+def test_packed_prompts_are_whole_and_apart(count):
+    prompts = random_prompts(*np.random.default_rng(count).integers(1, 33, count))
+    for pack in (True, False):
+        (batch,) = decode._batches(prompts, 32, seed=0, pack=pack)
+        size = 1 << (count - 1).bit_length()
+        assert len(batch.tokens_RT) == size or (
+            pack and len(batch.tokens_RT) % max(1, size // 8) == 0
+        )
+        covered = np.zeros(batch.tokens_RT.shape, int)
+        for n in range(size):
+            prompt = prompts[min(n, count - 1)]
+            row, start = int(batch.rows_B[n]), int(batch.starts_B[n])
+            inside = row, slice(start, start + len(prompt))
+            assert batch.tokens_RT[inside].tolist() == prompt
+            assert batch.positions_RT[inside].tolist() == list(range(len(prompt)))
+            assert len(set(batch.segment_ids_RT[inside].tolist())) == 1
+            covered[inside] += 1
+        np.testing.assert_array_equal(covered, np.asarray(batch.segment_ids_RT) > 0)
+    assert count < 29 or 2 * covered.sum() > covered.size
+
+
+def test_finished_answers_leave_the_batch(params, monkeypatch):
+    """What goes on is what would go on in the whole batch; programs of 4 and 1 answers do it."""
+    monkeypatch.setattr(decode, "WORTH_STEPS", 2)
+    jax.clear_caches()
+    sizes = []
+    keep = decode._keep
+    monkeypatch.setattr(
+        decode, "_keep", lambda state, kept: sizes.append(len(kept)) or keep(state, kept)
+    )
+    whole = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=())
+    assert sizes == []
+    firsts = [[row.index(token) for row in whole if token in row] for token in range(67)]
+    stops = [t for t in range(67) if firsts[t]][::3]
+    stopped = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=stops)
+    assert stopped == [decode.until_stop(row, stops) for row in whole]
+    assert sizes
+    assert sizes == sorted(sizes, reverse=True)
+    texts = sample(params, PROMPTS)
+    stops = [row[4] for row in texts[:5]]
+    expected = [decode.until_stop(row, stops) for row in texts]
+    assert sample(params, PROMPTS, stop_ids=stops) == expected
+    jax.clear_caches()
+
+
+def test_stacked_layers_decode_alike(params, expected, monkeypatch):
+    """As on a GPU or TPU, where layers are scanned over."""
+    monkeypatch.setattr(decode, "is_on_one_cpu", lambda params: False)
+    stops = (expected[0][4], expected[3][0])
+    ids = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=stops)
+    assert ids == [decode.until_stop(row, stops) for row in expected]
 
 
 def sample(params, prompts, **setting):
@@ -350,11 +413,10 @@ def test_answers_end_at_the_last_position(params, batch_size):
     assert {len(ids) for ids in given} == {NEW, 4, 3, 5}
 
 
-def test_the_cache_is_no_longer_than_the_model(params, monkeypatch):
-    slots = []
-    monkeypatch.setattr(
-        decode, "empty_cache", lambda *sizes: slots.append(sizes[2]) or empty_cache(*sizes)
-    )
+def test_the_cache_is_no_longer_than_the_model(params):
     small = MODEL.clone(config=dataclasses.replace(CONFIG, max_positions=70))
+    most = decode._most_new_tokens([[3, 4]], small.config, 10**9)
+    (batch,) = decode._batches([[3, 4]], 1, seed=0)
+    state = decode._prefill(small, params, batch, np.zeros(0, np.int32), most, GREEDY, True)
+    assert {cache.key_BGSC.shape for cache in state.cache} == {(1, 2, 32 + 68, 6)}
     assert len(generate(small, params, [[3, 4]], max_new_tokens=10**9, stop_ids=())[0]) == 68
-    assert slots == [32 + 68]

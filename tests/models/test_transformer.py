@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, Llama3Scaling, ModelConfig, YarnScaling, empty_cache
+from cat_jax.models import (
+    KEYS_VALUES,
+    CausalLM,
+    KVCache,
+    Llama3Scaling,
+    ModelConfig,
+    YarnScaling,
+)
+from cat_jax.models.unstacked import is_on_one_cpu, unstack_layers
 
 B, T, W = 4, 11, 5
 CONFIG = ModelConfig(
@@ -86,7 +94,6 @@ def mass(logits_and_aux):
 def test_without_bits_there_is_no_mass(logits, mass):
     plain_logits, aux = apply(CONFIG)
     assert aux.mass is None
-    assert aux.cache is None
     np.testing.assert_allclose(plain_logits, logits, rtol=0, atol=1e-6)
     assert mass.shape == (CONFIG.num_layers, B, CONFIG.num_heads, T)
     assert 0.1 < mass.mean() < 0.9
@@ -123,28 +130,54 @@ def test_only_relative_positions_matter(logits):
     assert np.abs(stretched - logits).max() > 0.1
 
 
-def test_cache_continues_prompts_of_different_lengths(logits):
-    """Prompts are padded on the right; each row goes on where its own prompt ended."""
+@pytest.mark.parametrize("unstacked", [False, True])
+def test_a_cache_continues_prompts_of_different_lengths(logits, unstacked):
+    """Each sequence goes on where its own prompt ended; slots behind hold what padding left."""
     lengths_B, longest, slots = np.array([3, 6, 1, 4]), 6, T + 2
-    rows_B = np.arange(B)
-    positions_BT = np.broadcast_to(np.arange(longest), (B, longest))
-    real_BT = positions_BT < lengths_B[:, None]
-    padded_BT = np.where(real_BT, TOKENS_BT[:, :longest], 0)
-    cache = empty_cache(CONFIG, B, slots)
-    prompt, aux = apply(CONFIG, padded_BT, positions=positions_BT, cache=cache)
-    np.testing.assert_allclose(prompt[real_BT], logits[:, :longest][real_BT], rtol=0, atol=1e-5)
+    padded_BT = np.where(np.arange(longest) < lengths_B[:, None], TOKENS_BT[:, :longest], 0)
+    model = CausalLM(CONFIG)
+    _, left = model.apply({"params": PARAMS}, padded_BT, mutable=[KEYS_VALUES])
+    taken = left[KEYS_VALUES]["layers"]["attention"]
+    room = [(0, 0)] * 3 + [(0, slots - longest), (0, 0)]
+    cache = KVCache(*(jnp.pad(taken[x].swapaxes(2, 3), room) for x in ("key", "value")))
+    params = PARAMS
+    if unstacked:
+        params = unstack_layers(PARAMS)
+        cache = tuple(jax.tree.map(lambda x: x[n], cache) for n in range(CONFIG.num_layers))
+    extend = jax.jit(lambda *given: model.apply({"params": params}, *given, method="extend"))
     for at_B in lengths_B + np.arange(T - longest)[:, None]:
-        tokens_B1, positions_B1 = TOKENS_BT[rows_B, at_B][:, None], at_B[:, None]
-        step, aux = apply(CONFIG, tokens_B1, positions=positions_B1, cache=aux.cache)
-        np.testing.assert_allclose(step[:, 0], logits[rows_B, at_B], rtol=0, atol=1e-5)
+        step_BV, cache = extend(TOKENS_BT[np.arange(B), at_B], at_B, cache)
+        np.testing.assert_allclose(step_BV, logits[np.arange(B), at_B], rtol=0, atol=1e-5)
 
 
-def test_a_cache_gives_neither_mass_nor_maps():
-    model, cache = CausalLM(CONFIG), empty_cache(CONFIG, B, T)
-    with pytest.raises(ValueError, match="give no cache"):
-        model.apply({"params": PARAMS}, TOKENS_BT, cache=cache, **BITS)
-    with pytest.raises(ValueError, match="give no cache"):
-        model.apply({"params": PARAMS}, TOKENS_BT, cache=cache, mutable=["attention_maps"])
+def test_unstacked_layers_are_views():
+    """The two rows of 2 x 16 floats begin at multiples of 64 bytes; those of 3 must be copied."""
+    params = {
+        "layers": {"a": jnp.arange(64.0).reshape(2, 2, 16), "b": jnp.arange(6.0).reshape(2, 3)}
+    }
+    params["layers"]["c"] = jnp.arange(64, dtype=jnp.bfloat16).reshape(2, 32)
+    layers = unstack_layers(params)["layers"]
+    for name, stacked in params["layers"].items():
+        for n, layer in enumerate(layers):
+            np.testing.assert_array_equal(layer[name], stacked[n])
+    for name in "ac":
+        start = params["layers"][name].unsafe_buffer_pointer()
+        size = params["layers"][name][0].nbytes
+        pointers = [layer[name].unsafe_buffer_pointer() for layer in layers]
+        assert pointers == [start, start + size]
+    assert is_on_one_cpu(params)
+    assert not is_on_one_cpu({"layers": np.zeros(3)})
+
+
+def test_parameters_are_given_back_after_views_of_them():
+    params = {"layers": {"a": jnp.arange(64.0).reshape(2, 32)}}
+    layers = unstack_layers(params)["layers"]
+    jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(params)
+    np.testing.assert_array_equal(layers[1]["a"], np.arange(32.0, 64.0))
+    again = {"layers": {"a": jnp.arange(64.0).reshape(2, 32)}}
+    unstack_layers(again)
+    jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)(again)
+    assert again["layers"]["a"].is_deleted()
 
 
 @partial(jax.jit, static_argnames="config", compiler_options=QUICK_COMPILE)
