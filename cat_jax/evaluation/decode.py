@@ -272,8 +272,11 @@ def _decode(
     sampling: Sampling,
 ) -> np.ndarray:
     """Return ids [B, most] of ``steps`` steps; what follows a first stop token is arbitrary."""
-    layers = unstack_layers(params) if is_on_one_cpu(params) else params
-    state = _prefill(model, params, batch, stop_ids, most, sampling, layers is not params)
+    unstacked = is_on_one_cpu(params)
+    state = _prefill(model, params, batch, stop_ids, most, sampling, unstacked)
+    if most == 1:
+        return np.asarray(state.ids_BT)
+    layers = unstack_layers(params) if unstacked else params
     places_B = np.arange(len(batch.lengths_B))
     ids_BT = np.zeros((len(places_B), most), np.int32)
     while True:
@@ -332,6 +335,7 @@ def _prefill(
     if unstacked:
         cache = tuple(jax.tree.map(itemgetter(n), cache) for n in range(model.config.num_layers))
     ids_BT = jnp.zeros((len(first_B), most), jnp.int32).at[:, 0].set(first_B)
+    ids_BT = replicate(ids_BT, model.partition)
     return _State(jnp.int32(1), first_B, cache, ids_BT, done_B, batch.lengths_B, batch.keys_B)
 
 

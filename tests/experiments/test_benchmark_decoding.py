@@ -1,0 +1,72 @@
+"""Decoding beside torch: the same answers, and bars that are told when missed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from cat_jax.models import save_pretrained
+from cat_jax.testing import toy_model
+from experiments.benchmark_decoding import Result, missed_bars, same_share
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*words):
+    given = [sys.executable, "-m", "experiments.benchmark_decoding", *map(str, words)]
+    done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_both_give_the_same_answers(tmp_path):
+    toy = toy_model(vocab_size=150, max_positions=256)
+    save_pretrained(tmp_path / "toy", toy.model.config, toy.params, toy.tokenizer)
+    out = tmp_path / "out"
+    options = "--prompts", 1, 5, "--new-tokens", 6, "--rounds", 1, "--stops", 0, 0.1
+    status, page, errors = command(out, "--model", tmp_path / "toy", *options)
+    assert status in (0, 1), errors
+    results = json.loads(out.with_suffix(".json").read_text())["results"]
+    assert [(x["decoder"], x["prompts"], x["stops"]) for x in results] == [
+        (name, prompts, stops)
+        for stops in (0, 0.1)
+        for prompts in (1, 5)
+        for name in ("torch", "cat_jax")
+    ]
+    assert all(x["same"] == 1 and x["peak_bytes"] > 0 and len(x["seconds"]) == 1 for x in results)
+    assert [x["new_tokens"] for x in results[:4]] == [6, 6, 30, 30]
+    assert results[6]["new_tokens"] == results[7]["new_tokens"] < 30
+    assert "| cat\\_jax |" in page
+
+
+def test_bars_that_are_missed_are_told_by_how_far():
+    good = [
+        Result("torch", 8, 0.0, [2.0], 1, 100),
+        Result("cat_jax", 8, 0.0, [1.9], 1, 100, same=1),
+    ]
+    assert missed_bars(good) == []
+    bad = [good[0], Result("cat_jax", 8, 0.0, [4.0], 1, 100, same=0.5)]
+    assert missed_bars(bad) == [
+        "8 prompts, stops 0: 0.50 of torch's tokens/s, to reach 1",
+        "8 prompts, stops 0: 50% of the answers are torch's",
+    ]
+    assert missed_bars([Result("cat_jax", 8, 0.0, [], failed="out of memory")]) == []
+    assert same_share([[1, 2], [3]], [[1, 2], [4]]) == 0.5
+    assert same_share([[1]], None) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--model", "nowhere"), "nowhere has no config.json"),
+        (("--model", ".", "--prompts", "0"), "has no config.json"),
+    ],
+)
+def test_bad_settings(words, says):
+    status, _, errors = command("out", *words)
+    assert status == 2
+    assert says in " ".join(errors.split())
