@@ -233,9 +233,16 @@ def _batches(
             segment_ids_RT[row, inside] = n + 1
             positions_RT[row, inside] = np.arange(lengths_B[n])
         first_BV = allowed and jnp.asarray([allowed(index) for index in indices_B])
-        packed = tokens_RT, segment_ids_RT, positions_RT, rows_B, starts_B, lengths_B
-        arrays = (jnp.asarray(x, jnp.int32) for x in packed)
-        yield _Batch(*arrays, draw_keys(indices_B), first_BV)
+        yield _Batch(
+            jnp.asarray(tokens_RT),
+            jnp.asarray(segment_ids_RT),
+            jnp.asarray(positions_RT),
+            jnp.asarray(rows_B, jnp.int32),
+            jnp.asarray(starts_B, jnp.int32),
+            jnp.asarray(lengths_B, jnp.int32),
+            draw_keys(indices_B),
+            first_BV,
+        )
 
 
 def _places(lengths_B: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -304,7 +311,7 @@ def _prefill(
 ) -> _State:
     """Read all prompts in one pass and take the first step."""
     width = batch.tokens_RT.shape[1]
-    (x_RTD, _), left = _reader(model, width).apply(
+    passed: Any = _reader(model, width).apply(
         {"params": params},
         batch.tokens_RT,
         segment_ids=batch.segment_ids_RT,
@@ -312,8 +319,9 @@ def _prefill(
         mutable=[KEYS_VALUES],
         method="hidden_states",
     )
+    (x_RTD, _), left = passed
     last_BD = x_RTD[batch.rows_B, batch.starts_B + batch.lengths_B - 1]
-    logits_BV: Any = model.apply({"params": params}, last_BD[:, None], method="logits")[:, 0]
+    logits_BV: Any = model.apply({"params": params}, last_BD, method="logits")
     if batch.first_BV is not None:
         logits_BV = jnp.where(batch.first_BV, logits_BV, -jnp.inf)
     first_B, done_B = _choose(

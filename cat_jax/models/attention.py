@@ -53,9 +53,10 @@ class KVCache:
         sequences_B = jnp.arange(len(positions_B))
         where = (sequences_B, slice(None), positions_B)
         where = where if self.layer is None else (self.layer, *where)
-        return self.replace(
+        return KVCache(
             key_BGSC=self.key_BGSC.at[where].set(key_BGC),
             value_BGSC=self.value_BGSC.at[where].set(value_BGC),
+            layer=self.layer,
         )
 
     def attend(self, query_BHC: Array, positions_B: Array) -> Array:

@@ -15,7 +15,6 @@ from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import RESIDUAL_NAMES, Partition
 
-
 Cache = KVCache | tuple[KVCache, ...]
 """Keys and values of all layers: stacked in front, or one by one."""
 
@@ -131,7 +130,8 @@ class CausalLM(nn.Module):
         stacked = self.variables["params"]["layers"]
 
         def step(x_B1D: Array, params: Any, cache: KVCache) -> tuple[Array, KVCache]:
-            x_B1D, (_, cache) = layer.apply({"params": params}, x_B1D, context, cache)  # pyright: ignore[reportGeneralTypeIssues]
+            extended: Any = layer.apply({"params": params}, x_B1D, context, cache)
+            x_B1D, (_, cache) = extended
             return x_B1D, cache
 
         if isinstance(cache, tuple):
@@ -145,8 +145,9 @@ class CausalLM(nn.Module):
             def body(carry: Any, scanned: Any):
                 x_B1D, cache = carry
                 params, index = scanned
-                x_B1D, cache = step(x_B1D, params, cache.replace(layer=index))
-                return (x_B1D, cache.replace(layer=None)), None
+                cache = KVCache(cache.key_BGSC, cache.value_BGSC, layer=index)
+                x_B1D, cache = step(x_B1D, params, cache)
+                return (x_B1D, KVCache(cache.key_BGSC, cache.value_BGSC)), None
 
             layers = jnp.arange(self.config.num_layers)
             (x_B1D, cache), _ = jax.lax.scan(body, (x_B1D, cache), (stacked, layers))

@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cat_jax.types import Array
-
 
 def is_on_one_cpu(params: Any) -> bool:
     """Tell whether all parameters lie in the memory of one CPU device of this process."""
@@ -42,7 +40,7 @@ def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**params, "layers": tuple(layers)}
 
 
-def _view(x: Array) -> np.ndarray:
+def _view(x: Any) -> np.ndarray:
     # np.asarray would leave its view with the array, whose memory a donation then could not take;
     # but only it knows bfloat16, the dtype of frozen parameters, which nobody donates.
     return np.asarray(x) if x.dtype == jnp.bfloat16 else np.from_dlpack(x)

@@ -121,7 +121,8 @@ def torchs(task: Task) -> Timing:
 
     device = "cuda" if task.device == "gpu" else "cpu"
     dtype = torch.float32 if task.device == "cpu" else torch.bfloat16
-    model: Any = AutoModelForCausalLM.from_pretrained(task.model, dtype=dtype).to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(task.model, dtype=dtype)
+    model.to(device).eval()
     vocabulary = model.config.vocab_size
     prompts, stops = make_prompts(task.prompts, vocabulary), make_stops(task.stops, vocabulary)
     longest = max(map(len, prompts))
@@ -147,7 +148,7 @@ def torchs(task: Task) -> Timing:
 
 def llama_cpps(task: Task) -> Timing:
     """Time llama.cpp on a GGUF file, a prompt after the other: its Python API has no batches."""
-    from llama_cpp import Llama
+    from llama_cpp import Llama  # pyright: ignore[reportMissingImports]
 
     model = Llama(task.model, n_ctx=LONGEST + task.new_tokens, verbose=False)
     prompts = make_prompts(task.prompts, model.n_vocab())

@@ -143,7 +143,9 @@ def test_a_cache_continues_prompts_of_different_lengths(logits, unstacked):
     params = PARAMS
     if unstacked:
         params = unstack_layers(PARAMS)
-        cache = tuple(jax.tree.map(lambda x: x[n], cache) for n in range(CONFIG.num_layers))
+        cache = tuple(
+            KVCache(*layer) for layer in zip(cache.key_BGSC, cache.value_BGSC, strict=True)
+        )
     extend = jax.jit(lambda *given: model.apply({"params": params}, *given, method="extend"))
     for at_B in lengths_B + np.arange(T - longest)[:, None]:
         step_BV, cache = extend(TOKENS_BT[np.arange(B), at_B], at_B, cache)

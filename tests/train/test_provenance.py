@@ -47,7 +47,7 @@ def test_another_environment_is_added(workdir, monkeypatch):
 
 def test_the_environment_on_one_line():
     line = describe_environment()
-    assert line.startswith(f"{len(jax.devices())} x cpu, {os.cpu_count()} CPU cores, python ")
+    assert line.startswith(f"{len(jax.devices())} x cpu, {os.cpu_count()} CPU cores (")
     assert f"jax {jax.__version__}, " in line
     assert "\n" not in line
 
