@@ -1,7 +1,8 @@
-"""Measure every implementation that can run on this machine, on fixed shapes."""
+"""Measure every implementation that can run on this machine, and torch's attention on a CPU."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,19 +13,24 @@ import tyro
 
 from pallas_kernels.benchmark.candidates import Candidate, candidates
 from pallas_kernels.benchmark.exact import exact_rows, relative_error, sample_rows
-from pallas_kernels.benchmark.measure import Program, compile_program, time_in_turn
+from pallas_kernels.benchmark.measure import (
+    Program,
+    compile_program,
+    resident_bytes,
+    time_in_turn,
+)
 from pallas_kernels.benchmark.report import Result, environment, write_report
 from pallas_kernels.benchmark.shapes import (
     ANNOTATIONS,
     HEADS,
     LENGTHS,
-    SHAPES,
     SIZES,
     Annotation,
     Case,
     Shape,
     make_case,
 )
+from pallas_kernels.benchmark.torch_attention import TORCH, torch_programs, torch_refusal
 
 HEAD = 0
 """Head whose errors are reported."""
@@ -36,7 +42,7 @@ class Args:
 
     Attributes:
         out: Path of the results without suffix: OUT.json and OUT.md.
-        lengths: Sequence lengths; by default up to 1024 on a CPU, all elsewhere.
+        lengths: Sequence lengths; by default 256 and 1024 on a CPU, to 131072 elsewhere.
         heads: Numbers of query heads, 32 (8 key/value heads) or 12 (2 key/value heads).
         sizes: Head sizes.
         annotations: Dense or sparse.
@@ -75,12 +81,12 @@ def complete(args: Args) -> Args:
 
 
 def chosen_shapes(args: Args) -> Iterator[Shape]:
-    """Yield the fixed shapes that the arguments name."""
-    for shape in SHAPES:
-        wanted = (args.lengths, args.heads, args.sizes, args.annotations)
-        given = (shape.length, shape.heads, shape.size, shape.annotation)
-        if all(value in values for value, values in zip(given, wanted, strict=True)):
-            yield shape
+    """Yield the shapes that the arguments name."""
+    heads = [pair for pair in HEADS if pair[0] in args.heads]
+    for length, pair, size, annotation in product(
+        args.lengths, heads, args.sizes, args.annotations
+    ):
+        yield Shape(length, *pair, size, annotation)
 
 
 def measure_shape(shape: Shape, args: Args) -> list[Result]:
@@ -92,6 +98,11 @@ def measure_shape(shape: Shape, args: Args) -> list[Result]:
     able = [candidate for candidate in found if candidate.refusal is None]
     forwards = [compile_program(c.run, arguments[:5]) for c in able]
     boths = [compile_program(with_gradient(c), arguments) for c in able]
+    refusal = torch_refusal()
+    if refusal is None:
+        forward, both = torch_programs(case, dtype)
+        able, forwards, boths = [*able, _torch()], [*forwards, forward], [*boths, both]
+    found.append(_torch(refusal))
     timings = time_in_turn([*forwards, *boths], args.samples)
     if args.trace is not None:
         with jax.profiler.trace(str(args.trace / str(shape).replace("/", "_"))):
@@ -103,11 +114,16 @@ def measure_shape(shape: Shape, args: Args) -> list[Result]:
             forward=timings[n],
             both=timings[len(able) + n],
             temporary_bytes=boths[n].temporary_bytes,
+            resident_bytes=resident_bytes(boths[n]),
             errors=errors(boths[n], case),
         )
         for n, candidate in enumerate(able)
     }
     return [measured.get(c.name) or Result(c.name, shape, c.refusal) for c in found]
+
+
+def _torch(refusal: str | None = None) -> Candidate:
+    return Candidate(TORCH, torch_programs, refusal)
 
 
 def round_to(case: Case, dtype: str) -> Case:

@@ -25,7 +25,8 @@ class Result:
         refusal: Why it cannot run; None if it can.
         forward: Time of the forward.
         both: Time of forward and backward together.
-        temporary_bytes: Bytes that forward and backward need beside their arrays.
+        temporary_bytes: Bytes that forward and backward need beside their arrays; None for torch.
+        resident_bytes: By how much they raise the memory of the process, on a CPU.
         errors: Relative errors of out, mass (if computed) and query gradient.
     """
 
@@ -35,6 +36,7 @@ class Result:
     forward: Timing | None = None
     both: Timing | None = None
     temporary_bytes: int | None = None
+    resident_bytes: int | None = None
     errors: Mapping[str, float] | None = None
 
 
@@ -87,7 +89,9 @@ EXPLANATION = (
     "Median milliseconds (quartiles). TFLOP/s count two matrix products of the lower triangle "
     "forward and five backward; backward is both minus forward. Ratios are of times, that of the "
     "other over that of the row, so 1 is equal and more is faster: against the same implementation "
-    "without the mass, and against stock attention. Errors are relative to float64, root mean "
+    "without the mass, and against stock attention. Temporary memory is what XLA "
+    "plans, resident memory by how much a call "
+    "raises that of the process, its results included. Errors are relative to float64, root mean "
     "square over 24 queries of one head."
 )
 COLUMNS = (
@@ -101,6 +105,7 @@ COLUMNS = (
     "of no mass",
     "of stock",
     "temporary MiB",
+    "resident MiB",
     "error of out, mass, d_query",
 )
 
@@ -112,7 +117,7 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         if result.refusal is not None:
             if "no mass" not in result.candidate:
-                lines.append(f"| {result.candidate} | {result.refusal} |" + " |" * 9)
+                lines.append(f"| {result.candidate} | {result.refusal} |" + " |" * 10)
             continue
         lines.append("| " + " | ".join(_cells(result, by_name)) + " |")
     return "\n".join(lines)
@@ -122,7 +127,6 @@ def _cells(result: Result, by_name: Mapping[str, Result]) -> list[str]:
     assert result.forward
     assert result.both
     assert result.errors
-    assert result.temporary_bytes is not None
     forward, both = result.forward, result.both
     flops, plain = result.shape.forward_flops, by_name.get(f"{result.candidate}, no mass")
     backward = both.median - forward.median
@@ -136,9 +140,14 @@ def _cells(result: Result, by_name: Mapping[str, Result]) -> list[str]:
         _rate(2.5 * flops, backward),
         _ratio(plain, result, "both"),
         _ratio(by_name.get(STOCK), result, "both"),
-        f"{result.temporary_bytes / 2**20:.1f}",
+        _mebibytes(result.temporary_bytes),
+        _mebibytes(result.resident_bytes),
         ", ".join(f"{error:.1e}" for error in result.errors.values()),
     ]
+
+
+def _mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.1f}"
 
 
 def _spread(timing: Timing) -> str:

@@ -1,7 +1,6 @@
-"""The fixed shapes, and random inputs for them."""
+"""The shapes, and random inputs for them."""
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -40,12 +39,6 @@ class Shape:
     def map_bytes(self) -> int:
         """Bytes of all attention maps in float32."""
         return 4 * self.heads * self.length**2
-
-
-SHAPES = tuple(
-    Shape(length, *heads, size, annotation)
-    for length, heads, size, annotation in product(LENGTHS, HEADS, SIZES, ANNOTATIONS)
-)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from pallas_kernels.benchmark import __main__ as command
 from pallas_kernels.benchmark import check
 from pallas_kernels.benchmark.exact import exact_rows, relative_error, sample_rows
 from pallas_kernels.benchmark.measure import compile_program, time_in_turn
-from pallas_kernels.benchmark.shapes import SHAPES, Shape, make_case
+from pallas_kernels.benchmark.shapes import Shape, make_case
 from pallas_kernels.causal_mass_attention.reference import xla
 
 
@@ -41,10 +42,12 @@ def test_relative_error():
     )
 
 
-def test_the_fixed_shapes():
-    assert len(set(SHAPES)) == len(SHAPES) == 48
-    assert {shape.length for shape in SHAPES} == {256, 1024, 4096, 8192, 32_768, 131_072}
-    assert SHAPES[0].forward_flops == 2 * 256**2 * 64 * 32
+def test_the_shapes(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    shapes = list(command.chosen_shapes(command.complete(command.Args(out=None))))
+    assert len(set(shapes)) == len(shapes) == 48
+    assert {shape.length for shape in shapes} == {256, 1024, 4096, 8192, 32_768, 131_072}
+    assert shapes[0].forward_flops == 2 * 256**2 * 64 * 32
 
 
 def test_time_grows_with_the_work():
@@ -71,10 +74,15 @@ def test_the_command(tmp_path, monkeypatch):
     for row in measured:
         assert all(error < 1e-5 for error in row["errors"].values())
         assert row["both"][0] > row["forward"][0] > 0
-        has_mass = "no mass" not in row["candidate"] and "stock" not in row["candidate"]
+        has_mass = "no mass" not in row["candidate"] and row["candidate"] not in (
+            "stock attention",
+            "torch sdpa",
+        )
         assert ("mass" in row["errors"]) == has_mass
+        assert row["resident_bytes"] is None or 2**20 < row["resident_bytes"] < 2**29
     names = {row["candidate"] for row in measured}
     assert {"stock attention", "xla", "xla_chunked", "xla_chunked, no mass"} <= names
+    assert ("torch sdpa" in names) == (find_spec("torch") is not None)
     assert found["jax"] == jax.__version__
     page = path.with_suffix(".md").read_text()
     assert page.count("\n## ") == 2
