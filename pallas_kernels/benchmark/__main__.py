@@ -94,36 +94,30 @@ def measure_shape(shape: Shape, args: Args) -> list[Result]:
     dtype = str(args.dtype)
     case = round_to(make_case(shape), dtype)
     arguments = on_device(case, dtype)
-    found = candidates(shape, dtype)
-    able = [candidate for candidate in found if candidate.refusal is None]
-    forwards = [compile_program(c.run, arguments[:5]) for c in able]
-    boths = [compile_program(with_gradient(c), arguments) for c in able]
-    refusal = torch_refusal()
-    if refusal is None:
-        forward, both = torch_programs(case, dtype)
-        able, forwards, boths = [*able, _torch()], [*forwards, forward], [*boths, both]
-    found.append(_torch(refusal))
-    timings = time_in_turn([*forwards, *boths], args.samples)
+    found = {c.name: c for c in candidates(shape, dtype)}
+    able = {name: c for name, c in found.items() if c.refusal is None}
+    forwards = {name: compile_program(c.run, arguments[:5]) for name, c in able.items()}
+    boths = {name: compile_program(with_gradient(c), arguments) for name, c in able.items()}
+    refusals = {name: c.refusal for name, c in found.items()} | {TORCH: torch_refusal()}
+    if refusals[TORCH] is None:
+        forwards[TORCH], boths[TORCH] = torch_programs(case, dtype)
+    timings = time_in_turn([*forwards.values(), *boths.values()], args.samples)
     if args.trace is not None:
         with jax.profiler.trace(str(args.trace / str(shape).replace("/", "_"))):
-            jax.block_until_ready([program.call() for program in (*forwards, *boths)])
+            jax.block_until_ready([p.call() for p in (*forwards.values(), *boths.values())])
     measured = {
-        candidate.name: Result(
-            candidate.name,
+        name: Result(
+            name,
             shape,
             forward=timings[n],
-            both=timings[len(able) + n],
-            temporary_bytes=boths[n].temporary_bytes,
-            resident_bytes=resident_bytes(boths[n]),
-            errors=errors(boths[n], case),
+            both=timings[len(boths) + n],
+            temporary_bytes=both.temporary_bytes,
+            resident_bytes=resident_bytes(both),
+            errors=errors(both, case),
         )
-        for n, candidate in enumerate(able)
+        for n, (name, both) in enumerate(boths.items())
     }
-    return [measured.get(c.name) or Result(c.name, shape, c.refusal) for c in found]
-
-
-def _torch(refusal: str | None = None) -> Candidate:
-    return Candidate(TORCH, torch_programs, refusal)
+    return [measured.get(name) or Result(name, shape, why) for name, why in refusals.items()]
 
 
 def round_to(case: Case, dtype: str) -> Case:

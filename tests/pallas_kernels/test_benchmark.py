@@ -74,12 +74,10 @@ def test_the_command(tmp_path, monkeypatch):
     for row in measured:
         assert all(error < 1e-5 for error in row["errors"].values())
         assert row["both"][0] > row["forward"][0] > 0
-        has_mass = "no mass" not in row["candidate"] and row["candidate"] not in (
-            "stock attention",
-            "torch sdpa",
-        )
+        without = row["candidate"] in ("stock attention", "torch sdpa")
+        has_mass = not without and "no mass" not in row["candidate"]
         assert ("mass" in row["errors"]) == has_mass
-        assert row["resident_bytes"] is None or 2**20 < row["resident_bytes"] < 2**29
+        assert row["resident_bytes"] is None or 0 <= row["resident_bytes"] < 2**29
     names = {row["candidate"] for row in measured}
     assert {"stock attention", "xla", "xla_chunked", "xla_chunked, no mass"} <= names
     assert ("torch sdpa" in names) == (find_spec("torch") is not None)
