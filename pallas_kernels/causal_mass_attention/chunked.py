@@ -45,10 +45,9 @@ class _Columns(NamedTuple):
     segments: Array | None
 
 
-class _Tile(NamedTuple):
-    """Scores of one query block against one key block, [B, G, R, Q, K]."""
+class _Pairs(NamedTuple):
+    """Which keys of a block the queries of another read, and which are causes, [B, Q, K]."""
 
-    scores: Array
     visible: Array
     annotated: Array | None
 
@@ -152,41 +151,43 @@ def _dot(equation: str, x: Array, y: Array) -> Array:
     return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
 
 
-def _tile(scale: float, row: _Rows, column: _Columns, q_start: Array, k_start: Array) -> _Tile:
-    scores = scale * _dot("BGRQC,BGKC->BGRQK", row.query, column.key)
+def _pairs(row: _Rows, column: _Columns, q_start: Array, k_start: Array) -> _Pairs:
     q_positions = q_start + jnp.arange(row.query.shape[-2])
     k_positions = k_start + jnp.arange(column.key.shape[-2])
     segments = [None if s is None else s[..., 0] for s in (row.segments, column.segments)]
-    visible = visible_pairs(q_positions, k_positions, *segments)[:, None, None]
+    visible = visible_pairs(q_positions, k_positions, *segments)
     if row.bits is None or column.bits is None:
-        return _Tile(scores, visible, None)
-    return _Tile(scores, visible, annotated_pairs(row.bits, column.bits)[:, None, None])
+        return _Pairs(visible, None)
+    return _Pairs(visible, annotated_pairs(row.bits, column.bits))
 
 
-def _fold_columns(step, initial, scale: float, row: _Rows, columns: _Columns, q_start: Array):
-    """Fold ``step(j, carry, column, tile)`` over the key blocks up to the diagonal."""
+def _fold_columns(step, initial, row: _Rows, columns: _Columns, q_start: Array):
+    """Fold ``step(j, carry, column, pairs)`` over the key blocks up to the diagonal."""
     count, k_size = columns.key.shape[0], columns.key.shape[-2]
     last_query = q_start + row.query.shape[-2] - 1
 
     def body(j, carry):
         column = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, j, keepdims=False), columns)
-        return step(j, carry, column, _tile(scale, row, column, q_start, j * k_size))
+        return step(j, carry, column, _pairs(row, column, q_start, j * k_size))
 
     return lax.fori_loop(0, jnp.minimum(count, last_query // k_size + 1), body, initial)
 
 
-def _absorb(_, stats: _Stats, column: _Columns, tile: _Tile) -> _Stats:
+def _absorb(scale: float, row: _Rows, _, stats: _Stats, column: _Columns, pairs: _Pairs) -> _Stats:
     """Add one more key block to the running softmax."""
-    largest = jnp.max(tile.scores, -1, keepdims=True, where=tile.visible, initial=LOWEST)
+    scores = scale * _dot("BGRQC,BGKC->BGRQK", row.query, column.key)
+    visible = pairs.visible[:, None, None]
+    largest = jnp.max(scores, -1, keepdims=True, where=visible, initial=LOWEST)
     maximum = jnp.maximum(stats.maximum, largest)
     # Zero by the mask, not by a large negative score: a row may see no key of this block.
-    weights = jnp.where(tile.visible, jnp.exp(tile.scores - maximum), 0.0)
+    weights = jnp.where(visible, jnp.exp(scores - maximum), 0.0)
     decay = jnp.exp(stats.maximum - maximum)
     denominator = decay * stats.denominator + weights.sum(-1, keepdims=True)
     values = _dot("BGRQK,BGKC->BGRQC", weights.astype(column.value.dtype), column.value)
     mass = stats.mass
-    if mass is not None and tile.annotated is not None:
-        mass = decay * mass + jnp.where(tile.annotated, weights, 0.0).sum(-1, keepdims=True)
+    if mass is not None and pairs.annotated is not None:
+        annotated = pairs.annotated[:, None, None]
+        mass = decay * mass + jnp.where(annotated, weights, 0.0).sum(-1, keepdims=True)
     return _Stats(maximum, denominator, decay * stats.out + values, mass)
 
 
@@ -200,7 +201,8 @@ def _attend(scale: float, offset: int, rows: _Rows, columns: _Columns):
         mass = None if row.bits is None else zero_BGRQ1
         initial = _Stats(zero_BGRQ1 + LOWEST, zero_BGRQ1, out_BGRQC, mass)
         q_start = offset + n * row.query.shape[-2]
-        stats = _fold_columns(_absorb, initial, scale, row, columns, q_start)
+        step = functools.partial(_absorb, scale, row)
+        stats = _fold_columns(step, initial, row, columns, q_start)
         total = jnp.where(stats.denominator > 0, stats.denominator, 1.0)
         out = (stats.out / total).astype(row.query.dtype)
         mass = None if stats.mass is None else stats.mass / total
@@ -218,9 +220,11 @@ def _attend_backward(scale: float, offset: int, rows: _Rows, columns: _Columns, 
     def row_block(d_columns, block):
         n, row, *saved = block
         step = functools.partial(_backward_step, scale, row, *saved)
-        initial = (jnp.zeros(row.query.shape, jnp.float32), *d_columns)
+        d_query_BGCM = jnp.zeros(_merge(row.query).swapaxes(2, 3).shape, jnp.float32)
+        initial = (d_query_BGCM, *d_columns)
         q_start = offset + n * row.query.shape[-2]
-        d_query, *d_columns = _fold_columns(step, initial, scale, row, columns, q_start)
+        d_query_BGCM, *d_columns = _fold_columns(step, initial, row, columns, q_start)
+        d_query = d_query_BGCM.swapaxes(2, 3).reshape(row.query.shape)
         return tuple(d_columns), d_query.astype(row.query.dtype)
 
     zeros = jnp.zeros(columns.key.shape, jnp.float32)
@@ -229,22 +233,49 @@ def _attend_backward(scale: float, offset: int, rows: _Rows, columns: _Columns, 
     return d_query, d_key.astype(columns.key.dtype), d_value.astype(columns.value.dtype)
 
 
-def _backward_step(scale, row: _Rows, d_out, d_mass, lse, delta, j, grads, column, tile):
-    """Add the share of one tile to the gradients of its queries, keys and values."""
-    d_query, d_key, d_value = grads
-    probs = jnp.where(tile.visible, jnp.exp(tile.scores - lse), 0.0)
-    d_probs = _dot("BGRQC,BGKC->BGRQK", d_out, column.value)
-    if tile.annotated is not None:
-        d_probs = d_probs + jnp.where(tile.annotated, d_mass, 0.0)
-    d_scores = (scale * probs * (d_probs - delta)).astype(row.query.dtype)
+def _backward_step(
+    scale, row: _Rows, d_out, d_mass, lse, delta, j, grads, column: _Columns, pairs: _Pairs
+):
+    """Add the share of one tile to the gradients of its queries, keys and values.
+
+    Tiles are [K, R Q] here, so that no product needs one transposed: XLA for CPUs takes longer to
+    transpose a tile than to multiply by it.
+    """
+    d_query_BGCM, d_key, d_value = grads
+    query_BGMC, d_out_BGMC = _merge(row.query), _merge(d_out)
+    # Of rows that share their keys: [B, G, 1, R, Q].
+    d_mass, lse, delta = (
+        None if x is None else x[..., 0][:, :, None] for x in (d_mass, lse, delta)
+    )
+    split = (*column.key.shape[:3], *row.query.shape[2:4])
+
+    def by_keys(key_BGKC: Array, x_BGMC: Array) -> Array:
+        return _dot("BGKC,BGMC->BGKM", key_BGKC, x_BGMC).reshape(split)
+
+    def of_pairs(pairs_BQK: Array) -> Array:
+        return pairs_BQK.swapaxes(1, 2)[:, None, :, None]
+
+    scores = scale * by_keys(column.key, query_BGMC)
+    probs = jnp.where(of_pairs(pairs.visible), jnp.exp(scores - lse), 0.0)
+    d_probs = by_keys(column.value, d_out_BGMC)
+    if pairs.annotated is not None:
+        d_probs = d_probs + jnp.where(of_pairs(pairs.annotated), d_mass, 0.0)
+    d_scores = scale * probs * (d_probs - delta)
+    d_scores_BGKM = d_scores.reshape(*split[:3], -1).astype(row.query.dtype)
+    probs_BGKM = probs.reshape(*split[:3], -1).astype(d_out.dtype)
     # Keys and values sum over R, the query heads that share them.
-    key_share = _dot("BGRQK,BGRQC->BGKC", d_scores, row.query)
-    value_share = _dot("BGRQK,BGRQC->BGKC", probs.astype(d_out.dtype), d_out)
+    key_share = _dot("BGKM,BGMC->BGKC", d_scores_BGKM, query_BGMC)
+    value_share = _dot("BGKM,BGMC->BGKC", probs_BGKM, d_out_BGMC)
     return (
-        d_query + _dot("BGRQK,BGKC->BGRQC", d_scores, column.key),
+        d_query_BGCM + _dot("BGKC,BGKM->BGCM", column.key, d_scores_BGKM),
         _add_block(d_key, key_share, j),
         _add_block(d_value, value_share, j),
     )
+
+
+def _merge(x_BGRQC: Array) -> Array:
+    """Merge query heads that share keys with their positions: [B, G, M, C]."""
+    return x_BGRQC.reshape(*x_BGRQC.shape[:2], -1, x_BGRQC.shape[-1])
 
 
 def _add_block(blocks: Array, share: Array, j: Array) -> Array:
