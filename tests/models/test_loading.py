@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cat_jax.models.huggingface.weights import copy_in_blocks
+from cat_jax.models.huggingface.parameters import copy_in_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 V, D, F, N, H, G, C = 4000, 768, 2048, 8, 12, 4, 64
