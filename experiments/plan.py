@@ -44,9 +44,7 @@ class Args:
     def __post_init__(self):
         check_ranges(self, "")
         if not self.topology and not self.device_gb:
-            raise SettingError(
-                "topology", "or device_gb must be given: there is nothing to plan for"
-            )
+            raise SettingError("topology", "must be given, or device_gb, to plan for something")
         if self.out is not None and not self.topology:
             raise SettingError("out", "takes the results of topologies, of which none is given")
 

@@ -66,11 +66,11 @@ def load_int8_kernel(
         sizes: Sizes of its axes.
         sharding: An ``Int8Kernel`` of shardings, one sharding for both arrays, or None.
     """
-    along = sharding if isinstance(sharding, Int8Kernel) else Int8Kernel(sharding, sharding)
+    along: Any = sharding if isinstance(sharding, Int8Kernel) else Int8Kernel(sharding, sharding)
     names, shape = list(stored), rule.shape(sizes, len(stored))
     inputs = input_axes(rule)
 
-    def kernel(name: str, index: Index = (...,)) -> np.ndarray:
+    def kernel(name: str, index: Index = ()) -> np.ndarray:
         source = rule.from_hf(stored[name].map(), sizes)[index]
         return _read_tensor(name, source, np.empty(source.shape, np.float32))
 
