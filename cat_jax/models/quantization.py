@@ -21,6 +21,8 @@ from cat_jax.types import Array
 
 LARGEST = 127
 """Largest absolute value: -128 has no counterpart."""
+SMALLEST = np.finfo(np.float32).tiny
+"""Smallest scale whose inverse is finite."""
 
 
 @struct.dataclass
@@ -66,8 +68,8 @@ def channel_scale(kernel: Any, inputs: tuple[int, ...]) -> Any:
 
 
 def round_to_int8(kernel: Any, scale: Any) -> Any:
-    """Return kernel / scale rounded to the nearest int8; 0 where the scale is 0."""
-    inverse = np.float32(1) / (scale + (scale == 0))
+    """Return kernel / scale rounded to the nearest int8; 0 where the scale is 0 or subnormal."""
+    inverse = np.float32(1) / (scale + (scale < SMALLEST))
     return (kernel * inverse).round().clip(-LARGEST, LARGEST).astype(np.int8)
 
 

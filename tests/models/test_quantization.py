@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -29,6 +29,7 @@ from cat_jax.models import (
     save_adapter,
     save_pretrained,
 )
+from cat_jax.models.huggingface import tensors
 from cat_jax.models.projection import Projection
 from cat_jax.models.quantization import channel_scale, has_int8, round_to_int8
 from cat_jax.testing import toy_model
@@ -69,6 +70,22 @@ def test_rounding_is_to_the_nearest_of_its_channel(kernel, inputs):
     stands_for = values * np.float64(np.expand_dims(scale, inputs))
     bound = np.expand_dims(exact / 2, inputs)
     assert (np.abs(stands_for - kernel) <= bound * (1 + 1e-4)).all()
+
+
+@pytest.mark.parametrize("size", [0, 1e-44, 1e-40, 1e-37, 3e-36])
+def test_channels_of_next_to_nothing_stay_finite(size):
+    kernel = np.float32([[0, size], [size, 0], [-size, size], [1, 0]])
+    quantised = quantize_params(with_mlp(kernel))["layers"]["mlp"]["up"]["kernel"]
+    scale = channel_scale(kernel, (0,))
+    values = round_to_int8(kernel, scale[None])
+    np.testing.assert_array_equal(quantised.values[0], values)
+    assert np.abs(values * np.float64(scale) - kernel)[:, 1].max() <= 2e-36
+
+
+def with_mlp(kernel):
+    """Parameters of one layer with this kernel everywhere."""
+    flat = {rule.path: jnp.asarray(kernel)[None] for rule in tensors.KERNELS.values()}
+    return unflatten_dict(flat, sep="/")
 
 
 def test_the_largest_of_a_channel_is_127_and_a_channel_of_zeros_stays():
