@@ -86,10 +86,12 @@ if TYPE_CHECKING:
         LanguageModel,
         ModelConfig,
         convert_weights,
+        dequantize_params,
         load_adapter,
         load_language_model,
         load_pretrained,
         merge_lora,
+        quantize_params,
         save_adapter,
         save_pretrained,
     )
@@ -118,8 +120,9 @@ _HOMES = {
     "evaluation": "Evaluation Sampling answer_matches chat_prompt complete evaluate generate",
     "losses": "attention_guidance_loss",
     "models": (
-        "CausalLM LanguageModel ModelConfig convert_weights load_adapter load_language_model "
-        "load_pretrained merge_lora save_adapter save_pretrained"
+        "CausalLM LanguageModel ModelConfig convert_weights dequantize_params load_adapter "
+        "load_language_model load_pretrained merge_lora quantize_params save_adapter "
+        "save_pretrained"
     ),
     "tasks": "Task",
     "train.fit": "fit",

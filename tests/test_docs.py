@@ -145,11 +145,27 @@ def test_every_extension_point_has_an_example():
 
 
 @pytest.mark.slow
+def test_the_examples_of_one_consumer_gpu_run(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_records("train.jsonl", toy_records(count=16))
+    _, train, measure = blocks("finetuning.md")
+    model = str(shared / "models/stories260K")
+    train = train.replace("meta-llama/Llama-3.1-8B", model).replace(
+        "max_length=1024, batch_size=16, accumulate=16", "max_length=64, batch_size=4, steps=1"
+    )
+    names = {"cat": cat, "FOLDER": model}
+    exec(train, names)
+    assert Path("adapter/adapter_config.json").is_file()
+    exec(measure, names)
+    assert 0 < names["error"].mean() < names["error"].max()
+
+
+@pytest.mark.slow
 def test_the_example_of_fine_tuning_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("train", "validation"):
         write_records(f"{name}.jsonl", toy_records(count=16))
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "finetuning.md").read_text(), re.DOTALL)
+    code, *_ = blocks("finetuning.md")
     toy, names = toy_model(), {}
     code = code.replace('"Qwen/Qwen2.5-1.5B"', "toy").replace("steps=250", "steps=2")
     exec(code, {"toy": toy}, names)

@@ -16,6 +16,7 @@ from cat_jax.config.guidance import (
 from cat_jax.config.model import (
     Attention,
     Dtype,
+    FrozenDtype,
     LoraConfig,
     LoraTarget,
     ModelSource,
@@ -34,6 +35,7 @@ __all__ = [
     "Attention",
     "Dtype",
     "Form",
+    "FrozenDtype",
     "Guidance",
     "GuidanceForm",
     "LoraConfig",

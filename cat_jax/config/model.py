@@ -12,6 +12,8 @@ Remat = Literal["none", "full", "attention"]
 """What the backward pass recomputes of each layer: nothing, everything, or all but the output,
 mass and log-sum-exp of its attention, which a kernel's backward starts from."""
 Dtype = Literal["float32", "bfloat16"]
+FrozenDtype = Literal["float32", "bfloat16", "int8"]
+"""Dtype of frozen parameters; with ``int8`` that of the projections' kernels alone."""
 Size = Annotated[int, Range(ge=1, le=2**20)]
 """Size of an axis of parameters."""
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -116,10 +118,22 @@ class PretrainedLora(Pretrained):
     """A frozen pretrained model with low-rank adapters that are trained.
 
     Attributes:
-        lora: Form of the adapters, which are float32; frozen parameters are kept in ``dtype``.
+        lora: Form of the adapters, which are float32.
+        frozen_dtype: Dtype in which frozen parameters are kept; None takes ``dtype``. With ``int8``
+            the kernels of the layers take a byte per number, and all else is of ``dtype``.
     """
 
     lora: LoraConfig = field(default_factory=LoraConfig)
+    frozen_dtype: FrozenDtype | None = None
+
+    def __post_init__(self):
+        known = get_args(FrozenDtype)
+        if self.frozen_dtype is not None and self.frozen_dtype not in known:
+            raise SettingError(
+                "model.frozen_dtype",
+                f"must be one of {', '.join(known)}, or none for that of model.dtype, "
+                f"got {self.frozen_dtype!r}",
+            )
 
 
 ModelSource = Scratch | Pretrained | PretrainedLora

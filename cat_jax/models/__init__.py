@@ -11,6 +11,7 @@ from cat_jax.models.huggingface.weights import load_pretrained
 from cat_jax.models.language_model import LanguageModel, load_language_model
 from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
+from cat_jax.models.quantization import Int8Kernel, dequantize_params, quantize_params
 from cat_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from cat_jax.models.transformer import Aux, Cache, CausalLM
 
@@ -19,6 +20,7 @@ __all__ = [
     "Aux",
     "Cache",
     "CausalLM",
+    "Int8Kernel",
     "KVCache",
     "LanguageModel",
     "LinearScaling",
@@ -31,12 +33,14 @@ __all__ = [
     "config_from_hf",
     "config_to_hf",
     "convert_weights",
+    "dequantize_params",
     "init_lora",
     "load_adapter",
     "load_language_model",
     "load_pretrained",
     "merge_lora",
     "param_shardings",
+    "quantize_params",
     "save_adapter",
     "save_pretrained",
 ]

@@ -8,7 +8,7 @@ from cat_jax.config import Dtype
 from cat_jax.models.huggingface.companions import listed_end_ids
 from cat_jax.models.huggingface.located import locate
 from cat_jax.models.huggingface.peft import load_adapter
-from cat_jax.models.huggingface.weights import load_pretrained
+from cat_jax.models.huggingface.weights import ParamDtype, load_pretrained
 from cat_jax.models.lora import attach_lora
 from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.models.transformer import CausalLM
@@ -41,20 +41,25 @@ class LanguageModel:
 
 
 def load_language_model(
-    name: str | Path, *, base: str | Path | None = None, dtype: Dtype = "float32"
+    name: str | Path,
+    *,
+    base: str | Path | None = None,
+    dtype: Dtype = "float32",
+    param_dtype: ParamDtype = "float32",
 ) -> LanguageModel:
     """Load model, tokenizer and end tokens.
 
     Args:
         name: Hugging Face folder or hub name, PEFT folder, or folder of a run.
         base: Base model of an adapter; None takes the one that the adapter names.
-        dtype: Dtype of activations; parameters are float32.
+        dtype: Dtype of activations.
+        param_dtype: Dtype of the parameters, as in ``load_pretrained``; adapters are float32.
 
     Raises:
         InputError: The model or its tokenizer cannot be read, or they do not belong together.
     """
     found = locate(name, base)
-    config, params = load_pretrained(found.model, dtype=dtype)
+    config, params = load_pretrained(found.model, dtype=dtype, param_dtype=param_dtype)
     if found.adapter is not None:
         lora, adapters = load_adapter(found.adapter, config)
         params = attach_lora(params, adapters, lora)

@@ -17,21 +17,15 @@ from cat_jax.config import LoraConfig
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.huggingface.tensors import (
-    TENSOR_RULES,
+    KERNELS,
     TensorRule,
     axis_sizes,
     count_params,
     shape_problems,
 )
 from cat_jax.models.projection import LowRank
+from cat_jax.models.quantization import Int8Kernel, dequantize_layers
 from cat_jax.types import Array
-
-KERNELS = {
-    rule.hf_name.split(".")[-2]: rule
-    for rule in TENSOR_RULES
-    if rule.hf_name.endswith("_proj.weight")
-}
-"""The projections that can be adapted, by PEFT's names."""
 
 
 def adapter_rules(lora: LoraConfig) -> list[TensorRule]:
@@ -111,6 +105,9 @@ def merge_lora(
 ) -> dict[str, Any]:
     """Return parameters with the adapters added to the kernels, which keep their dtype.
 
+    A kernel in int8 that has an adapter becomes float32, as rounding again would lose much of what
+    was learned; those without an adapter stay as they are.
+
     Raises:
         InputError: As ``attach_lora``.
     """
@@ -118,6 +115,8 @@ def merge_lora(
     for path, a, b in _adapters_of(params, adapters, lora):
         product = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1, precision="highest"))(a, b)
         kernel = merged[f"{path}/kernel"]
+        if isinstance(kernel, Int8Kernel):
+            kernel = dequantize_layers(kernel)
         merged[f"{path}/kernel"] = (kernel + lora.scale * product).astype(kernel.dtype)
     return unflatten_dict(merged, sep="/")
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from cat_jax.config import LoraConfig, LoraTarget
 from cat_jax.models.huggingface.tensors import TENSOR_RULES, TensorRule
 from cat_jax.models.lora import adapter_rules
+from cat_jax.models.quantization import Int8Kernel
 from cat_jax.sharding import check_divides, spec
 
 
@@ -26,6 +27,8 @@ AXES_OF = {
 def param_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Return the sharding of every leaf of parameters or adapters, which need a shape only.
 
+    An ``Int8Kernel`` is split as its kernel would be, and its scales as the output axes.
+
     Raises:
         InputError: An axis does not divide among the devices that are to split it.
     """
@@ -33,5 +36,15 @@ def param_shardings(params: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     for path, value in flat.items():
         check_divides(mesh, path, value.shape, AXES_OF[path])
     return unflatten_dict(
-        {path: NamedSharding(mesh, spec(AXES_OF[path])) for path in flat}, sep="/"
+        {path: _sharding(value, AXES_OF[path], mesh) for path, value in flat.items()}, sep="/"
     )
+
+
+def _sharding(value: Any, axes: str, mesh: Mesh) -> Any:
+    whole = NamedSharding(mesh, spec(axes))
+    if not isinstance(value, Int8Kernel):
+        return whole
+    layers, *rest = axes.split()
+    outputs = rest[value.values.ndim - value.scale.ndim :]
+    shardings: Any = whole, NamedSharding(mesh, spec(" ".join([layers, *outputs])))
+    return Int8Kernel(*shardings)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from cat_jax.models.precision import add_bias, dot
+from cat_jax.models.quantization import Int8Kernel
 from cat_jax.types import Array
 from pallas_kernels import Partition
 
@@ -55,7 +56,7 @@ class Projection(nn.Module):
     """Dense layer over the last axes, plus the ``LowRank`` at "lora" beside the kernel, if any.
 
     Parameters are float32 and named as in ``nn.DenseGeneral``: "kernel" [*inputs, *outputs] and
-    "bias" [*outputs].
+    "bias" [*outputs]. Frozen ones may be bfloat16, and the kernel an ``Int8Kernel``.
 
     Attributes:
         outputs: Sizes of the output axes.
@@ -80,8 +81,12 @@ class Projection(nn.Module):
             flat = dense_init(key, (math.prod(inputs), math.prod(self.outputs)))
             return flat.reshape(*inputs, *self.outputs)
 
-        kernel = self.param("kernel", init_kernel)
-        y = dot(x, kernel, tuple(range(self.input_axes)), self.dtype, flat=self.flat)
+        kernel = self.get_variable("params", "kernel")
+        if isinstance(kernel, Int8Kernel):
+            y = kernel(x, self.dtype)
+        else:
+            kernel = self.param("kernel", init_kernel)
+            y = dot(x, kernel, tuple(range(self.input_axes)), self.dtype, flat=self.flat)
         if self.use_bias:
             y = add_bias(y, self.param("bias", nn.initializers.zeros_init(), self.outputs))
         adapter = self.get_variable("params", "lora")

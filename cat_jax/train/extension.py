@@ -63,4 +63,11 @@ def _length(settings: Mapping[str, Any]) -> dict[str, float]:
 
 def _of_any_length(settings: Mapping[str, Any]) -> dict[str, Any]:
     train = {name: value for name, value in settings["train"].items() if name not in LENGTHS}
-    return {**settings, "train": train}
+    return _given({**settings, "train": train})
+
+
+def _given(value: Any) -> Any:
+    """Leave out what is None: a run of before there was a setting was made without it."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _given(item) for name, item in value.items() if item is not None}

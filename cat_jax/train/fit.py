@@ -72,7 +72,8 @@ def fit(
     Args:
         model: Folder or hub name of a pretrained model, a ``Pretrained``, ``PretrainedLora`` or
             ``Scratch``, or a model in memory (a ``LanguageModel``, such as an earlier result),
-            which stays as it is; adapters that it has are merged first.
+            which stays as it is; adapters that it has are merged first, into float32 where the
+            kernel below is int8.
         records: Training records: what ``read_records`` reads (a file, a name on the hub, dicts),
             or aligned examples (not for ``Scratch``).
         guidance: Second objective; None trains on next tokens alone.

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import (
+    FrozenDtype,
     Guidance,
     LoraConfig,
     ModelSource,
@@ -30,6 +31,7 @@ from cat_jax.models.huggingface.companions import listed_end_ids
 from cat_jax.models.huggingface.config import read_config
 from cat_jax.models.huggingface.weights import local_folder
 from cat_jax.models.language_model import LanguageModel
+from cat_jax.models.quantization import has_int8
 from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.ranges import Seed, check_number
 from cat_jax.sharding import HEAD_AXES, SEQUENCE_AXES, make_mesh
@@ -84,6 +86,8 @@ def resolve_start(model: Start | str | PathLike[str], lora: LoraConfig | None = 
         return model
     if isinstance(model, Scratch):
         raise InputError("adapters need a pretrained model; leave out lora")
+    if isinstance(model, PretrainedLora):
+        return dataclasses.replace(model, lora=lora)
     fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(Pretrained)}
     return PretrainedLora(**fields, lora=lora)
 
@@ -131,7 +135,8 @@ def setup_training(
         seed: Seed of random parameters.
 
     Raises:
-        InputError: Whatever is wrong with model, tokenizer or settings.
+        InputError: Whatever is wrong with model, tokenizer or settings, such as kernels in int8
+            without adapters.
     """
     check_number("seed", seed, Seed)
     if train.profile is not None:
@@ -146,6 +151,11 @@ def setup_training(
     if lora is not None:
         base = FrozenBase(params, lora, seed)
         params = init_lora(jax.random.key(seed), model.config, lora)
+    elif has_int8(params):
+        raise InputError(
+            "the model in memory holds kernels in int8, which cannot be trained: give lora to "
+            "train adapters on them, or a model whose params are cat.dequantize_params(params)"
+        )
     elif isinstance(start, LanguageModel):  # the caller keeps theirs
         params = jax.tree.map(lambda x: jnp.array(x, jnp.float32), params)
     # Test records need not divide among the devices, so each computes all of them.
@@ -261,11 +271,15 @@ def _load(
         attention=attention.implementation,
         remat=start.remat,
         dtype=start.dtype,
-        # What is never updated needs no digits that the arithmetic drops.
-        param_dtype=start.dtype if isinstance(start, PretrainedLora) else "float32",
+        param_dtype=_param_dtype(start),
         sharding=mesh,
     )
     return CausalLM(config), params
+
+
+def _param_dtype(start: Pretrained) -> FrozenDtype:
+    # What is never updated needs no digits that the arithmetic drops.
+    return start.frozen_dtype or start.dtype if isinstance(start, PretrainedLora) else "float32"
 
 
 def _scratch_config(

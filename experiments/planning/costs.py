@@ -36,12 +36,14 @@ class ParameterCounts:
     Attributes:
         layers: Elements of the matrices of all layers.
         output: Elements of the output matrix, which may be the embedding.
+        channels: Output channels of those matrices, each of which has a scale in int8.
         total: All elements of the model.
         adapters: Elements of the LoRA adapters, which ``total`` does not include.
     """
 
     layers: int
     output: int
+    channels: int
     total: int
     adapters: int
 
@@ -57,6 +59,7 @@ def parameter_counts(job: Job) -> ParameterCounts:
     return ParameterCounts(
         layers=count_params(KERNELS.values(), sizes, model.num_layers),
         output=model.vocab_size * model.width,
+        channels=model.num_layers * sum(rule.hf_shape(sizes)[0] for rule in KERNELS.values()),
         total=count_params(tensor_rules(model), sizes, model.num_layers),
         adapters=0 if job.lora is None else count_adapters(model, job.lora),
     )
@@ -116,22 +119,39 @@ def cycles_per_tile(chip: Chip, mass: bool) -> tuple[float, float, float]:
 
 
 def memory(job: Job, layout: Layout) -> float:
-    """Return the bytes that a chip needs, estimated without the compiler.
+    """Return the bytes that a chip needs, estimated without the compiler."""
+    return sum(memory_parts(job, layout).values())
 
-    Summed are the trained parameters, which exist once (in the train state), with the optimizer's
-    moments and their gradient in float32 (two gradients with accumulation); a frozen base in
-    bfloat16; what the layers keep for the backward pass; the working set of one layer; and the
-    output matrix in bfloat16 with its gradient in float32, split by ``tensor`` only.
+
+def memory_parts(job: Job, layout: Layout) -> dict[str, float]:
+    """Return the bytes that a chip needs, by what they are for.
+
+    ``frozen`` is the base under adapters. ``trained`` are the trained parameters, which exist once
+    (in the train state), with the optimizer's moments and their gradient in float32 (two gradients
+    with accumulation). ``working`` is what the layers keep for the backward pass; the working set
+    of one layer, with all its matrices in bfloat16, gathered or dequantised; and the output matrix
+    in bfloat16 with its gradient in float32, split by ``tensor`` only.
     """
     count, model = parameter_counts(job), job.model
     moments = moment_bytes(job.optimizer)
     gradients = 4 if layout.accumulate == 1 else 8
-    state = trained_parameters(job) * (4 + moments + gradients) / layout.state_shards
-    if job.lora is not None:
-        state += 2 * count.total / layout.state_shards
     output = (2 if job.lora is not None else 6) * count.output / layout.tensor
     layer = 2 * count.layers / model.num_layers / layout.tensor
-    return state + output + layer + _activations(job, layout)
+    return {
+        "frozen": frozen_bytes(job) / layout.state_shards,
+        "trained": trained_parameters(job) * (4 + moments + gradients) / layout.state_shards,
+        "working": output + layer + _activations(job, layout),
+    }
+
+
+def frozen_bytes(job: Job) -> float:
+    """Return the bytes of the base under adapters, over all chips; 0 where there is none."""
+    count = parameter_counts(job)
+    if job.lora is None:
+        return 0
+    if job.frozen_dtype == "int8":
+        return count.layers + 4 * count.channels + 2 * (count.total - count.layers)
+    return count.total * {"bfloat16": 2, "float32": 4}[job.frozen_dtype]
 
 
 def _activations(job: Job, layout: Layout) -> float:

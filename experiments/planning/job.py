@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cat_jax.config import LoraConfig, MeshShape, Optimizer
+from cat_jax.config import FrozenDtype, LoraConfig, MeshShape, Optimizer
 from cat_jax.errors import InputError
 from cat_jax.losses.budget import tokens_at_once
 from cat_jax.models import ModelConfig
@@ -26,6 +26,7 @@ class Job:
         logits_mib: Memory for the logits of a chip at a time, in MiB of float32. All positions
             are taken for targets.
         optimizer: Optimizer, whose moments take memory.
+        frozen_dtype: Dtype of the frozen model under adapters.
     """
 
     name: str
@@ -35,6 +36,13 @@ class Job:
     sequences: int
     logits_mib: int
     optimizer: Optimizer = Optimizer()  # noqa: RUF009, it is frozen
+    frozen_dtype: FrozenDtype = "bfloat16"
+
+    @property
+    def trained(self) -> str:
+        """Return what is trained, as tables show it."""
+        usual = self.tuned == "all" or self.frozen_dtype == "bfloat16"
+        return self.tuned if usual else f"{self.tuned} on {self.frozen_dtype}"
 
     @property
     def piece(self) -> int:

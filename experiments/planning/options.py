@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from cat_jax.config import Dtype, Optimizer, OptimizerName, Pretrained, Remat, Training
+from cat_jax.config import Dtype, FrozenDtype, Optimizer, OptimizerName, Pretrained, Remat, Training
+from cat_jax.errors import SettingError
 from cat_jax.ranges import Count, check_ranges
 
 
@@ -11,7 +12,8 @@ class JobOptions:
     """How a model is trained, and how the search for a layout is bounded.
 
     Attributes:
-        lora: Train adapters on a frozen bfloat16 model instead of all parameters.
+        lora: Train adapters on a frozen model instead of all parameters.
+        frozen_dtype: Dtype of the frozen model, as ``model.frozen_dtype``; None is bfloat16.
         length: Positions of a sequence.
         batch_size: Sequences per step, over all chips; None takes one per chip.
         mesh: Chips along data, fsdp, tensor and context; None considers all meshes that fit.
@@ -24,6 +26,7 @@ class JobOptions:
     """
 
     lora: bool = False
+    frozen_dtype: FrozenDtype | None = None
     length: Count = 4096
     batch_size: Count | None = None
     mesh: tuple[Count, Count, Count, Count] | None = None
@@ -36,3 +39,5 @@ class JobOptions:
 
     def __post_init__(self):
         check_ranges(self, "")
+        if self.frozen_dtype is not None and not self.lora:
+            raise SettingError("frozen_dtype", "is of a model under adapters; give lora as well")

@@ -25,7 +25,7 @@ def as_values(plan: Plan) -> dict[str, Any]:
     job, layout = plan.job, plan.layout
     values: dict[str, Any] = {
         "model": job.name,
-        "tuned": job.tuned,
+        "tuned": job.trained,
         "topology": plan.slice_.name,
         "chips": plan.slice_.chips,
         "length": job.length,

@@ -10,7 +10,7 @@ from experiments.planning.job import Job, layouts
 from experiments.planning.options import JobOptions
 from experiments.planning.public_models import find_model
 from experiments.planning.search import Plan, make_plan
-from experiments.planning.slices import Slice, devices_of, find_slice
+from experiments.planning.slices import devices_of, find_slice
 
 
 def _to_stderr(line: str) -> None:
@@ -37,15 +37,15 @@ def plan_jobs(
             job, or the TPU compiler is not installed.
     """
     slices = [find_slice(name) for name in topologies]
-    jobs = [(make_job(name, slice_, options), slice_) for name in models for slice_ in slices]
+    jobs = [(make_job(name, slice_.chips, options), slice_) for name in models for slice_ in slices]
     mesh = None if options.mesh is None else MeshShape(*options.mesh)
     for job, slice_ in jobs:
         candidates = layouts(job, slice_.chips, mesh, options.accumulate)
         yield make_plan(job, slice_, devices_of(slice_), candidates, options.tries, say)
 
 
-def make_job(name: str, slice_: Slice, options: JobOptions) -> Job:
-    """Return the job of one model on a slice, with the TPU kernels and in bfloat16.
+def make_job(name: str, chips: int, options: JobOptions) -> Job:
+    """Return the job of one model on so many chips, with the TPU kernels and in bfloat16.
 
     Raises:
         InputError: There is no such model.
@@ -56,7 +56,8 @@ def make_job(name: str, slice_: Slice, options: JobOptions) -> Job:
         model=replace(found, attention="mosaic_tpu", remat=options.remat, dtype="bfloat16"),
         tuned="lora" if options.lora else "all",
         length=options.length,
-        sequences=options.batch_size or slice_.chips,
+        sequences=options.batch_size or chips,
         logits_mib=options.logits_mib,
         optimizer=Optimizer(name=options.optimizer, mu_dtype=options.mu_dtype),
+        frozen_dtype=options.frozen_dtype or "bfloat16",
     )

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from cat_jax.config import Guidance
 from cat_jax.data.batches import Batch
 from cat_jax.losses import LogitBudget
-from cat_jax.models import CausalLM, init_lora, param_shardings
+from cat_jax.models import CausalLM, init_lora, param_shardings, quantize_params
 from cat_jax.models.huggingface.weights import abstract_params
 from cat_jax.sharding import batch_sharding, make_mesh
 from cat_jax.train.optimizer import make_optimizer
@@ -118,7 +118,10 @@ def _parameters(job: Job, mesh: Mesh) -> tuple[Any, FrozenBase | None]:
     params = abstract_params(job.model)
     if job.lora is None:
         return params, None
-    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, job.model.dtype), params)
+    dtype = job.model.dtype if job.frozen_dtype == "int8" else job.frozen_dtype
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), params)
+    if job.frozen_dtype == "int8":
+        frozen = jax.eval_shape(quantize_params, frozen)
     base = FrozenBase(place(frozen, param_shardings(frozen, mesh)), job.lora)
     adapters = jax.eval_shape(lambda: init_lora(jax.random.key(0), job.model, base.lora))
     return adapters, base

@@ -243,10 +243,6 @@ def _backward_step(
     """
     d_query_BGCM, d_key, d_value = grads
     query_BGMC, d_out_BGMC = _merge(row.query), _merge(d_out)
-    # Of rows that share their keys: [B, G, 1, R, Q].
-    d_mass, lse, delta = (
-        None if x is None else x[..., 0][:, :, None] for x in (d_mass, lse, delta)
-    )
     split = (*column.key.shape[:3], *row.query.shape[2:4])
 
     def by_keys(key_BGKC: Array, x_BGMC: Array) -> Array:
@@ -255,12 +251,15 @@ def _backward_step(
     def of_pairs(pairs_BQK: Array) -> Array:
         return pairs_BQK.swapaxes(1, 2)[:, None, :, None]
 
+    def of_rows(x_BGRQ1: Array) -> Array:
+        return x_BGRQ1[..., 0][:, :, None]
+
     scores = scale * by_keys(column.key, query_BGMC)
-    probs = jnp.where(of_pairs(pairs.visible), jnp.exp(scores - lse), 0.0)
+    probs = jnp.where(of_pairs(pairs.visible), jnp.exp(scores - of_rows(lse)), 0.0)
     d_probs = by_keys(column.value, d_out_BGMC)
     if pairs.annotated is not None:
-        d_probs = d_probs + jnp.where(of_pairs(pairs.annotated), d_mass, 0.0)
-    d_scores = scale * probs * (d_probs - delta)
+        d_probs = d_probs + jnp.where(of_pairs(pairs.annotated), of_rows(d_mass), 0.0)
+    d_scores = scale * probs * (d_probs - of_rows(delta))
     d_scores_BGKM = d_scores.reshape(*split[:3], -1).astype(row.query.dtype)
     probs_BGKM = probs.reshape(*split[:3], -1).astype(d_out.dtype)
     # Keys and values sum over R, the query heads that share them.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import jax
 import numpy as np
@@ -254,6 +254,11 @@ def test_ranges_are_found_in_unions_and_tuples():
         (lambda: Guidance(layers=()), r"guidance\.layers names no layer"),
         (lambda: Optimizer(learning_rate=0.1, weight_decay=11), r"\(11\) x .* turn the sign"),
         (lambda: Scratch(width=12, num_heads=4), r"num_heads \(4\) must divide .* even size"),
+        (
+            lambda: PretrainedLora("a", frozen_dtype=cast("Any", "int4")),
+            r"^model\.frozen_dtype must be one of float32, bfloat16, int8, .*, got 'int4'$",
+        ),
+        (lambda: JobOptions(frozen_dtype="int8"), "^frozen_dtype is of a model under adapters; "),
         (lambda: Scratch(num_kv_heads=3), r"model\.num_kv_heads \(3\) must divide"),
         (lambda: Training(log_every=9, eval_every=3, patience=1, best="a"), "must not exceed"),
     ],

@@ -49,6 +49,13 @@ def run(monkeypatch, *words):
         (("--topology", "v5e-16", "--mesh", 4, 2, 1, 1), "mesh 4 x 2 x 1 x 1 (data"),
         (("--topology", "v5e-16", "--mesh", 4, 0, 1, 1), "--mesh must be at least 1"),
         (("--topology", "v5e-16"), "the TPU compiler is not installed"),
+        ((), "--topology must be given, or"),
+        (("--device-gb", 0), "--device-gb must be greater than 0"),
+        (("--device-gb", 24, "--out", "a"), "--out takes the results of topologies"),
+        (
+            ("--device-gb", 24, "--frozen-dtype", "int8"),
+            "--frozen-dtype is of a model under adapters; give lora as well",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence(monkeypatch, capsys, folder, words, said):
@@ -58,6 +65,16 @@ def test_what_a_user_can_mend_is_one_sentence(monkeypatch, capsys, folder, words
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+def test_a_device_is_planned_for_without_the_compiler(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    words = ("--model", "Llama-3.1-8B", "--device-gb", 12, 24, "--lora", "--length", 1024)
+    assert run(monkeypatch, *words, "--frozen-dtype", "int8") == 0
+    titles, _, row = capsys.readouterr().out.splitlines()[:3]
+    assert titles.endswith("| total, GB | fits 12 GB | fits 24 GB |")
+    assert row.startswith("| Llama-3.1-8B | lora on int8 | 1 x 1024 | 9.09 |")
+    assert row.endswith("| no | yes |")
 
 
 def test_models_are_public_or_local(folder):

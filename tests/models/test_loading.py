@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cat_jax.models.huggingface.weights import copy_in_blocks
+from cat_jax.models.huggingface.parameters import copy_in_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 V, D, F, N, H, G, C = 4000, 768, 2048, 8, 12, 4, 64
@@ -80,7 +80,7 @@ def status(name):
 read_config(Path(sys.argv[1]))
 jax.device_put(0.0).block_until_ready()
 before = status("VmRSS")
-_, params = load_pretrained(sys.argv[1])
+_, params = load_pretrained(sys.argv[1], param_dtype=PARAM_DTYPE)
 leaves = jax.tree.leaves(params)
 sizes = [leaf.nbytes for leaf in leaves]
 print(json.dumps({"peak": status("VmHWM") - before, "all": sum(sizes), "largest": max(sizes)}))
@@ -89,11 +89,16 @@ print(json.dumps({"peak": status("VmHWM") - before, "all": sum(sizes), "largest"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_peak_memory_is_the_model_and_one_parameter(folder):
-    measured = run(MEASURE, folder)
-    assert measured["all"] > 2e8
-    # The tolerance is for what Python and jax allocate on the way.
-    assert measured["peak"] < measured["all"] + measured["largest"] + 25e6, measured
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_peak_memory_is_the_model_and_one_parameter(folder, dtype):
+    measured = run(MEASURE.replace("PARAM_DTYPE", repr(dtype)), folder)
+    kernels, embeddings = N * (2 * D * H * C + 2 * D * G * C + 3 * D * F), 2 * V * D
+    bytes_each = {"float32": 4, "int8": 1}[dtype]
+    assert measured["all"] == pytest.approx(bytes_each * kernels + 4 * embeddings, rel=0.01)
+    # The tolerance is for what Python and jax allocate on the way; int8 is made of float32, one
+    # layer at a time.
+    on_the_way = 25e6 + (4 * 4 * D * F if dtype == "int8" else 0)
+    assert measured["peak"] < measured["all"] + measured["largest"] + on_the_way, measured
 
 
 SHARDED = """
@@ -129,6 +134,30 @@ print(json.dumps({"devices": len(jax.devices()), "part": part}))
 def test_shards_go_to_their_devices(folder):
     told = run(SHARDED, folder, XLA_FLAGS="--xla_force_host_platform_device_count=4")
     assert told == {"devices": 4, "part": [N // 2, D, H // 2, C]}
+
+
+INT8 = """
+import json, sys
+import jax, numpy as np
+from cat_jax.config import MeshShape
+from cat_jax.models import load_pretrained
+from cat_jax.sharding import make_mesh
+
+mesh = make_mesh(MeshShape(1, 2, 2), batch_size=2)
+_, whole = load_pretrained(sys.argv[1], param_dtype="int8")
+_, split = load_pretrained(sys.argv[1], param_dtype="int8", sharding=mesh)
+jax.tree.map(np.testing.assert_array_equal, whole, split)
+layers = split["layers"]
+found = layers["attention"]["output"]["kernel"], layers["mlp"]["up"]["kernel"]
+print(json.dumps([x.addressable_shards[0].data.shape for x in jax.tree.leaves(found)]))
+"""
+
+
+@pytest.mark.slow
+def test_shards_of_int8_kernels_are_those_of_the_whole(folder):
+    told = run(INT8, folder, XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    output = [N, H // 2, C, D // 2], [N, D // 2]
+    assert told == [*output, [N, D // 2, F // 2], [N, F // 2]]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)])

@@ -18,7 +18,14 @@ from cat_jax.data.packing import pack_examples
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.evaluation import make_validation
 from cat_jax.losses import LogitBudget
-from cat_jax.models import CausalLM, LoraConfig, ModelConfig, init_lora, param_shardings
+from cat_jax.models import (
+    CausalLM,
+    LoraConfig,
+    ModelConfig,
+    init_lora,
+    param_shardings,
+    quantize_params,
+)
 from cat_jax.sharding import MESH_AXES, MeshShape, make_mesh, shard_batch
 from cat_jax.tasks.stg import stg_records
 from cat_jax.train.optimizer import make_optimizer
@@ -153,6 +160,12 @@ adapters = init_lora(jax.random.key(1), config, lora)
 expected, expected_losses, _ = train(one, FrozenBase(start, lora), adapters)
 split = make_mesh(MeshShape(1, 2, 2, 2), batch_size=16)
 base = FrozenBase(jax.device_put(start, param_shardings(start, split)), lora)
+state, losses, _ = train(split, base, adapters)
+close((state, losses), (expected, expected_losses))
+
+quantised = quantize_params(start)
+expected, expected_losses, _ = train(one, FrozenBase(quantised, lora), adapters)
+base = FrozenBase(jax.device_put(quantised, param_shardings(quantised, split)), lora)
 state, losses, _ = train(split, base, adapters)
 close((state, losses), (expected, expected_losses))
 

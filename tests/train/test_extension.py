@@ -127,3 +127,12 @@ def test_without_a_change_nothing_is_longer():
     assert is_longer(old, more)
     assert not is_longer(old, old)
     assert not is_longer(more, old)
+
+
+def test_a_setting_that_the_older_run_did_not_know_is_none():
+    model = {"name": "a", "lora": {"rank": 3}}
+    old = {"model": model, "guidance": None, "train": {"steps": 5}}
+    more = {"model": {**model, "frozen_dtype": None}, "guidance": None, "train": {"steps": 8}}
+    assert is_longer(old, more)
+    more["model"]["frozen_dtype"] = "int8"
+    assert not is_longer(old, more)

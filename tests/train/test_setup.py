@@ -1,5 +1,6 @@
 """What a run starts from: tokenizer, model and attention fit each other and the settings."""
 
+import dataclasses
 import shutil
 
 import jax
@@ -10,7 +11,7 @@ from jax.sharding import AbstractMesh
 from cat_jax.config import Guidance, LoraConfig, Pretrained, PretrainedLora, Scratch, Training
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
-from cat_jax.models import CausalLM, ModelConfig
+from cat_jax.models import CausalLM, ModelConfig, dequantize_params, quantize_params
 from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.sharding import MESH_AXES
 from cat_jax.testing import toy_model
@@ -56,6 +57,28 @@ def test_frozen_parameters_have_the_dtype_of_the_arithmetic(shared):
     assert {leaf.dtype for leaf in jax.tree.leaves(setup.params)} == {np.dtype("float32")}
 
 
+@pytest.mark.parametrize("frozen_dtype", ["float32", "bfloat16", "int8"])
+def test_frozen_parameters_have_the_dtype_that_is_asked_for(shared, frozen_dtype):
+    folder, lora = str(shared / "models/stories260K"), LoraConfig(rank=3)
+    setup = start(PretrainedLora(folder, lora=lora, frozen_dtype=frozen_dtype))
+    expected = {frozen_dtype} if frozen_dtype != "int8" else {"bfloat16", "int8", "float32"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(setup.base.params)} == expected
+    assert setup.base.params["layers"]["mlp"]["up"]["kernel"].shape == (5, 64, 172)
+    assert (setup.base.params["embed"]["embedding"].dtype == "float32") == (
+        frozen_dtype == "float32"
+    )
+
+
+def test_a_model_in_int8_is_not_trained_whole():
+    toy = toy_model()
+    frozen = dataclasses.replace(toy, params=quantize_params(toy.params))
+    with pytest.raises(InputError, match=r"int8, which cannot be trained: give lora"):
+        start(frozen)
+    assert start(frozen, lora=LoraConfig(rank=3)).base.params["embed"] == toy.params["embed"]
+    again = dataclasses.replace(frozen, params=dequantize_params(frozen.params))
+    assert start(again).base is None
+
+
 def test_a_model_from_scratch_speaks_its_training_text():
     setup = start(Scratch(width=8, num_heads=2, num_kv_heads=1), seed=3)
     assert setup.tokenizer.decode(setup.tokenizer(RECORD.text).input_ids) == RECORD.text
@@ -82,6 +105,8 @@ def test_a_name_is_a_pretrained_model_and_adapters_go_on_it(tmp_path):
     lora = LoraConfig(rank=3)
     assert resolve_start(named, lora) == PretrainedLora("a", "auto", "none", "float32", lora)
     assert resolve_start("a", lora) == PretrainedLora("a", lora=lora)
+    frozen = PretrainedLora("a", frozen_dtype="int8")
+    assert resolve_start(frozen, lora) == PretrainedLora("a", lora=lora, frozen_dtype="int8")
     with pytest.raises(InputError, match="adapters need a pretrained model; leave out lora"):
         resolve_start(Scratch(), lora)
 

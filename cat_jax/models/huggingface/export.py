@@ -1,5 +1,6 @@
 """Write configuration and parameters of ``CausalLM`` as a Hugging Face folder."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from cat_jax.models.huggingface.safetensors import (
 )
 from cat_jax.models.huggingface.tensors import TensorRule, axis_sizes, shape_problems, tensor_rules
 from cat_jax.models.huggingface.weights import local_folder
+from cat_jax.models.quantization import Int8Kernel
 from cat_jax.sharding import to_host
 from cat_jax.types import Array
 
@@ -47,7 +49,8 @@ def save_pretrained(
 ) -> None:
     """Write a Hugging Face folder that transformers 4 and 5 and ``load_pretrained`` read.
 
-    The folder appears when it is whole. The host holds one file of at most ``shard_bytes`` at a
+    The folder appears when it is whole. Kernels in int8 are written as the floats that they stand
+    for. The host holds one file of at most ``shard_bytes`` at a
     time. Where several processes hold the parameters, all call this and the first writes.
 
     Args:
@@ -61,7 +64,7 @@ def save_pretrained(
         end_ids: Token ids that end an answer, besides those of source or tokenizer; written to
             ``config.json`` and ``generation_config.json``.
         dtype: Dtype of the weights; None keeps that of each tensor in the source or, without one,
-            in ``params``.
+            in ``params``, and is float32 for kernels in int8.
         shard_bytes: Size from which weights are split into several files.
 
     Raises:
@@ -127,22 +130,29 @@ def hf_tensors(
     for path, rule in rules.items():
         names = rule.hf_names(layers)
         for layer, name in enumerate(names):
-            dtype = np.dtype(cast(name) or flat[path].dtype)
-            size = flat[path].size // len(names) * dtype.itemsize
+            dtype = np.dtype(cast(name) or _own_dtype(flat[path]))
+            size = math.prod(flat[path].shape) // len(names) * dtype.itemsize
             read = partial(_read, name, dtype, flat[path], rule, layer, sizes)
             tensors.append(NewTensor(name, size, dtype, read))
     return tensors
 
 
+def _own_dtype(value: Array | Int8Kernel) -> np.dtype:
+    return np.dtype(np.float32) if isinstance(value, Int8Kernel) else value.dtype
+
+
 def _read(
     name: str,
     dtype: np.dtype,
-    value: Array,
+    value: Array | Int8Kernel,
     rule: TensorRule,
     layer: int,
     sizes: Mapping[str, int],
 ) -> np.ndarray:
-    laid_out = rule.to_hf(to_host(value[layer] if rule.is_layered else value), sizes)
+    one = jax.tree.map(lambda x: x[layer], value) if rule.is_layered else value
+    if isinstance(one, Int8Kernel):
+        one = one.dequantize()
+    laid_out = rule.to_hf(to_host(one), sizes)
     written = laid_out.astype(dtype, copy=False)
     refuse_not_finite({f"{name} as {dtype.name}": written})
     return written

@@ -78,6 +78,12 @@ TENSOR_RULES = tuple(
         (UNEMBED, "V D", "unembed/kernel", "D V"),
     )
 )
+KERNELS = {
+    rule.hf_name.split(".")[-2]: rule
+    for rule in TENSOR_RULES
+    if rule.hf_name.endswith("_proj.weight")
+}
+"""The projections of the layers, by PEFT's names."""
 COMPUTED_TENSORS = LAYER + "self_attn.rotary_emb.inv_freq"
 """A buffer in old files, fixed by rope_theta."""
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,28 +18,24 @@ from jax.sharding import Mesh, Sharding
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig, Remat
 from cat_jax.models.huggingface.config import config_from_hf, first_sentence, read_config
-from cat_jax.models.huggingface.safetensors import (
-    FLOAT_TYPES,
-    StoredTensor,
-    refuse_not_finite,
-    stored_tensors,
-)
+from cat_jax.models.huggingface.parameters import load_int8_kernel, load_parameter
+from cat_jax.models.huggingface.safetensors import FLOAT_TYPES, StoredTensor, stored_tensors
 from cat_jax.models.huggingface.tensors import (
     COMPUTED_TENSORS,
     EMBED,
+    KERNELS,
     UNEMBED,
-    TensorRule,
     axis_sizes,
     tensor_rules,
 )
 from cat_jax.models.partitioning import param_shardings
-from cat_jax.types import Array
+from cat_jax.models.quantization import quantize_params
 from pallas_kernels import Implementation
 
 COMPANIONS = ("*.json", "tokenizer.model", "merges.txt", "chat_template.jinja")
 """The files of a folder that are not weights."""
-BLOCK = 2**17
-"""Numbers copied at a time."""
+ParamDtype = Literal["float32", "bfloat16", "int8", "stored"]
+"""Dtype of loaded parameters."""
 
 
 def load_pretrained(
@@ -48,7 +44,7 @@ def load_pretrained(
     attention: Implementation = "xla",
     remat: Remat = "none",
     dtype: Literal["float32", "bfloat16"] = "float32",
-    param_dtype: Literal["float32", "bfloat16", "stored"] = "float32",
+    param_dtype: ParamDtype = "float32",
     sharding: Sharding | Mapping[str, Any] | Mesh | None = None,
 ) -> tuple[ModelConfig, dict[str, Any]]:
     """Load a Llama, Mistral, Qwen2 or Qwen3 model from a folder or the Hugging Face hub.
@@ -63,7 +59,9 @@ def load_pretrained(
         attention: As in ``ModelConfig``, like the next two; not part of a checkpoint.
         remat: What the backward pass recomputes.
         dtype: Dtype of activations.
-        param_dtype: Dtype of the parameters; ``stored`` keeps what the files have.
+        param_dtype: Dtype of the parameters; ``stored`` keeps what the files have. With ``int8``
+            the kernels of the projections are ``Int8Kernel`` (of their scales every host reads the
+            whole kernel), and all else is of ``dtype``; such parameters are not for training.
         sharding: Sharding of all parameters, nested dicts of shardings like the parameters, or a
             mesh of ``cat_jax.sharding`` over which they are split; None is the default device.
 
@@ -74,6 +72,9 @@ def load_pretrained(
         InputError: The folder cannot be had, is not a model this package computes, or holds NaN or
             infinity.
     """
+    if param_dtype not in get_args(ParamDtype):
+        known = ", ".join(get_args(ParamDtype))
+        raise InputError(f"param_dtype must be one of {known}, got {param_dtype!r}")
     folder = local_folder(name)
     config = dataclasses.replace(
         config_from_hf(read_config(folder)), attention=attention, remat=remat, dtype=dtype
@@ -84,21 +85,24 @@ def load_pretrained(
         raise InputError(f"the tensors of {folder} do not fit: {'; '.join(problems)}")
     rules = tensor_rules(config)
     if isinstance(sharding, Mesh):
-        sharding = param_shardings(abstract_params(config), sharding)
+        shapes = abstract_params(config)
+        if param_dtype == "int8":
+            shapes = jax.eval_shape(quantize_params, shapes)
+        sharding = param_shardings(shapes, sharding)
     if isinstance(sharding, Mapping):
         shardings: dict[str, Any] = flatten_dict(sharding, sep="/")
     else:
         shardings = {rule.path: sharding for rule in rules}
-    params = {
-        rule.path: _load_parameter(
-            {name: tensors[name] for name in rule.hf_names(config.num_layers)},
-            rule,
-            axis_sizes(config),
-            None if param_dtype == "stored" else jnp.dtype(param_dtype),
-            shardings[rule.path],
-        )
-        for rule in rules
-    }
+    params: dict[str, Any] = {}
+    for rule in rules:
+        stored = {name: tensors[name] for name in rule.hf_names(config.num_layers)}
+        given = stored, rule, axis_sizes(config)
+        if param_dtype == "int8" and rule in KERNELS.values():
+            params[rule.path] = load_int8_kernel(*given, shardings[rule.path])
+        else:
+            name = dtype if param_dtype == "int8" else param_dtype
+            one = None if name == "stored" else jnp.dtype(name)
+            params[rule.path] = load_parameter(*given, one, shardings[rule.path])
     return config, unflatten_dict(params, sep="/")
 
 
@@ -173,49 +177,3 @@ def _is_redundant(tensors: Mapping[str, StoredTensor], name: str, config: ModelC
         same_kind = one.dtype == other.dtype and one.dtype in FLOAT_TYPES
         return same_kind and np.array_equal(one.map(), other.map())
     return fnmatchcase(name, COMPUTED_TENSORS)
-
-
-def _load_parameter(
-    stored: Mapping[str, StoredTensor],
-    rule: TensorRule,
-    sizes: Mapping[str, int],
-    dtype: np.dtype | None,
-    sharding: Sharding | None,
-) -> Array:
-    """Read the tensors of one rule one by one into the parameter they make up."""
-    shape = rule.shape(sizes, len(stored))
-    everything = (slice(None),) * len(shape)
-    names = list(stored)
-    dtype = dtype or FLOAT_TYPES[stored[names[0]].dtype]
-
-    def read(index: tuple[slice, ...] | None) -> np.ndarray:
-        """Return one shard: what ``index`` selects of the parameter."""
-        index = index or everything
-        layers, rest = (index[0], index[1:]) if rule.is_layered else (slice(None), index)
-        selected = names[layers]
-        first = rule.from_hf(stored[selected[0]].map(), sizes)[rest]
-        stacked = np.empty((len(selected), *first.shape), dtype)
-        for name, target in zip(selected, stacked, strict=True):
-            copy_in_blocks(rule.from_hf(stored[name].map(), sizes)[rest], target)
-            refuse_not_finite({name: target})
-        return stacked if rule.is_layered else stacked[0]
-
-    if sharding is None:
-        parameter = jax.device_put(read(everything))
-    else:
-        parameter = jax.make_array_from_callback(shape, sharding, read)
-    # The copy to the device is asynchronous, and until its end the host's copy stays.
-    return parameter.block_until_ready()
-
-
-def copy_in_blocks(source: np.ndarray, target: np.ndarray) -> None:
-    """Copy and cast, in pieces that lie together in the source and fit a cache.
-
-    Several times as fast as one assignment when the two lie transposed to each other.
-    """
-    axis = int(np.argmax(source.strides))
-    length = source.shape[axis]
-    step = max(1, BLOCK * length // source.size)
-    source, target = np.moveaxis(source, axis, 0), np.moveaxis(target, axis, 0)
-    for start in range(0, length, step):
-        target[start : start + step] = source[start : start + step].astype(target.dtype)

@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cat_jax.config import Optimizer
-from cat_jax.models import CausalLM, ModelConfig, attach_lora, init_lora
+from cat_jax.models import CausalLM, ModelConfig, attach_lora, init_lora, quantize_params
 from experiments.planning import costs
 from experiments.planning.costs import parameter_counts
 from experiments.planning.job import Job, Layout
+from experiments.planning.options import JobOptions
+from experiments.planning.plans import make_job
 from experiments.planning.public_models import find_model
+from experiments.planning.single_device import device_table
 from experiments.planning.slices import CHIPS
 
 SMALL = ModelConfig(640, 128, 320, 2, 4, 2, 48, dtype="bfloat16")
@@ -165,6 +168,38 @@ def test_moments_take_what_the_optimizer_keeps(settings, saved):
     lean = replace(job(), optimizer=Optimizer(**settings))
     less = costs.memory(job(), layout) - costs.memory(lean, layout)
     assert less == pytest.approx(saved * costs.trained_parameters(job()) / 4)
+
+
+@pytest.mark.parametrize("frozen_dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("change", [{}, {"qkv_bias": True, "tie_embeddings": True}])
+def test_the_frozen_base_takes_what_its_arrays_take(frozen_dtype, change):
+    given = replace(job(replace(SMALL, **change), "lora"), frozen_dtype=frozen_dtype)
+    dtype = "bfloat16" if frozen_dtype == "int8" else frozen_dtype
+    base = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes(given.model))
+    if frozen_dtype == "int8":
+        base = jax.eval_shape(quantize_params, base)
+    expected = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(base))
+    assert costs.frozen_bytes(given) == expected
+    parts = costs.memory_parts(given, Layout(1, 2, 2))
+    assert parts["frozen"] == expected / 4
+    assert costs.memory(given, Layout(1, 2, 2)) == sum(parts.values())
+    assert costs.frozen_bytes(replace(given, tuned="all")) == 0
+
+
+def test_adapters_of_8b_in_int8_fit_a_gpu_of_24_gb():
+    """And one of 16 GB, which the base in bfloat16 would fill alone."""
+    options = JobOptions(lora=True, length=1024, frozen_dtype="int8")
+    given = make_job("Llama-3.1-8B", 1, options)
+    parts = costs.memory_parts(given, Layout(1, 1, 1))
+    assert 9.0e9 < parts["frozen"] < 9.2e9
+    assert sum(parts.values()) < 16e9 < costs.frozen_bytes(replace(given, frozen_dtype="bfloat16"))
+    one, other = (
+        device_table([replace(given, frozen_dtype=dtype)], [16, 24]).splitlines()[-1]
+        for dtype in ("int8", "bfloat16")
+    )
+    assert one.startswith("| Llama-3.1-8B | lora on int8 | 1 x 1024 | 9.0")
+    assert one.endswith("| yes | yes |")
+    assert other.endswith("| no | yes |")
 
 
 def test_adapters_need_less_and_remat_saves():
