@@ -8,7 +8,13 @@ import pytest
 
 from cat_jax.evaluation import GREEDY, Sampling, decode, generate, warm_up
 from cat_jax.evaluation.sampling import filter_logits
-from cat_jax.models import CausalLM, ModelConfig, load_pretrained
+from cat_jax.models import (
+    CausalLM,
+    ModelConfig,
+    dequantize_params,
+    load_pretrained,
+    quantize_params,
+)
 
 CONFIG = ModelConfig(
     vocab_size=67,
@@ -233,6 +239,13 @@ def test_finished_answers_leave_the_batch(params, monkeypatch):
     expected = [decode.until_stop(row, stops) for row in texts]
     assert sample(params, PROMPTS, stop_ids=stops) == expected
     jax.clear_caches()
+
+
+def test_int8_kernels_decode_as_their_dequantized_copy(params):
+    quantized = quantize_params(params)
+    setting = {"max_new_tokens": NEW, "stop_ids": ()}
+    expected = generate(MODEL, dequantize_params(quantized), PROMPTS, **setting)
+    assert generate(MODEL, quantized, PROMPTS, **setting) == expected
 
 
 def test_stacked_layers_decode_alike(params, expected, monkeypatch):
