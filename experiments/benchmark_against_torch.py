@@ -104,7 +104,11 @@ def main() -> None:
         found = measure(args, length, sequences)
         results += found
         missed += missed_bars(found, args.device)
-        values = {"machine": machine, "settings": asdict(args), "results": results}
+        values = {
+            "machine": machine,
+            "settings": asdict(args) | {"model": Path(args.model).name},
+            "results": results,
+        }
         write_text(f"{args.out}.json", json.dumps(values, indent=1, default=asdict) + "\n")
         write_text(f"{args.out}.md", page(results, machine, args))
     print(table(results), end="")

@@ -109,7 +109,11 @@ def main() -> None:
     for stops in args.stops:
         for prompts in args.prompts:
             results += measure(args, prompts, stops)
-            values = {"machine": machine, "settings": asdict(args), "results": results}
+            values = {
+                "machine": machine,
+                "settings": asdict(args) | {"model": Path(args.model).name},
+                "results": results,
+            }
             write_text(f"{args.out}.json", json.dumps(values, indent=1, default=asdict) + "\n")
             write_text(f"{args.out}.md", page(results, machine, args))
     print(page(results, machine, args), end="")
