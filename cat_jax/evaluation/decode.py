@@ -46,9 +46,10 @@ def generate(
     """Continue each prompt token by token: greedily, unless ``sampling`` says otherwise.
 
     An answer depends on the place of its prompt in ``prompts`` and on the seed, not on
-    ``batch_size`` or the other prompts. All batches of a call have one shape: one compilation,
-    which further calls reuse when their longest prompt has the same ``padded_length`` and their
-    prompts fill a batch, or the same power of two.
+    ``batch_size`` or the other prompts. All batches of a call have one shape, so that their
+    programs are compiled once; further calls reuse them when their longest prompt has the same
+    ``padded_length``, their prompts fill a batch, or the same power of two, and, from eight prompts
+    on, as many eighths of the batch's rows.
 
     Args:
         model: The model.
