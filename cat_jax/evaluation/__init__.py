@@ -6,6 +6,13 @@ from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
 from cat_jax.evaluation.sampling import GREEDY, Sampling
+from cat_jax.evaluation.statistics import (
+    Interval,
+    PairedTest,
+    mean_interval,
+    paired_test,
+    share_interval,
+)
 from cat_jax.evaluation.suite import Evaluation, TestAnswers, evaluate
 from cat_jax.evaluation.validation import make_validation
 
@@ -14,6 +21,8 @@ __all__ = [
     "CausalMass",
     "Completions",
     "Evaluation",
+    "Interval",
+    "PairedTest",
     "Sampling",
     "TestAnswers",
     "answer_matches",
@@ -26,6 +35,9 @@ __all__ = [
     "exact_match",
     "generate",
     "make_validation",
+    "mean_interval",
     "measure_causal_mass",
+    "paired_test",
+    "share_interval",
     "warm_up",
 ]

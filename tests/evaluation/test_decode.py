@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cat_jax.evaluation import GREEDY, Sampling, decode, generate, warm_up
+from cat_jax.evaluation import (
+    GREEDY,
+    Sampling,
+    decode,
+    decode_steps,
+    generate,
+    prompt_batches,
+    warm_up,
+)
 from cat_jax.evaluation.sampling import filter_logits
 from cat_jax.models import (
     CausalLM,
@@ -125,17 +133,17 @@ def test_loop_ends_once_every_row_has_stopped(params, expected):
     first, second = expected[0], expected[2]
     stops = {first[2], second[5]}
     last = max(next(i for i, token in enumerate(row) if token in stops) for row in (first, second))
-    (batch,) = decode._batches([PROMPTS[0], PROMPTS[2]], 4, seed=0)
-    ids = decode._decode(MODEL, params, batch, np.array(sorted(stops)), NEW, NEW, GREEDY)
+    (batch,) = prompt_batches.prompt_batches([PROMPTS[0], PROMPTS[2]], 4, seed=0)
+    ids = decode_steps.decode_batch(MODEL, params, batch, np.array(sorted(stops)), NEW, NEW, GREEDY)
     np.testing.assert_array_equal(ids[0, : last + 1], first[: last + 1])
     np.testing.assert_array_equal(ids[:, last + 1 :], 0)
     assert last + 1 < NEW
-    ids = decode._decode(MODEL, params, batch, np.array(sorted(stops)), 1, NEW, GREEDY)
+    ids = decode_steps.decode_batch(MODEL, params, batch, np.array(sorted(stops)), 1, NEW, GREEDY)
     assert ids[0].tolist() == [first[0]] + [0] * (NEW - 1)
 
 
 def programs():
-    return decode._prefill._cache_size() + decode._extend._cache_size()
+    return decode_steps._prefill._cache_size() + decode_steps._extend._cache_size()
 
 
 def compiled(params, lengths, **setting):
@@ -158,12 +166,14 @@ def test_few_prompts_are_no_large_batch(params):
     before = compiled(params, [3, 9, 1])
     assert compiled(params, [5, 3, 1, 9]) == before  # four rows
     assert compiled(params, [5, 3]) == before + 2
-    assert [len(b.lengths_B) for b in decode._batches(random_prompts(3, 4, 5), 256, 0)] == [4]
+    assert [
+        len(b.lengths_B) for b in prompt_batches.prompt_batches(random_prompts(3, 4, 5), 256, 0)
+    ] == [4]
 
 
 def test_few_widths_serve_all_lengths():
     lengths = np.arange(1, 5000)
-    widths = np.array([decode.padded_length(int(length)) for length in lengths])
+    widths = np.array([prompt_batches.padded_length(int(length)) for length in lengths])
     assert (widths >= lengths).all()
     assert (widths[:256] - lengths[:256] < 32).all()
     assert (widths[256:] < 1.25 * lengths[256:]).all()
@@ -183,9 +193,9 @@ def test_warming_up_leaves_nothing_to_compile(params):
 
 def test_the_prompt_pass_builds_few_logits(params):
     """Eight prompts of at most 33 tokens fill two rows of 64; logits are for eight positions."""
-    (batch,) = decode._batches([*PROMPTS, PROMPTS[0]], 8, seed=0)
+    (batch,) = prompt_batches.prompt_batches([*PROMPTS, PROMPTS[0]], 8, seed=0)
     assert batch.tokens_RT.shape == (2, 64)
-    lowered = decode._prefill.lower(
+    lowered = decode_steps._prefill.lower(
         MODEL, params, batch, np.zeros(0, np.int32), NEW, GREEDY, unstacked=True
     )
     program = lowered.compile().as_text()
@@ -199,7 +209,7 @@ def test_the_prompt_pass_builds_few_logits(params):
 def test_packed_prompts_are_whole_and_apart(count):
     prompts = random_prompts(*np.random.default_rng(count).integers(1, 33, count))
     for pack in (True, False):
-        (batch,) = decode._batches(prompts, 32, seed=0, pack=pack)
+        (batch,) = prompt_batches.prompt_batches(prompts, 32, seed=0, pack=pack)
         size = 1 << (count - 1).bit_length()
         assert len(batch.tokens_RT) == size or (
             pack and len(batch.tokens_RT) % max(1, size // 8) == 0
@@ -219,12 +229,12 @@ def test_packed_prompts_are_whole_and_apart(count):
 
 def test_finished_answers_leave_the_batch(params, monkeypatch):
     """What goes on is what would go on in the whole batch; programs of 4 and 1 answers do it."""
-    monkeypatch.setattr(decode, "WORTH_STEPS", 2)
+    monkeypatch.setattr(decode_steps, "WORTH_STEPS", 2)
     jax.clear_caches()
     sizes = []
-    keep = decode._keep
+    keep = decode_steps._keep
     monkeypatch.setattr(
-        decode, "_keep", lambda state, kept: sizes.append(len(kept)) or keep(state, kept)
+        decode_steps, "_keep", lambda state, kept: sizes.append(len(kept)) or keep(state, kept)
     )
     whole = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=())
     assert sizes == []
@@ -250,7 +260,7 @@ def test_int8_kernels_decode_as_their_dequantized_copy(params):
 
 def test_stacked_layers_decode_alike(params, expected, monkeypatch):
     """As on a GPU or TPU, where layers are scanned over."""
-    monkeypatch.setattr(decode, "is_on_one_cpu", lambda params: False)
+    monkeypatch.setattr(decode_steps, "is_on_one_cpu", lambda params: False)
     stops = (expected[0][4], expected[3][0])
     ids = generate(MODEL, params, PROMPTS, max_new_tokens=NEW, stop_ids=stops)
     assert ids == [decode.until_stop(row, stops) for row in expected]
@@ -429,7 +439,7 @@ def test_answers_end_at_the_last_position(params, batch_size):
 def test_the_cache_is_no_longer_than_the_model(params):
     small = MODEL.clone(config=dataclasses.replace(CONFIG, max_positions=70))
     most = decode._most_new_tokens([[3, 4]], small.config, 10**9)
-    (batch,) = decode._batches([[3, 4]], 1, seed=0)
-    state = decode._prefill(small, params, batch, np.zeros(0, np.int32), most, GREEDY, True)
+    (batch,) = prompt_batches.prompt_batches([[3, 4]], 1, seed=0)
+    state = decode_steps._prefill(small, params, batch, np.zeros(0, np.int32), most, GREEDY, True)
     assert {cache.key_BGSC.shape for cache in state.cache} == {(1, 2, 32 + 68, 6)}
     assert len(generate(small, params, [[3, 4]], max_new_tokens=10**9, stop_ids=())[0]) == 68
