@@ -5,9 +5,8 @@ steps (torch: sdpa), and steps of CAT (torch: eager attention with full maps and
 in loops as published, and vectorised). The exit status is 1 where a bar is missed.
 """
 
-import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, get_args
@@ -17,7 +16,7 @@ import tyro
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
 from experiments.benchmarking.contenders import Contender, Task, Timing
-from experiments.benchmarking.processes import run_module
+from experiments.benchmarking.processes import run_module, write_results
 from experiments.command_line import exit_status, parse_arguments
 
 BARS = {
@@ -95,7 +94,6 @@ def main() -> None:
     args = parse_arguments(
         Args, prog="python -m experiments.benchmark_against_torch", description=__doc__
     )
-    from cat_jax.files import write_text
     from cat_jax.train.provenance import describe_environment
 
     machine = describe_environment(("jax", "torch", "transformers"))
@@ -104,13 +102,7 @@ def main() -> None:
         found = measure(args, length, sequences)
         results += found
         missed += missed_bars(found, args.device)
-        values = {
-            "machine": machine,
-            "settings": asdict(args) | {"model": Path(args.model).name},
-            "results": results,
-        }
-        write_text(f"{args.out}.json", json.dumps(values, indent=1, default=asdict) + "\n")
-        write_text(f"{args.out}.md", page(results, machine, args))
+        write_results(args, machine, results, page(results, machine, args))
     print(table(results), end="")
     for line in missed:
         print(f"missed: {line}")

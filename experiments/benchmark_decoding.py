@@ -4,10 +4,9 @@ Each decoder runs in a process of its own, on the same prompts of mixed lengths.
 1 where a bar is missed, or where answers differ from torch's.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal
@@ -17,7 +16,7 @@ import tyro
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
 from experiments.benchmarking.decoders import LONGEST, SHORTEST, Decoder, Task, Timing
-from experiments.benchmarking.processes import run_module
+from experiments.benchmarking.processes import run_module, write_results
 from experiments.command_line import exit_status, parse_arguments
 
 LEAST_SAME = 0.9
@@ -100,7 +99,6 @@ def main() -> None:
     args = parse_arguments(
         Args, prog="python -m experiments.benchmark_decoding", description=__doc__
     )
-    from cat_jax.files import write_text
     from cat_jax.train.provenance import describe_environment
 
     packages = ("jax", "torch", "transformers", *(["llama-cpp-python"] if args.gguf else []))
@@ -109,13 +107,7 @@ def main() -> None:
     for stops in args.stops:
         for prompts in args.prompts:
             results += measure(args, prompts, stops)
-            values = {
-                "machine": machine,
-                "settings": asdict(args) | {"model": Path(args.model).name},
-                "results": results,
-            }
-            write_text(f"{args.out}.json", json.dumps(values, indent=1, default=asdict) + "\n")
-            write_text(f"{args.out}.md", page(results, machine, args))
+            write_results(args, machine, results, page(results, machine, args))
     print(page(results, machine, args), end="")
     missed = missed_bars(results)
     for line in missed:

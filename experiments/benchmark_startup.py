@@ -105,12 +105,13 @@ def help_seconds(name: str, repeats: int) -> float:
 
 def _seconds(*words: str) -> tuple[float, float]:
     """Run Python with these words; return seconds that passed, and of CPU time."""
-    before, started = _cpu_seconds(), time.perf_counter()
+    before, started = cpu_seconds(), time.perf_counter()
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
-    return time.perf_counter() - started, _cpu_seconds() - before
+    return time.perf_counter() - started, cpu_seconds() - before
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """Return the CPU time of all processes that this one has waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

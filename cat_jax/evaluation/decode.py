@@ -1,6 +1,6 @@
 """Decoding with a key/value cache, a batch of prompts at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from cat_jax.errors import InputError
 from cat_jax.evaluation.decode_steps import decode_batch
-from cat_jax.evaluation.prompt_batches import FirstIds, allowed_first, prompt_batches
+from cat_jax.evaluation.prompt_batches import FirstIds, PromptBatch, allowed_first, prompt_batches
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.models.projection import has_whole_rows
@@ -57,8 +57,7 @@ def generate(
     _check(prompts, model.config, max_new_tokens, batch_size, seed)
     most = _most_new_tokens(prompts, model.config, max_new_tokens)
     answers = []
-    allowed, pack = allowed_first(first_ids, model.config), has_whole_rows(model.partition)
-    for batch in prompt_batches(prompts, batch_size, seed, allowed, pack=pack):
+    for batch in _batches(model, prompts, batch_size, seed, first_ids):
         ids_BT = decode_batch(model, params, batch, _stops(stop_ids), most, most, sampling)
         answers += [until_stop(ids, stop_ids) for ids in ids_BT.tolist()]
     room = [model.config.max_positions - len(prompt) for prompt in prompts]
@@ -83,9 +82,19 @@ def warm_up(
     """
     _check(prompts, model.config, max_new_tokens, batch_size, seed=0)
     most = _most_new_tokens(prompts, model.config, max_new_tokens)
-    allowed, pack = allowed_first(first_ids, model.config), has_whole_rows(model.partition)
-    for batch in islice(prompt_batches(prompts, batch_size, 0, allowed, pack=pack), 1):
+    for batch in islice(_batches(model, prompts, batch_size, 0, first_ids), 1):
         decode_batch(model, params, batch, _stops(stop_ids), 1, most, sampling)
+
+
+def _batches(
+    model: CausalLM,
+    prompts: Sequence[Sequence[int]],
+    batch_size: int,
+    seed: int,
+    first_ids: FirstIds,
+) -> Iterator[PromptBatch]:
+    allowed, pack = allowed_first(first_ids, model.config), has_whole_rows(model.partition)
+    return prompt_batches(prompts, batch_size, seed, allowed, pack=pack)
 
 
 def _check(

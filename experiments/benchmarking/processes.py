@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ def run_module(module: str, task: Any) -> dict[str, Any] | str:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         return next((x for x in lines[::-1] if "out of memory" in x.lower()), lines[-1])[:300]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def write_results(args: Any, machine: str, results: Sequence[Any], page: str) -> None:
+    """Write OUT.json and OUT.md: machine and settings, with results as dataclasses, and the page.
+
+    Args:
+        args: Settings, a dataclass with ``out`` and ``model``, a folder of which the name is kept.
+        machine: From ``describe_environment``.
+        results: What was measured so far.
+        page: The same as Markdown.
+    """
+    from cat_jax.files import write_text
+
+    settings = asdict(args) | {"model": Path(args.model).name}
+    values = {"machine": machine, "settings": settings, "results": results}
+    write_text(f"{args.out}.json", json.dumps(values, indent=1, default=asdict) + "\n")
+    write_text(f"{args.out}.md", page)
 
 
 def peak_bytes() -> int:

@@ -7,8 +7,8 @@ layouts worth compiling.
 import math
 from dataclasses import dataclass
 
-from cat_jax.models.huggingface.tensors import axis_sizes, count_params, tensor_rules
-from cat_jax.models.lora import KERNELS, count_adapters
+from cat_jax.models.huggingface.tensors import KERNELS, axis_sizes, count_params, tensor_rules
+from cat_jax.models.lora import count_adapters
 from cat_jax.train.optimizer import moment_bytes
 from cat_jax.train.throughput import step_flops
 from experiments.planning.job import Job, Layout

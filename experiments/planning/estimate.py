@@ -7,7 +7,7 @@ overlap fully or not at all; real steps take longer than the first.
 
 from dataclasses import dataclass
 
-from cat_jax.models.lora import KERNELS
+from cat_jax.models.huggingface.tensors import KERNELS
 from cat_jax.train.optimizer import moment_bytes
 from experiments.planning.costs import (
     kernel_seconds,

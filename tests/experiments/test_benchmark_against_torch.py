@@ -1,9 +1,6 @@
 """Steps of this package and of torch on the same batch are the same steps."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +10,16 @@ from cat_jax.models import save_pretrained
 from cat_jax.testing import toy_model
 from experiments.benchmark_against_torch import Result, missed_bars
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*words):
-    given = [sys.executable, "-m", "experiments.benchmark_against_torch", *map(str, words)]
-    done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+COMMAND = "benchmark_against_torch"
 
 
 @pytest.mark.slow
-def test_both_take_the_same_steps(tmp_path):
+def test_both_take_the_same_steps(tmp_path, run_command):
     toy = toy_model(max_positions=64)
     save_pretrained(tmp_path / "toy", toy.model.config, toy.params, toy.tokenizer)
     out = tmp_path / "out"
     options = "--length", 21, "--sequences", 3, "--targets", 5, "--steps", 2
-    status, page, errors = command(out, "--model", tmp_path / "toy", *options)
+    status, page, errors = run_command(COMMAND, out, "--model", tmp_path / "toy", *options)
     assert status in (0, 1), errors
     results = {
         x["contender"]: x for x in json.loads(out.with_suffix(".json").read_text())["results"]
@@ -65,7 +56,7 @@ def test_bars_that_are_missed_are_told_by_how_far():
         (("--model", "nowhere", "--length", "9"), "give --sequences once for each --length"),
     ],
 )
-def test_bad_settings(words, says):
-    status, _, errors = command("out", *words)
+def test_bad_settings(words, says, run_command):
+    status, _, errors = run_command(COMMAND, "out", *words)
     assert status == 2
     assert says in " ".join(errors.split())

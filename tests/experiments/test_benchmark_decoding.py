@@ -1,9 +1,6 @@
 """Decoding beside torch: the same answers, and bars that are told when missed."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +10,16 @@ from cat_jax.models import save_pretrained
 from cat_jax.testing import toy_model
 from experiments.benchmark_decoding import Result, missed_bars, same_share
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*words):
-    given = [sys.executable, "-m", "experiments.benchmark_decoding", *map(str, words)]
-    done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+COMMAND = "benchmark_decoding"
 
 
 @pytest.mark.slow
-def test_both_give_the_same_answers(tmp_path):
+def test_both_give_the_same_answers(tmp_path, run_command):
     toy = toy_model(vocab_size=150, max_positions=256)
     save_pretrained(tmp_path / "toy", toy.model.config, toy.params, toy.tokenizer)
     out = tmp_path / "out"
     options = "--prompts", 1, 5, "--new-tokens", 6, "--rounds", 1, "--stops", 0, 0.4
-    status, page, errors = command(out, "--model", tmp_path / "toy", *options)
+    status, page, errors = run_command(COMMAND, out, "--model", tmp_path / "toy", *options)
     assert status in (0, 1), errors
     results = json.loads(out.with_suffix(".json").read_text())["results"]
     assert [(x["decoder"], x["prompts"], x["stops"]) for x in results] == [
@@ -67,7 +58,7 @@ def test_bars_that_are_missed_are_told_by_how_far():
         (("--model", ".", "--prompts", "0"), "has no config.json"),
     ],
 )
-def test_bad_settings(words, says):
-    status, _, errors = command("out", *words)
+def test_bad_settings(words, says, run_command):
+    status, _, errors = run_command(COMMAND, "out", *words)
     assert status == 2
     assert says in " ".join(errors.split())
