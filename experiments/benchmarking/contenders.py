@@ -142,7 +142,7 @@ def ours(task: Task) -> Timing:
 
 def theirs(task: Task) -> Timing:
     """Time torch: sdpa on next tokens alone, or eager maps and the published loss."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     from transformers import AutoConfig, AutoModelForCausalLM
 
     device = "cuda" if task.device == "gpu" else "cpu"

@@ -114,7 +114,7 @@ def ours(task: Task) -> Timing:
 
 def torchs(task: Task) -> Timing:
     """Time ``transformers.generate`` (torch, sdpa), on prompts padded on the left."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
     from transformers import AutoModelForCausalLM
 
     from cat_jax.evaluation.decode import until_stop

@@ -20,8 +20,7 @@ def torch_refusal() -> str | None:
 
 def torch_programs(case: Case, dtype: str) -> tuple[Program, Program]:
     """Return the forward, and forward and backward, of ``scaled_dot_product_attention``."""
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
+    import torch  # pyright: ignore[reportMissingImports]
 
     def tensor(x: Any) -> Any:
         return torch.from_numpy(x).to(getattr(torch, dtype)).transpose(1, 2).contiguous()
@@ -30,7 +29,9 @@ def torch_programs(case: Case, dtype: str) -> tuple[Program, Program]:
     inputs = [x.requires_grad_() for x in (query, key, value)]
 
     def attend() -> Any:
-        return scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=True)
+        return torch.nn.functional.scaled_dot_product_attention(
+            *inputs, is_causal=True, enable_gqa=True
+        )
 
     def forward() -> Any:
         with torch.no_grad():

@@ -43,7 +43,7 @@ def causes_auroc(records: Sequence[Record], ranked: Ranked) -> float:
         The mean over the records, 0.5 by chance; NaN if all are left out.
     """
     return _mean(
-        stats.mannwhitneyu(sizes[hits], sizes[~hits]).statistic / (hits.sum() * (~hits).sum())
+        stats.mannwhitneyu(sizes[hits], sizes[~hits])[0] / (hits.sum() * (~hits).sum())
         for sizes, hits in _judged(records, ranked)
     )
 
