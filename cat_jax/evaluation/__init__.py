@@ -9,9 +9,12 @@ from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.evaluation.statistics import (
     Interval,
     PairedTest,
+    Score,
     mean_interval,
+    mean_score,
     paired_test,
     share_interval,
+    share_score,
 )
 from cat_jax.evaluation.suite import Evaluation, TestAnswers, evaluate
 from cat_jax.evaluation.validation import make_validation
@@ -24,6 +27,7 @@ __all__ = [
     "Interval",
     "PairedTest",
     "Sampling",
+    "Score",
     "TestAnswers",
     "answer_matches",
     "answers",
@@ -36,8 +40,10 @@ __all__ = [
     "generate",
     "make_validation",
     "mean_interval",
+    "mean_score",
     "measure_causal_mass",
     "paired_test",
     "share_interval",
+    "share_score",
     "warm_up",
 ]

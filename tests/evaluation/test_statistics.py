@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cat_jax.errors import InputError
-from cat_jax.evaluation import mean_interval, paired_test, share_interval
+from cat_jax.evaluation import (
+    mean_interval,
+    mean_score,
+    paired_test,
+    share_interval,
+    share_score,
+)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
@@ -47,6 +53,33 @@ def test_the_bootstrap_covers_seeds_and_records():
     assert 0.88 < np.mean(covered) <= 1
 
 
+def test_the_bootstrap_covers_seeds_with_records_of_their_own():
+    rng = np.random.default_rng(0)
+    covered = []
+    for _ in range(200):
+        effects = rng.normal(0, 0.3, 9)
+        values = [0.5 + x + rng.normal(0, 1, 5 + 7 * n) for n, x in enumerate(effects)]
+        low, high = mean_interval(values, samples=500, crossed=False)
+        covered.append(low <= 0.5 <= high)
+    assert 0.85 < np.mean(covered) < 0.99
+
+
+def test_seeds_with_records_of_their_own_vary_less_than_with_shared_ones():
+    values_SR = np.tile(np.random.default_rng(1).normal(size=40), (9, 1))
+    shared, own = (mean_interval(values_SR, crossed=x) for x in (True, False))
+    assert shared.high - shared.low == pytest.approx(3 * (own.high - own.low), rel=0.2)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30))
+def test_a_score_is_a_mean_and_its_interval(right):
+    found = share_score(right)
+    assert found == (np.mean(right), *share_interval(right), len(right))
+    mean = mean_score([right, [*right, True]], crossed=False)
+    assert mean.value == pytest.approx((np.mean(right) + np.mean([*right, True])) / 2)
+    assert mean.low <= mean.value + 1e-12 and mean.value - 1e-12 <= mean.high
+    assert mean.count == 2 * len(right) + 1
+
+
 def test_the_same_for_every_record_and_seed_has_no_width():
     assert mean_interval(np.full((3, 5), 0.25)) == (0.25, 0.25)
 
@@ -69,6 +102,8 @@ def test_mcnemars_test_is_a_sum_of_binomials(pairs):
         (lambda: share_interval([True], 1.0), "between 0 and 1, got 1.0"),
         (lambda: mean_interval([[1.0, math.nan]]), "not finite"),
         (lambda: mean_interval([[]]), "no interval without answers"),
+        (lambda: mean_interval([]), "no interval without answers"),
+        (lambda: mean_interval([[1.0], [1.0, 2.0]]), "as many values each"),
         (lambda: paired_test([True], [True, False]), "got 1 and 2"),
         (lambda: paired_test([], []), "got 0 and 0"),
     ],
