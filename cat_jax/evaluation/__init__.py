@@ -1,7 +1,12 @@
 """Decoding, answers to test sets, and what is measured on them."""
 
 from cat_jax.evaluation.answers import answer_matches, answers, changed_answers, exact_match
-from cat_jax.evaluation.causal_mass import CausalMass, causal_mass, measure_causal_mass
+from cat_jax.evaluation.causal_mass import (
+    CausalMass,
+    causal_mass,
+    measure_causal_mass,
+    measure_right_answers,
+)
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
@@ -42,6 +47,7 @@ __all__ = [
     "mean_interval",
     "mean_score",
     "measure_causal_mass",
+    "measure_right_answers",
     "paired_test",
     "share_interval",
     "share_score",

@@ -1,7 +1,7 @@
-"""The causal mass of a model on annotated examples."""
+"""What one forward pass over right answers shows: their log-probability and the causal mass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, cast
@@ -12,6 +12,8 @@ import numpy as np
 
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import Batch, stack_whole_batches
+from cat_jax.evaluation.answers import answer_range
+from cat_jax.evaluation.likelihood import summed_log_probabilities
 from cat_jax.losses import attention_guidance_loss, guided_rows
 from cat_jax.models import Aux, CausalLM
 from cat_jax.sharding import replicate
@@ -35,19 +37,53 @@ def measure_causal_mass(
     model: CausalLM, params: Any, examples: Sequence[Example], *, batch_size: int = 64
 ) -> CausalMass:
     """Measure the causal mass of every layer and head on the examples."""
+    return _measure(model, params, examples, batch_size, most=0)[0]
+
+
+def measure_right_answers(
+    model: CausalLM, params: Any, examples: Sequence[Example], *, batch_size: int = 64
+) -> tuple[CausalMass, np.ndarray]:
+    """Measure the causal mass, and how probable each right answer is after its prompt.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        examples: Examples with a prompt; of a conversation the last turn is the answer.
+        batch_size: Examples that are computed at a time.
+
+    Returns:
+        The causal mass, and log-probabilities [R] float64 in nats: the sum over the tokens of the
+        answer, its end included.
+    """
+    asked = [replace(example, target_mask=_answer_mask(example)) for example in examples]
+    most = max(int(example.target_mask.sum()) for example in asked)
+    mass, log_probs = _measure(model, params, asked, batch_size, most)
+    return mass, log_probs[: len(examples)]
+
+
+def _answer_mask(example: Example) -> np.ndarray:
+    answered = answer_range(example)
+    positions = np.arange(len(example.tokens))
+    return (positions >= answered.start) & (positions < answered.stop)
+
+
+def _measure(
+    model: CausalLM, params: Any, examples: Sequence[Example], batch_size: int, most: int
+) -> tuple[CausalMass, np.ndarray]:
     stacked = stack_whole_batches(examples, batch_size)
-    means, by_head, weights = [], [], []
+    means, by_head, weights, log_probs = [], [], [], []
     for start in range(0, len(stacked.tokens_BT), batch_size):
         batch = jax.tree.map(itemgetter(slice(start, start + batch_size)), stacked)
-        mean, mean_NH = jax.device_get(_batch_mass(model, params, batch))
+        mean, mean_NH, log_B = jax.device_get(_measure_batch(model, params, batch, most))
         means.append(float(mean))
         by_head.append(mean_NH)
         weights.append(int(guided_rows(batch.causal_count_BT, batch.visible_count_BT).sum()))
+        log_probs.append(np.asarray(log_B, np.float64))
+    found = np.concatenate(log_probs)
     if not sum(weights):
-        return CausalMass(float("nan"), np.full(by_head[0].shape, np.nan))
-    return CausalMass(
-        float(np.average(means, weights=weights)), np.average(by_head, axis=0, weights=weights)
-    )
+        return CausalMass(float("nan"), np.full(by_head[0].shape, np.nan)), found
+    mean_NH = np.average(by_head, axis=0, weights=weights)
+    return CausalMass(float(np.average(means, weights=weights)), mean_NH), found
 
 
 def causal_mass(
@@ -57,8 +93,11 @@ def causal_mass(
     return measure_causal_mass(model, params, examples, batch_size=batch_size).mean
 
 
-@partial(jax.jit, static_argnums=0)
-def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnums=(0, 3))
+def _measure_batch(
+    model: CausalLM, params: Any, batch: Batch, most: int
+) -> tuple[Array, Array, Array]:
+    """Return the mean mass, that of each layer and head, and log-probabilities, if any (most)."""
     outputs = model.apply(
         {"params": params},
         batch.tokens_BT,
@@ -68,11 +107,14 @@ def _batch_mass(model: CausalLM, params: Any, batch: Batch) -> tuple[Array, Arra
         positions=batch.positions_BT,
         method="hidden_states",
     )
-    _, aux = cast("tuple[jax.Array, Aux]", outputs)
+    hidden_BTD, aux = cast("tuple[jax.Array, Aux]", outputs)
     assert aux.mass is not None  # bits were given
     _, metrics = attention_guidance_loss(aux.mass, batch.causal_count_BT, batch.visible_count_BT)
     guided_BT = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
     sums_NH = jnp.where(guided_BT[None, :, None], aux.mass, 0.0).sum((1, 3))
-    mean_NH = sums_NH / jnp.maximum(guided_BT.sum(), 1)
-    mean, mean_NH = metrics["causal_mass"], mean_NH
-    return replicate(mean, model.partition), replicate(mean_NH, model.partition)
+    log_B = jnp.zeros(len(guided_BT))
+    if most:
+        log_B = summed_log_probabilities(model, params, hidden_BTD, batch, most)
+    found = metrics["causal_mass"], sums_NH / jnp.maximum(guided_BT.sum(), 1), log_B
+    mean, mean_NH, log_B = (replicate(x, model.partition) for x in found)
+    return mean, mean_NH, log_B

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from cat_jax.analysis import attention_maps
 from cat_jax.data.alignment import Example
 from cat_jax.data.bitset import encode_mask, mask_counts
-from cat_jax.evaluation import causal_mass, measure_causal_mass
+from cat_jax.evaluation import causal_mass, measure_causal_mass, measure_right_answers
 from cat_jax.models import CausalLM, ModelConfig
 
 VOCAB = 31
@@ -93,3 +95,21 @@ def test_causal_mass_of_each_layer_and_head(params, batch_size):
     np.testing.assert_allclose(found.by_head_NH, total_NH / count, atol=1e-5)
     assert found.by_head_NH.std() > 1e-3
     np.testing.assert_allclose(found.mean, found.by_head_NH.mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_log_probabilities_of_right_answers(params, batch_size):
+    """Of the last trained run alone: what a prompt's own trained tokens cost does not count."""
+    examples, expected = [], []
+    for number, example in enumerate(EXAMPLES):
+        mask = np.zeros(len(example.tokens), bool)
+        mask[-1 - number % 3 :] = True
+        answered = np.flatnonzero(mask)
+        mask[1] |= mask[2] ^ True  # a turn before
+        examples.append(dataclasses.replace(example, target_mask=mask))
+        logits_TV = MODEL.apply({"params": params}, example.tokens[None])[0][0]
+        log_TV = np.asarray(jax.nn.log_softmax(logits_TV), np.float64)
+        expected.append(sum(log_TV[t - 1, example.tokens[t]] for t in answered))
+    mass, found = measure_right_answers(MODEL, params, examples, batch_size=batch_size)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert mass.mean == measure_causal_mass(MODEL, params, examples, batch_size=batch_size).mean
