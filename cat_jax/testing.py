@@ -21,7 +21,7 @@ from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.models import CausalLM, LanguageModel, ModelConfig
-from cat_jax.tasks.base import TRAIN, Intervention, Rule, Task
+from cat_jax.tasks.base import CUE_AGREES, CUE_DISAGREES, TRAIN, Intervention, Rule, Task
 
 END, UNKNOWN, TURN_END = "<end>", "<unknown>", "<turn_end>"
 CHAT_TEMPLATE = (
@@ -103,6 +103,11 @@ class ToyTask(Task):
         """Return where the record shows ``b``."""
         assert isinstance(record, Record)
         return [Span(record.input[4:7], 4)]
+
+    def group(self, record: TrainingRecord) -> str | None:
+        """Return whether ``b`` shows the right digit."""
+        assert isinstance(record, Record)
+        return CUE_AGREES if record.input[6] == record.target else CUE_DISAGREES
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return the rule that reads ``a`` and the one that reads ``b``."""

@@ -23,6 +23,8 @@ Rule = Callable[[Record], str]
 """Answers a record without a model."""
 
 TRAIN, VALIDATION = "train", "validation"
+CUE_AGREES, CUE_DISAGREES = "cue agrees", "cue disagrees"
+"""Groups of records by whether what is spurious points to the right answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,13 @@ class Task(ABC):
     def spurious_spans(self, record: TrainingRecord) -> list[Span]:
         """Return where a record names its spurious factors, as far as known."""
         return []
+
+    def group(self, record: TrainingRecord) -> str | None:
+        """Return the group of a record, such as "cue agrees" or "cue disagrees"; None: not known.
+
+        Worst-group scores and the method ``group_reweighting`` read it (Sagawa et al., ICLR 2020).
+        """
+        return None
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return rules to compare a model with: "oracle", "shortcut", "majority"."""

@@ -14,7 +14,7 @@ from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Record, Span
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
-from cat_jax.tasks.base import TRAIN, Intervention, Rule, Task
+from cat_jax.tasks.base import CUE_AGREES, CUE_DISAGREES, TRAIN, Intervention, Rule, Task
 from cat_jax.tasks.causal_model import CausalModel, Values
 from cat_jax.tasks.linear_rules import LinearFit, fit_linear_rule
 from cat_jax.tasks.rules import majority_rule
@@ -152,6 +152,25 @@ class CausalGame(Task):
         assert isinstance(record, Record)  # games have no conversations
         found = find_factors(record.input, self.model.spurious, self.link)
         return [Span(match[0], match.start()) for match in found.values()]
+
+    def group(self, record: TrainingRecord) -> str | None:
+        """Return whether the shortcut rule is right: "cue agrees" or "cue disagrees".
+
+        None for conversations and for texts of other games.
+        """
+        if not isinstance(record, Record):
+            return None
+        try:
+            guess = self.shortcut(record)
+        except InputError:  # a factor is missing
+            return None
+        return CUE_AGREES if self.is_close(guess, record.target) else CUE_DISAGREES
+
+    def is_close(self, answer: str, target: str) -> bool:
+        """Tell whether an answer is right or, of a number, within the tolerance of ``measures``."""
+        measures = self.measures(answer, target).items()
+        close = [value for name, value in measures if name.startswith("within")]
+        return bool(close[0]) if close else self.is_right(answer, target)
 
     @property
     def interventions(self) -> Mapping[str, Intervention]:

@@ -8,6 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from cat_jax.data.conversations import Conversation, Message
+from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.tasks import TASKS as ALL
 from cat_jax.tasks import Task, stg, stg_h
@@ -122,6 +124,32 @@ def test_spurious_spans_are_names_with_values(game):
         assert found == {name: parsed[name] for name in module.SPURIOUS}
 
 
+@pytest.mark.parametrize(
+    ("twins", "group"), [((15, 10, 0), "cue agrees"), ((1, 1, 5), "cue disagrees")]
+)
+def test_the_group_of_a_game_is_whether_its_twins_point_to_the_answer(twins, group):
+    causes = {"Smoking": 10, "Weight": 10, "Exercise": 1}
+    others = {"Certain gene": 3, "Room size": 9}
+    spurious = dict(zip(MODULES["stg"].SPURIOUS, twins, strict=True))
+    record = MODULES["stg"].stg_record(causes | others | spurious)
+    assert record.target == "High Risk"
+    assert generated("stg").group(record) == group
+
+
+def test_of_a_number_the_cue_agrees_where_it_is_within_the_tolerance():
+    task, found = generated("stg_h", test_records=60), set()
+    for record in task.records("iid"):
+        close = abs(int(task.shortcut(record)) - int(record.target)) <= 5
+        assert task.group(record) == ("cue agrees" if close else "cue disagrees")
+        found.add(close)
+    assert found == {True, False}
+
+
+def test_what_is_no_text_of_the_game_has_no_group(game):
+    talk = Conversation((Message("user", "a"), Message("assistant", "b")))
+    assert [generated(game).group(x) for x in (talk, Record("a=1 is ", "1"))] == [None, None]
+
+
 @pytest.mark.parametrize("field", ["train_records", "test_records"])
 def test_a_task_without_records_is_refused(game, field):
     with pytest.raises(InputError, match=rf"data\.{field} must be at least 1 .*, got 0"):
@@ -150,6 +178,7 @@ def test_a_task_of_ones_own_claims_nothing_else():
     with pytest.raises(InputError, match=f"task bare has no split 'iid'; there are {known}"):
         task.records("iid")
     assert (task.interventions, task.reference_rules(), task.spurious_spans(None)) == ({}, {}, [])
+    assert task.group(None) is None
     assert task.as_published() is task
     assert task.parse_answer(" 7\n") == "7"
     assert task.is_right("7", " 7\n")

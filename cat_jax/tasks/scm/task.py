@@ -252,12 +252,8 @@ def _scores(kind: SCM) -> dict[str, dict[str, float]]:
     }
     tests = {split: draw(split) for split in dict.fromkeys(("iid", "ood", *kind.shifts))}
 
-    def is_right(answer: str, target: str) -> bool:
-        close = [x for name, x in kind.measures(answer, target).items() if "within" in name]
-        return bool(close[0]) if close else kind.is_right(answer, target)
-
     return {
-        name: {split: score_rule(rule, records, is_right) for split, records in tests.items()}
+        name: {split: score_rule(rule, records, kind.is_close) for split, records in tests.items()}
         for name, rule in rules.items()
     }
 
