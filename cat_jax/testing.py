@@ -105,8 +105,9 @@ class ToyTask(Task):
         return [Span(record.input[4:7], 4)]
 
     def group(self, record: TrainingRecord) -> str | None:
-        """Return whether ``b`` shows the right digit."""
-        assert isinstance(record, Record)
+        """Return whether ``b`` shows the right digit; None for conversations."""
+        if not isinstance(record, Record):
+            return None
         return CUE_AGREES if record.input[6] == record.target else CUE_DISAGREES
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cat_jax.analysis import answer_attention_figure, training_curves_figure
 from cat_jax.compare.compare import Comparison, MethodRun
-from cat_jax.evaluation.suite import is_absolute
+from cat_jax.evaluation.results import is_absolute
 from cat_jax.files import write_text
 from cat_jax.markdown import escape, markdown_table
 from cat_jax.train.provenance import describe_environment, environment

@@ -86,7 +86,7 @@ class ComparisonSetup:
         """
         few = {name: self.tests[method][name][:CURVE_RECORDS] for name in self.curve_sets}
         found = {
-            name: answer_test_set(run, self.task, test, with_mass=number == 0)
+            name: answer_test_set(run, self.task, test, forced=number == 0)
             for number, (name, test) in enumerate(few.items())
         }
         metrics = {name: answered.exact_match for name, answered in found.items()}

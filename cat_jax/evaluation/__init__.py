@@ -10,6 +10,7 @@ from cat_jax.evaluation.causal_mass import (
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
+from cat_jax.evaluation.results import Evaluation, TestAnswers
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.evaluation.statistics import (
     Interval,
@@ -21,7 +22,7 @@ from cat_jax.evaluation.statistics import (
     share_interval,
     share_score,
 )
-from cat_jax.evaluation.suite import Evaluation, TestAnswers, evaluate
+from cat_jax.evaluation.suite import evaluate
 from cat_jax.evaluation.validation import make_validation
 
 __all__ = [

@@ -13,9 +13,12 @@ from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.evaluation.answers import answer_range, answer_texts
-from cat_jax.tasks.base import Task
+from cat_jax.tasks.base import Intervention, Task
 
 logger = logging.getLogger(__name__)
+
+SPURIOUS = "spurious"
+"""Intervention that redraws what must not matter."""
 
 Prompt = Callable[[TrainingRecord], TrainingRecord]
 """Rewrites the prompt of a record."""
@@ -29,6 +32,7 @@ class TestSet:
         records: The records as the task has them.
         examples: The records aligned, with the prompts that are asked.
         targets: The right answers.
+        groups: Groups of the records (``Task.group``).
     """
 
     __test__ = False  # for pytest
@@ -36,9 +40,12 @@ class TestSet:
     records: list[TrainingRecord]
     examples: list[Example]
     targets: list[str]
+    groups: list[str | None]
 
     def __getitem__(self, items: slice) -> "TestSet":
-        return TestSet(self.records[items], self.examples[items], self.targets[items])
+        return TestSet(
+            self.records[items], self.examples[items], self.targets[items], self.groups[items]
+        )
 
 
 def make_interventions(
@@ -49,14 +56,18 @@ def make_interventions(
     seed: int = 0,
     match: Match = "offsets",
     prompt: Prompt | None = None,
+    names: Sequence[str] = (SPURIOUS,),
 ) -> dict[str, TestSet]:
-    """Edit the first test set by each intervention of the task, before ``prompt`` rewrites it.
+    """Edit the first test set by interventions of the task, before ``prompt`` rewrites it.
+
+    "spurious" is left out of a task that has none; any other of ``names`` must be there.
 
     Raises:
-        InputError: A record cannot be edited, or not be answered after that.
+        InputError: The task has no such intervention, or a record cannot be edited, or not be
+            answered after that.
     """
     edited = {}
-    for name, intervene in task.interventions.items():
+    for name, intervene in _find_interventions(task, names).items():
         first, test = next(iter(tests.items()))
         rng = np.random.default_rng(seed)
         records = [intervene(record, rng) for record in test.records if isinstance(record, Record)]
@@ -66,9 +77,20 @@ def make_interventions(
                 f"{task.name} cannot edit; name a test set of records first"
             )
         edited[name] = make_test_set(
-            f"{first}, {name}", records, tokenizer, match=match, prompt=prompt
+            f"{first}, {name}", records, tokenizer, match=match, prompt=prompt, group=task.group
         )
     return edited
+
+
+def _find_interventions(task: Task, names: Sequence[str]) -> dict[str, Intervention]:
+    known = task.interventions
+    unknown = [name for name in names if name not in known and name != SPURIOUS]
+    if unknown:
+        raise InputError(
+            f"task {task.name} has no intervention {unknown[0]!r}; it has "
+            f"{', '.join(known) or 'none'}"
+        )
+    return {name: known[name] for name in names if name in known}
 
 
 def make_test_sets(
@@ -99,6 +121,7 @@ def make_test_sets(
             max_length=max_length,
             match=match,
             prompt=prompt,
+            group=task.group,
         )
         for name in names
     }
@@ -112,8 +135,9 @@ def make_test_set(
     max_length: int | None = None,
     match: Match = "offsets",
     prompt: Prompt | None = None,
+    group: Callable[[TrainingRecord], str | None] = lambda record: None,
 ) -> TestSet:
-    """Align test records; ``prompt`` rewrites them first.
+    """Align test records; ``prompt`` rewrites them first, ``group`` names the group of each.
 
     Raises:
         InputError: A record is too long, has no prompt, or has a word that the tokenizer does not
@@ -153,7 +177,7 @@ def make_test_set(
     targets = [
         _target(record, example, tokenizer) for record, example in zip(asked, examples, strict=True)
     ]
-    return TestSet(list(records), examples, targets)
+    return TestSet(list(records), examples, targets, [group(record) for record in records])
 
 
 def _target(record: TrainingRecord, example: Example, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from cat_jax.compare import METHODS, Comparison, MethodRun, report, save_report, summarize
 from cat_jax.compare.report import format_score, report_page
 from cat_jax.evaluation.causal_mass import CausalMass
-from cat_jax.evaluation.suite import Evaluation, TestAnswers
+from cat_jax.evaluation.results import Evaluation, TestAnswers
 from experiments.tables import comparison_table
 
 SECONDS = "seconds_per_step"
@@ -36,6 +36,12 @@ def answered(share, mass):
     return TestAnswers([""] * 80, [""] * 80, right, CausalMass(mass, np.full((1, 1), mass)))
 
 
+def altered(share):
+    """Answers to the same records after an intervention that changes a share of them."""
+    after = ["x" if n < 80 * share else "" for n in range(80)]
+    return TestAnswers(after, [""] * 80, np.array([not x for x in after]), None)
+
+
 def comparison_of(seeds, extra=None, mass=math.nan, changed=None, settings=SETTINGS, rules=()):
     """A comparison with the scores above, and further test sets."""
     runs = []
@@ -43,7 +49,8 @@ def comparison_of(seeds, extra=None, mass=math.nan, changed=None, settings=SETTI
         if seed in seeds:
             shares = {k: x for k, x in scores.items() if k != SECONDS} | (extra or {})
             sets = {test: answered(share, mass) for test, share in shares.items()}
-            found = Evaluation("toy", sets, changed or {})
+            edited = {k: altered(share) for k, share in (changed or {}).items()}
+            found = Evaluation("toy", sets, edited)
             history = [
                 {"kind": "eval", "step": step, "iid": 0.5, "ood": 0.5, "causal_mass": 0.25}
                 for step in (0, 2)
@@ -243,7 +250,12 @@ def test_reference_rules_stand_below_the_methods(tmp_path):
 def test_measures_beside_exact_match(tmp_path):
     comparison = comparison_of([0])
     for run in comparison.runs:
-        run.evaluation["ood"].measures.update({"absolute_error": 12.25, "within_5": 0.5})
+        run.evaluation["ood"].measured.update(
+            {
+                "absolute_error": np.array([12.0, 12.5, np.nan, np.nan]),
+                "within_5": np.array([0.0, 1.0, 1.0, 0.0]),
+            }
+        )
     page, found = saved(comparison, tmp_path)
     titles, first, *_ = html_table(page)
     assert titles == [

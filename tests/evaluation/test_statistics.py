@@ -76,7 +76,8 @@ def test_a_score_is_a_mean_and_its_interval(right):
     assert found == (np.mean(right), *share_interval(right), len(right))
     mean = mean_score([right, [*right, True]], crossed=False)
     assert mean.value == pytest.approx((np.mean(right) + np.mean([*right, True])) / 2)
-    assert mean.low <= mean.value + 1e-12 and mean.value - 1e-12 <= mean.high
+    assert mean.low <= mean.value + 1e-12
+    assert mean.value - 1e-12 <= mean.high
     assert mean.count == 2 * len(right) + 1
 
 

@@ -16,6 +16,7 @@ from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.evaluation import answers, causal_mass, measure_causal_mass, suite
+from cat_jax.evaluation.results import Evaluation
 from cat_jax.evaluation.suite import evaluate
 from cat_jax.evaluation.testsets import make_test_set, make_test_sets
 from cat_jax.models import LanguageModel
@@ -128,10 +129,10 @@ def test_a_model_that_repeats_the_right_tokens_scores_one(name, monkeypatch, mak
     golds = [ids[: ids.index(tokenizer.eos_token_id)] for ids in golds]
     run = dataclasses.replace(toy_model(vocab_size=len(tokenizer)), tokenizer=tokenizer)
     monkeypatch.setattr(ANSWERS, "generate", lambda *a, **k: golds)
-    found = suite.answer_test_set(run, task, test, with_mass=False)
+    found = suite.answer_test_set(run, task, test, forced=False)
     assert found.exact_match == 1.0
     monkeypatch.setattr(ANSWERS, "generate", lambda *a, **k: golds[1:] + golds[:1])
-    assert suite.answer_test_set(run, task, test, with_mass=False).exact_match == 0.0
+    assert suite.answer_test_set(run, task, test, forced=False).exact_match == 0.0
 
 
 def test_a_model_stops_at_its_own_ends(monkeypatch):
@@ -142,7 +143,7 @@ def test_a_model_stops_at_its_own_ends(monkeypatch):
         lambda _model, _params, prompts, stop_ids, **k: seen.append(stop_ids) or [[]] * 3,
     )
     run = dataclasses.replace(toy_model(), end_ids=(41,))
-    suite.answer_test_set(run, TASK, make_test_sets(TASK, TOKENIZER)["iid"][:3], with_mass=False)
+    suite.answer_test_set(run, TASK, make_test_sets(TASK, TOKENIZER)["iid"][:3], forced=False)
     assert seen == [run.stop_ids] == [(TOKENIZER.eos_token_id, 41)]
 
 
@@ -165,7 +166,7 @@ class Judging(ToyTask):
 
 
 def test_the_task_judges(decoded):
-    found = evaluate(toy_model(), Judging(test_records=41))
+    found = evaluate(toy_model(), Judging(test_records=41), interventions=("next", "none"))
     assert found.scores.keys() == {
         "iid",
         "ood",
@@ -207,12 +208,12 @@ def test_files_without_annotation_have_no_mass(make_file, toy):
 
 
 def test_sets_without_mass_measure_none(toy, monkeypatch):
-    monkeypatch.setattr(suite, "measure_causal_mass", None)
+    monkeypatch.setattr(suite, "measure_right_answers", None)
     test = make_test_sets(TASK, TOKENIZER)["iid"]
-    found = suite.answer_test_set(toy, TASK, test[2:5], with_mass=False)
+    found = suite.answer_test_set(toy, TASK, test[2:5], forced=False)
     assert found.mass is None
     assert found.targets == test.targets[2:5]
-    assert math.isnan(suite.Evaluation("toy", {"iid": found}).causal_mass)
+    assert math.isnan(Evaluation("toy", {"iid": found}).causal_mass)
 
 
 def test_a_task_without_test_sets(make_file):
