@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from cat_jax.analysis import answer_attention_figure, training_curves_figure
 from cat_jax.compare.compare import Comparison, MethodRun
-from cat_jax.evaluation.results import is_absolute
+from cat_jax.compare.evaluations import summary_tables, write_answers
+from cat_jax.evaluation.aggregate import summarize_evaluations
+from cat_jax.evaluation.results import Evaluation, is_absolute
 from cat_jax.files import write_text
 from cat_jax.markdown import escape, markdown_table
 from cat_jax.train.provenance import describe_environment, environment
@@ -90,6 +92,7 @@ def report_json(comparison: Comparison) -> dict[str, Any]:
         summarize(comparison.runs)
         | ({"reference_rules": rules} if rules else {})
         | {
+            "intervals": summarize_evaluations(evaluations(comparison)),
             "seconds": comparison.seconds,
             "config": comparison.settings,
             "machine": environment(),
@@ -97,14 +100,25 @@ def report_json(comparison: Comparison) -> dict[str, Any]:
     )
 
 
+def evaluations(comparison: Comparison) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of each method, one for each seed."""
+    found: dict[str, list[Evaluation]] = {}
+    for run in comparison.runs:
+        found.setdefault(run.method.name, []).append(run.evaluation)
+    return found
+
+
 def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath.Path:
-    """Write ``report.json``, figures and ``report.md``; return the path of the page.
+    """Write ``report.json``, ``report.md``, figures and all answers; return the path of the page.
 
     A figure that cannot be drawn is a warning in the page.
     """
     folder = epath.Path(folder)
     report = report_json(comparison)
     write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
+    for run in comparison.runs:
+        name = f"{run.method.name}-seed-{run.seed}"
+        write_answers(folder / "answers" / f"{name}.jsonl", run.evaluation)
     drawn: dict[str, str] = {}
     figures: dict[str, tuple[str, Callable[[Comparison], Figure]]] = {
         "attention": ("Attention of the query that predicts the answer", attention_figure),
@@ -220,19 +234,22 @@ def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     scores = next(iter(summarize(comparison.runs).values()))
     explained = [text for name, text in EXPLANATIONS.items() if scores.get(name) is not None]
     explained += _explain_others(comparison)
+    summary = summarize_evaluations(evaluations(comparison))
     spread = f"Values are the mean ± standard deviation of {seeds} seeds."
     parts = [
         f"# {escape(str(comparison.settings.get('name', 'Comparison')))}",
         markdown_table(*cells(comparison)).rstrip(),
         " ".join([spread if seeds > 1 else "Values are of one seed.", *explained]),
         *(f"![{caption}](figures/{name}.png)" for name, caption in drawn.items()),
+        "## Intervals and tests",
+        *summary_tables(summary, {}),
         "## How it was made",
         "\n".join(
             [
                 *(f"- {escape(note)}" for note in comparison.notes),
                 f"- {comparison.seconds:.0f} s of training; {describe_environment()}",
                 "- all settings: `config.json`; all numbers: `report.json`, "
-                "`seed-*/*/metrics.jsonl`",
+                "`seed-*/*/metrics.jsonl`; all answers: `answers/`",
             ]
         ),
     ]

@@ -4,17 +4,19 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.records import Record
 from cat_jax.evaluation.answers import changed_answers
 from cat_jax.evaluation.causal_mass import CausalMass
 from cat_jax.evaluation.rules import changed_name
 from cat_jax.evaluation.statistics import Score, mean_score, share_score
 
 MOST_LABELS = 20
-"""Answers are labels where there are at most so many, and each stands twice on average."""
+"""Answers are labels where there are two to so many, and each stands twice on average."""
 
 
 def is_absolute(score: str) -> bool:
@@ -66,7 +68,7 @@ class TestAnswers:
     def by_label(self) -> dict[str, np.ndarray]:
         """Whether the answers are right, by right answer; empty where answers are no labels."""
         counts = Counter(self.targets)
-        if len(counts) > MOST_LABELS or 2 * len(counts) > len(self.targets):
+        if not 2 <= len(counts) <= min(MOST_LABELS, len(self.targets) / 2):
             return {}
         return _split(self.right, self.targets)
 
@@ -93,7 +95,7 @@ class TestAnswers:
         """Whether each record is right, for every score that is a share, by its name."""
         found = {"exact_match": self.right}
         found |= {
-            name: values.astype(bool)
+            name: values[np.isfinite(values)].astype(bool)
             for name, values in self.measured.items()
             if not is_absolute(name)
         }
@@ -110,6 +112,14 @@ def _split(right: np.ndarray, keys: Sequence[str | None]) -> dict[str, np.ndarra
     return {key: right[[other == key for other in keys]] for key in known}
 
 
+def _differ(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+    return np.array([a.strip() != b.strip() for a, b in zip(first, second, strict=True)], bool)
+
+
+def _asked(record: TrainingRecord) -> Any:
+    return record.input if isinstance(record, Record) else record
+
+
 @dataclass(frozen=True)
 class Evaluation(Mapping[str, TestAnswers]):
     """What a model does on a task: answers by test set, and what interventions change.
@@ -118,11 +128,13 @@ class Evaluation(Mapping[str, TestAnswers]):
         task: Name of the task.
         sets: Answers by test set.
         edited: Answers to the first test set after each intervention, by its name.
+        rules: Scores of the task's reference rules, by rule; as those of ``scores``.
     """
 
     task: str
     sets: dict[str, TestAnswers]
     edited: dict[str, TestAnswers] = field(default_factory=dict)
+    rules: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> TestAnswers:
         return self.sets[name]
@@ -138,6 +150,28 @@ class Evaluation(Mapping[str, TestAnswers]):
         """Share of the first test set's answers that each intervention changes."""
         before = next(iter(self.sets.values())).answers
         return {name: changed_answers(before, after.answers) for name, after in self.edited.items()}
+
+    def intervention_shares(self, name: str) -> dict[str, np.ndarray]:
+        """Return what an intervention does to answers, as the values of shares [records] bool.
+
+        "changed" and "right" are of all records that the intervention edits; "rightly changed" of
+        those whose right answer it changes: the answer changes to the right one (causal
+        sensitivity); "wrongly changed" of those whose right answer stays: the answer changes all
+        the same (spurious sensitivity).
+        """
+        before, after = next(iter(self.sets.values())), self.edited[name]
+        pairs = zip(before.records, after.records, strict=True)
+        edited = np.array([_asked(a) != _asked(b) for a, b in pairs], bool)
+        changed = _differ(before.answers, after.answers)[edited]
+        moved = _differ(before.targets, after.targets)[edited]
+        right = after.right[edited]
+        found = {
+            "changed": changed,
+            "right": right,
+            "rightly changed": (changed & right)[moved],
+            "wrongly changed": changed[~moved],
+        }
+        return {name: values for name, values in found.items() if values.size}
 
     @property
     def causal_mass(self) -> float:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from cat_jax.evaluation.answers import (
 )
 from cat_jax.evaluation.causal_mass import measure_right_answers
 from cat_jax.evaluation.results import Evaluation, TestAnswers
+from cat_jax.evaluation.rules import evaluate_rules
 from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.tasks.base import Task
@@ -55,7 +57,8 @@ def evaluate(
     edited = make_interventions(
         task, tests, run.tokenizer, seed=seed, match=match, names=interventions
     )
-    return evaluate_test_sets(run, task, tests, edited, batch_size=batch_size)
+    found = evaluate_test_sets(run, task, tests, edited, batch_size=batch_size)
+    return replace(found, rules=evaluate_rules(task, tests, edited, seed=seed))
 
 
 def evaluate_test_sets(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from cat_jax.compare import METHODS, Comparison, MethodRun, report, save_report, summarize
 from cat_jax.compare.report import format_score, report_page
+from cat_jax.data.records import Record
 from cat_jax.evaluation.causal_mass import CausalMass
 from cat_jax.evaluation.results import Evaluation, TestAnswers
 from experiments.tables import comparison_table
@@ -33,13 +34,20 @@ SETTINGS = {"name": "one", "train": {"steps": 2}}
 def answered(share, mass):
     """Answers to 80 records, of which a share is right."""
     right = np.arange(80) < 80 * share
-    return TestAnswers([""] * 80, [""] * 80, right, CausalMass(mass, np.full((1, 1), mass)))
+    causal_mass = CausalMass(mass, np.full((1, 1), mass))
+    return TestAnswers([""] * 80, [""] * 80, right, causal_mass, **kept("before"))
+
+
+def kept(prompt):
+    """What is kept of each of 80 answers."""
+    records = [Record(f"{prompt} {n}", "") for n in range(80)]
+    return {"records": records, "replies": [""] * 80, "groups": [None] * 80}
 
 
 def altered(share):
     """Answers to the same records after an intervention that changes a share of them."""
     after = ["x" if n < 80 * share else "" for n in range(80)]
-    return TestAnswers(after, [""] * 80, np.array([not x for x in after]), None)
+    return TestAnswers(after, [""] * 80, np.array([not x for x in after]), None, **kept("after"))
 
 
 def comparison_of(seeds, extra=None, mass=math.nan, changed=None, settings=SETTINGS, rules=()):
@@ -67,10 +75,18 @@ def page_of(*arguments, notes=(), **options):
 
 
 def html_table(page):
-    """Cells of the table as a reader sees them, by another Markdown implementation."""
+    """Cells of the first table as a reader sees them, by another Markdown implementation."""
+    return html_tables(page)[0]
+
+
+def html_tables(page):
+    """Cells of all tables."""
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
-    cells, rows = [], []
+    cells, rows, tables = [], [], []
     for before, token in itertools.pairwise(tokens):
+        if token.type == "table_close":
+            tables.append(rows)
+            rows = []
         if before.type in ("th_open", "td_open"):
             kinds = {child.type for child in token.children}
             assert kinds <= {"text", "text_special"}, kinds
@@ -78,7 +94,7 @@ def html_table(page):
         if token.type == "tr_close":
             rows.append(cells)
             cells = []
-    return rows
+    return tables
 
 
 def printed(comparison):
@@ -186,7 +202,7 @@ def test_a_mass_of_nothing_annotated_is_null(tmp_path, seeds):
 
 def test_report_json_says_how_it_was_made(tmp_path):
     _, found = saved(comparison_of([0], mass=0.5), tmp_path)
-    assert list(found) == ["baseline", "cat", "seconds", "config", "machine"]
+    assert list(found) == ["baseline", "cat", "intervals", "seconds", "config", "machine"]
     assert found["baseline"] == SCORES["baseline", 0] | {"causal_mass": 0.5}
     assert found["seconds"] == 12.4
     assert found["config"] == SETTINGS
@@ -232,6 +248,18 @@ RULES = [
 ]
 
 
+def test_intervals_and_tests_stand_below():
+    page = page_of([0, 4], changed={"spurious": 0.25})
+    _, scores, edits = html_tables(page)
+    assert scores[0] == ["", "iid %", "ood %", "iid p", "ood p"]
+    assert [row[0] for row in scores[1:]] == ["baseline", "cat"]
+    assert scores[1][3:] == ["–", "–"]
+    assert float(scores[2][3]) < 1e-3
+    assert edits[0][:3] == ["", "edit", "changed %"]
+    assert edits[1][:2] == ["baseline", "spurious"]
+    assert edits[1][2].startswith("25.0 [")
+
+
 def test_reference_rules_stand_below_the_methods(tmp_path):
     comparison = comparison_of([0, 4], changed={"spurious": 0.25}, rules=RULES)
     page, found = saved(comparison, tmp_path)
@@ -252,8 +280,8 @@ def test_measures_beside_exact_match(tmp_path):
     for run in comparison.runs:
         run.evaluation["ood"].measured.update(
             {
-                "absolute_error": np.array([12.0, 12.5, np.nan, np.nan]),
-                "within_5": np.array([0.0, 1.0, 1.0, 0.0]),
+                "absolute_error": np.array([12.0, 12.5, *[np.nan] * 78]),
+                "within_5": np.array([0.0, 1.0] * 40),
             }
         )
     page, found = saved(comparison, tmp_path)
@@ -299,4 +327,6 @@ def test_a_report_replaces_an_earlier_one_and_leaves_nothing_else(tmp_path):
     page, found = saved(comparison_of([0, 4]), folder)
     assert "±" in page  # UTF-8 wherever it is read
     assert "std" in found["cat"]
-    assert sorted(os.listdir(folder)) == ["figures", "report.json", "report.md"]
+    assert sorted(os.listdir(folder)) == ["answers", "figures", "report.json", "report.md"]
+    kept = [f"{method}-seed-{seed}.jsonl" for method in ("baseline", "cat") for seed in (0, 4)]
+    assert sorted(os.listdir(folder / "answers")) == kept

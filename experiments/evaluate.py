@@ -1,0 +1,173 @@
+"""Evaluate models on tasks: answers, scores with intervals, interventions, tests between models."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from cat_jax.config import Dtype
+from cat_jax.errors import InputError
+from cat_jax.ranges import Seed, check_number
+from cat_jax.tasks import Task
+from cat_jax.tasks.registry import TASKS, find_task
+from experiments.command_line import exit_status, parse_arguments
+
+USAGE = f"""usage: python -m experiments.evaluate [NAME=]MODEL ... --tasks TASK,TASK --out FOLDER
+
+Evaluate models on tasks. MODEL is a run, a Hugging Face folder, an adapter, or a hub name. Models
+of the same NAME are seeds of one method, whose scores are averaged; every other NAME is tested
+against the first on the same records. Written to FOLDER: report.md, report.json, figures, and every
+answer in answers/TASK/NAME.jsonl.
+
+TASK is one of {", ".join(TASKS)}; its settings are options of its name
+(--stg.test-records 200, --mawps.folder DATA). MODEL --tasks TASK --help shows them all."""
+
+SETTINGS: list[tuple[str, Any, Any]] = [
+    ("out", str, "runs/evaluation"),
+    ("base", str | None, None),
+    ("interventions", tuple[str, ...], ("spurious",)),
+    ("seed", Seed, 0),
+    ("batch_size", int, 64),
+    ("dtype", Dtype, "float32"),
+]
+
+
+def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Task]]:
+    """Parse the command line; options of tasks are known once ``--tasks`` is read."""
+    names = _task_names(arguments)
+    tasks = {name: find_task(name) for name in names}
+    fields: list[Any] = [
+        ("models", Annotated[tuple[str, ...], tyro.conf.Positional]),
+        ("tasks", str, field(default=",".join(names))),
+        *((name, kind, field(default=value)) for name, kind, value in SETTINGS),
+        *((name, type(task), field(default=task)) for name, task in tasks.items()),
+    ]
+    kind = make_dataclass("Args", fields)
+    kind.__doc__ = """Evaluate models on tasks.
+
+    Attributes:
+        models: [NAME=]MODEL: a run, a Hugging Face folder, an adapter, or a hub name.
+        tasks: Tasks, separated by commas.
+        out: Folder to write to.
+        base: Base model of adapters; None takes the one that each names.
+        interventions: Edits of the first test set to answer too (docs/tasks.md).
+        seed: Seed of generated test records and of interventions.
+        batch_size: Prompts that are decoded at a time.
+        dtype: Dtype of activations.
+    """
+    args = parse_arguments(kind, prog="python -m experiments.evaluate", args=arguments)
+    check_number("seed", args.seed, Seed)
+    return args, {name: getattr(args, name) for name in names}
+
+
+def _task_names(arguments: Sequence[str]) -> list[str]:
+    given = [
+        following if argument == "--tasks" else argument.removeprefix("--tasks=")
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        if argument == "--tasks" or argument.startswith("--tasks=")
+    ]
+    names = list(filter(None, ",".join(given).split(",")))
+    if not names:
+        raise InputError(f"--tasks names no task; give some of {', '.join(TASKS)}")
+    return list(dict.fromkeys(names))
+
+
+def named_models(models: Sequence[str]) -> dict[str, list[str]]:
+    """Return the models by name; without NAME= a model is named after its folder.
+
+    Raises:
+        InputError: There is no model, or two are named alike without saying that they are seeds.
+    """
+    if not models:
+        raise InputError("name at least one model: a run, a folder, an adapter, or a hub name")
+    found: dict[str, list[str]] = {}
+    for model in models:
+        name, equals, path = model.partition("=")
+        if not equals or not re.fullmatch(r"[\w.-]+", name):
+            name, path = re.sub(r"[^\w.-]", "_", model.rstrip("/").rpartition("/")[2]), model
+            if name in found:
+                raise InputError(
+                    f"two models are named {name!r}; write NAME={model} to name it otherwise, or "
+                    "the same NAME= before both if they are seeds of one method"
+                )
+        found.setdefault(name, []).append(path)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or (
+        {"-h", "--help"} & set(arguments) and not any("--tasks" in x for x in arguments)
+    ):
+        print(USAGE)
+        sys.exit(0 if arguments else 2)
+    args, tasks = parse(arguments)
+    evaluate_models(args, tasks, named_models(args.models))
+
+
+def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[str]]) -> None:
+    """Evaluate each model on each task, one in memory at a time, and write the report."""
+    from rich.console import Console
+
+    from cat_jax.compare.evaluations import save_evaluations
+    from cat_jax.evaluation import Evaluation, evaluate
+    from cat_jax.files import check_writable, save_errors
+    from cat_jax.models import load_language_model
+    from cat_jax.train.workdir import json_settings
+    from experiments.command_line import say
+
+    console = Console()
+    check_writable(args.out, "out")
+    for path in (path for paths in models.values() for path in paths):
+        check_tasks(path, args, tasks)
+    found: dict[str, dict[str, list[Evaluation]]] = {name: {} for name in tasks}
+    for method, paths in models.items():
+        for path in paths:
+            model = load_language_model(path, base=args.base, dtype=args.dtype)
+            for name, task in tasks.items():
+                evaluation = evaluate(
+                    model,
+                    task,
+                    seed=args.seed,
+                    interventions=args.interventions,
+                    batch_size=args.batch_size,
+                )
+                found[name].setdefault(method, []).append(evaluation)
+                say(console, f"{method}: {evaluation}")
+    settings = json_settings(
+        models=models,
+        tasks=tasks,
+        seed=args.seed,
+        interventions=args.interventions,
+        dtype=args.dtype,
+    )
+    with save_errors(lambda: "nothing else was lost"):
+        page = save_evaluations(found, args.out, settings)
+    say(console, f"report: {page}")
+
+
+def check_tasks(path: str, args: Any, tasks: dict[str, Task]) -> None:
+    """Make all test sets with a model's tokenizer, before any model answers for hours.
+
+    Raises:
+        InputError: A model is not there, or cannot be asked what a task asks.
+    """
+    from cat_jax.evaluation.testsets import make_interventions, make_test_sets
+    from cat_jax.models.huggingface.config import config_from_hf, read_config
+    from cat_jax.models.huggingface.located import locate
+    from cat_jax.models.tokenizer import load_tokenizer
+
+    located = locate(path, args.base)
+    config = config_from_hf(read_config(located.model))
+    tokenizer = load_tokenizer(str(located.companions), config.vocab_size)
+    for task in tasks.values():
+        tests = make_test_sets(task, tokenizer, seed=args.seed, max_length=config.max_positions)
+        make_interventions(task, tests, tokenizer, seed=args.seed, names=args.interventions)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
