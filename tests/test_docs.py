@@ -214,6 +214,12 @@ def test_the_example_of_controls_runs():
     assert names["records"] != names["task"].records("train")
 
 
+def test_the_example_of_evaluation_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "evaluation.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert "Score(value=" in capsys.readouterr().out
+
+
 def test_the_example_of_tasks_runs(capsys):
     code, *_ = blocks("tasks.md")
     exec(code, {})
