@@ -68,7 +68,7 @@ class ARC(PublishedTask):
 
 def read_choices(prompt: str) -> dict[str, str]:
     """Return the choices of a prompt by label, in their order."""
-    return dict(match.groups() for match in _CHOICE.finditer(prompt))
+    return {choice[1]: choice[2] for choice in _CHOICE.finditer(prompt)}
 
 
 def reorder_choices(record: Record, rng: np.random.Generator) -> Record:

@@ -5,10 +5,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
 
 from cat_jax.data.records import Record
 from cat_jax.tasks.answers import format_number, numbers_agree, parse_number
-from cat_jax.tasks.base import TRAIN, Rule
+from cat_jax.tasks.base import TRAIN, Intervention, Rule
+from cat_jax.tasks.people import rename_people
 from cat_jax.tasks.published import PublishedTask
 from cat_jax.tasks.rules import majority_rule
 
@@ -19,6 +24,9 @@ ASKED = " Answer: "
 class NumberTask(PublishedTask):
     """A task whose answers are compared as numbers; prompts end in "Answer: "."""
 
+    equation_field: ClassVar[str] = ""
+    """Field of a row with the equation that gives its answer; empty where there is none."""
+
     def parse_answer(self, text: str) -> str:
         """Return the number that a text answers with, or the text."""
         return parse_number(text)
@@ -27,6 +35,39 @@ class NumberTask(PublishedTask):
         """Compare numbers; a target without a number (a day, a ratio) by its words."""
         right = self.parse_answer(target)
         return numbers_agree(answer, right) or answer.casefold() == right.casefold()
+
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Return "rename", of people, and "causal" if rows have an equation.
+
+        A record that cannot be edited stays as it is: no known name, or no equation whose numbers
+        stand in the prompt.
+        """
+        causal = {"causal": self.redraw_causal} if self.has_equations else {}
+        return {**causal, "rename": rename_people}
+
+    @property
+    def has_equations(self) -> bool:
+        """Tell whether the rows come with equations."""
+        return bool(self.equation_field)
+
+    def redraw_causal(self, record: Record, rng: np.random.Generator) -> Record:
+        """Redraw the numbers that the row's equation uses; it gives the new answer."""
+        # Here, because it imports the annotation package, which is slow to start.
+        from cat_jax.tasks.operands import redraw_operands
+
+        equation = self._equations.get(record.input)
+        return record if equation is None else redraw_operands(record, equation, rng)
+
+    @cached_property
+    def _equations(self) -> dict[str, str]:
+        """Return equations by prompt."""
+        return {
+            record.input: str(row[self.equation_field])
+            for split in self.splits
+            for record, row in self.read_rows(split)
+            if row.get(self.equation_field) is not None
+        }
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return the majority, and rules that compute with all numbers of the text."""
