@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -56,24 +56,36 @@ class NumberTask(PublishedTask):
         # Here, because it imports the annotation package, which is slow to start.
         from cat_jax.tasks.operands import redraw_operands
 
-        equation = self._equations.get(record.input)
+        equation = self.equation_of(record.input)
         return record if equation is None else redraw_operands(record, equation, rng)
 
-    @cached_property
-    def _equations(self) -> dict[str, str]:
-        """Return equations by prompt."""
-        return {
-            record.input: str(row[self.equation_field])
-            for split in self.splits
-            for record, row in self.read_rows(split)
-            if row.get(self.equation_field) is not None
-        }
+    def equation_of(self, prompt: str) -> str | None:
+        """Return the equation of the row that asks this; None if no row does, or it has none.
+
+        Raises:
+            InputError: A split cannot be read, and those read before it do not ask this.
+        """
+        for split in reversed(self.splits):  # training records last
+            if prompt in (known := _equations(self, split)):
+                return known[prompt]
+        return None
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return the majority, and rules that compute with all numbers of the text."""
         records = self.records(TRAIN, seed) if TRAIN in self.splits else []
         known = [record for record in records if isinstance(record, Record)]
         return ({"majority": majority_rule(known)} if known else {}) | dict(RULES)
+
+
+@cache
+def _equations(task: NumberTask, split: str) -> dict[str, str | None]:
+    """Return the equations of a split by prompt."""
+    rows = task.read_rows(split)
+    return {record.input: _text(row.get(task.equation_field)) for record, row in rows}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def text_numbers(record: Record) -> list[Fraction]:
