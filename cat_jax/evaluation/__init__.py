@@ -12,6 +12,7 @@ from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
 from cat_jax.evaluation.results import Evaluation, TestAnswers
 from cat_jax.evaluation.sampling import GREEDY, Sampling
+from cat_jax.evaluation.sensitivity import Sensitivity, measure_sensitivity, score_sensitivity
 from cat_jax.evaluation.statistics import (
     Interval,
     PairedTest,
@@ -34,6 +35,7 @@ __all__ = [
     "PairedTest",
     "Sampling",
     "Score",
+    "Sensitivity",
     "TestAnswers",
     "answer_matches",
     "answers",
@@ -49,7 +51,9 @@ __all__ = [
     "mean_score",
     "measure_causal_mass",
     "measure_right_answers",
+    "measure_sensitivity",
     "paired_test",
+    "score_sensitivity",
     "share_interval",
     "share_score",
     "warm_up",

@@ -8,13 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.tasks.answers import parse_choice
-from cat_jax.tasks.base import TRAIN, VALIDATION, Rule
+from cat_jax.tasks.base import TRAIN, VALIDATION, Intervention, Rule
+from cat_jax.tasks.edits import draw_order, reorder_text, replace_answer
 from cat_jax.tasks.published import PublishedTask, field
 from cat_jax.tasks.rules import majority_rule
+
+_CHOICE = re.compile(r"^(\w)\. (.*)$", re.MULTILINE)
+_REFERS = re.compile(
+    r"(?i:\b(above|below|preceding|following)\b)|\b([A-E]|[1-5]) (and|or|nor) ([A-E]|[1-5])\b"
+)
+"""A choice that names others by their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +55,11 @@ class ARC(PublishedTask):
         assert isinstance(record, Record)
         return parse_choice(text, read_choices(record.input))
 
+    @property
+    def interventions(self) -> Mapping[str, Intervention]:
+        """Return "reorder", which permutes the choices; the answer's label follows."""
+        return {"reorder": reorder_choices}
+
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return the majority, and the rule that takes the longest choice."""
         training = [record for record in self.records(TRAIN, seed) if isinstance(record, Record)]
@@ -54,7 +68,25 @@ class ARC(PublishedTask):
 
 def read_choices(prompt: str) -> dict[str, str]:
     """Return the choices of a prompt by label, in their order."""
-    return dict(re.findall(r"^(\w)\. (.*)$", prompt, re.MULTILINE))
+    return {choice[1]: choice[2] for choice in _CHOICE.finditer(prompt)}
+
+
+def reorder_choices(record: Record, rng: np.random.Generator) -> Record:
+    """Permute the choices; labels stay in their order, and the answer is the right one's new label.
+
+    A record stays as it is if a choice refers to others ("both A and B", "all of the above"), if
+    two have one label, or if the answer is no label.
+    """
+    choices = list(_CHOICE.finditer(record.input))
+    labels = [choice[1] for choice in choices]
+    refers = any(_REFERS.search(choice[2]) for choice in choices)
+    if refers or len(set(labels)) < len(labels) or record.target not in labels:
+        return record
+    order = draw_order(len(choices), rng)
+    lines = [f"{label}. {choices[n][2]}" for label, n in zip(labels, order, strict=True)]
+    target = labels[order.index(labels.index(record.target))]
+    parts = [range(*choice.span()) for choice in choices]
+    return replace_answer(reorder_text(record, parts, order, lines), target)
 
 
 def longest_choice(record: Record) -> str:

@@ -24,6 +24,7 @@ class ASDiv(NumberTask):
 
     name: ClassVar[str] = "asdiv"
     prior_name: ClassVar[str | None] = "math"
+    equation_field: ClassVar[str] = "formula"
     hub: ClassVar[str] = "hub:EleutherAI/asdiv"
     files: ClassVar[Mapping[str, str]] = {
         TRAIN: "asdiv_train.jsonl",

@@ -116,7 +116,12 @@ class Task(ABC):
 
     @property
     def interventions(self) -> Mapping[str, Intervention]:
-        """Edits of a record by name; "spurious" redraws what must not matter."""
+        """Edits of a record by name.
+
+        "spurious" redraws what must not matter, "causal" what the answer depends on, "irrelevant"
+        what neither causes the answer nor follows its causes; "reorder" states the same facts in
+        another order, "rename" with other names. A record without anything to edit is returned.
+        """
         return {}
 
     def spurious_spans(self, record: TrainingRecord) -> list[Span]:

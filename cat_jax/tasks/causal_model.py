@@ -86,7 +86,7 @@ class CausalModel:
     def ancestors(self) -> tuple[str, ...]:
         """Return all factors with a directed path to the answer, hidden ones left out."""
         found = nx.ancestors(self.graph, self.answer)
-        return tuple(name for name in self._shown if name in found)
+        return tuple(name for name in self.shown if name in found)
 
     @property
     def graph(self) -> nx.DiGraph:
@@ -127,5 +127,6 @@ class CausalModel:
         )
 
     @property
-    def _shown(self) -> tuple[str, ...]:
+    def shown(self) -> tuple[str, ...]:
+        """Return the factors that stand in the text: all but the hidden ones."""
         return tuple(factor.name for factor in self.factors if factor.role != "hidden")

@@ -19,6 +19,7 @@ from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, Range, check_ranges
 from cat_jax.tasks.base import TRAIN, VALIDATION, Intervention, Rule, Task
+from cat_jax.tasks.edits import draw_order
 from cat_jax.tasks.rules import majority_rule
 from cat_jax.tasks.streams import random_stream
 from cat_jax.tasks.wording import ANSWER
@@ -56,8 +57,8 @@ def causes(edges: list[Edge], cause: str, effect: str) -> bool:
     return cause != effect and nx.has_path(graph, cause, effect)
 
 
-def write(edges: list[Edge], cause: str, effect: str) -> Record:
-    """Write premises in their order, and the question.
+def used_premises(edges: list[Edge], cause: str, effect: str) -> list[bool]:
+    """Tell of each premise whether the answer depends on it.
 
     A "Yes" depends on the premises of all directed paths from one node to the other. A "No"
     depends on all premises that lead on from the first node, none of which arrives; where there
@@ -66,20 +67,24 @@ def write(edges: list[Edge], cause: str, effect: str) -> Record:
     graph = nx.DiGraph(edges)
     after = {cause, *nx.descendants(graph, cause)}
     before = {effect, *nx.ancestors(graph, effect)}
-    answer = YES if causes(edges, cause, effect) else NO
-    if answer == YES:
-        used = [a in after and b in before for a, b in edges]
-    else:
-        used = [a in after for a, b in edges]
-        if not any(used):
-            used = [b in before for a, b in edges]
+    if causes(edges, cause, effect):
+        return [a in after and b in before for a, b in edges]
+    used = [a in after for a, b in edges]
+    if not any(used):
+        used = [b in before for a, b in edges]
+    return used if any(used) else [True] * len(edges)
+
+
+def write(edges: list[Edge], cause: str, effect: str) -> Record:
+    """Write premises in their order, and the question; annotate what ``used_premises`` tells."""
     text, spans = "", []
-    for (a, b), is_used in zip(edges, used, strict=True):
+    for (a, b), is_used in zip(edges, used_premises(edges, cause, effect), strict=True):
         premise = f"{a} causes {b}."
-        if is_used or not any(used):
+        if is_used:
             spans.append(Span(premise, len(text)))
         text += f"{premise} "
     text += f"Does {cause} cause {effect}? {ANSWER}"
+    answer = YES if causes(edges, cause, effect) else NO
     return Record(text, answer, (Annotation(Span(answer, len(text)), tuple(spans)),))
 
 
@@ -164,8 +169,19 @@ class Chains(Task):
 
     @property
     def interventions(self) -> Mapping[str, Intervention]:
-        """Return "spurious", which renames the nodes, and "turned", which turns a premise."""
-        return {"spurious": rename, "turned": turn}
+        """Return edits by name; the new answer is read off the new graph.
+
+        "spurious" renames the nodes, "rename" with names of the other kind ("A" or "bal");
+        "causal" turns a premise that the answer depends on, "irrelevant" another one without
+        which the answer is the same; "reorder" permutes the premises.
+        """
+        return {
+            "spurious": rename,
+            "causal": turn,
+            "irrelevant": turn_unused,
+            "reorder": reorder,
+            "rename": rename_unlike,
+        }
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return the oracle, the shortcut (what is named first causes), and the majority."""
@@ -178,10 +194,21 @@ class Chains(Task):
 
 
 def rename(record: Record, rng: np.random.Generator) -> Record:
-    """Give the nodes other names; the answer stays what it is."""
+    """Give the nodes other names of the same kind; the answer stays what it is."""
     edges, cause, effect = read(record.input)
+    return _renamed(edges, cause, effect, NEW_NAMES if cause in NEW_NAMES else NAMES, rng)
+
+
+def rename_unlike(record: Record, rng: np.random.Generator) -> Record:
+    """Give the nodes names of the other kind: new ones for letters, letters for new ones."""
+    edges, cause, effect = read(record.input)
+    return _renamed(edges, cause, effect, NAMES if cause in NEW_NAMES else NEW_NAMES, rng)
+
+
+def _renamed(
+    edges: list[Edge], cause: str, effect: str, pool: tuple[str, ...], rng: np.random.Generator
+) -> Record:
     nodes = list(dict.fromkeys(node for edge in edges for node in edge))
-    pool = NEW_NAMES if nodes[0] in NEW_NAMES else NAMES
     drawn = [pool[i] for i in rng.permutation(len(pool))[: len(nodes)].tolist()]
     new = dict(zip(nodes, drawn, strict=True))
     renamed = [cast("Edge", (new[a], new[b])) for a, b in edges]
@@ -191,15 +218,42 @@ def rename(record: Record, rng: np.random.Generator) -> Record:
 def turn(record: Record, rng: np.random.Generator) -> Record:
     """Turn one premise that the answer depends on; the new record has the new answer."""
     edges, cause, effect = read(record.input)
-    used = {span.text for span in record.important[0].causes}
-    changed = [
+    used = used_premises(edges, cause, effect)
+    # Of a path one edge at least can be turned: the one without a way around it.
+    turned = [found for found, is_used in zip(_turned(edges), used, strict=True) if is_used]
+    acyclic = [found for found in turned if nx.is_directed_acyclic_graph(nx.DiGraph(found))]
+    return write(acyclic[rng.integers(len(acyclic))], cause, effect)
+
+
+def turn_unused(record: Record, rng: np.random.Generator) -> Record:
+    """Turn one premise that the answer does not depend on, and that does not change it.
+
+    A record without such a premise stays as it is.
+    """
+    edges, cause, effect = read(record.input)
+    used = used_premises(edges, cause, effect)
+    same = [
+        found
+        for found, is_used in zip(_turned(edges), used, strict=True)
+        if not is_used
+        and nx.is_directed_acyclic_graph(nx.DiGraph(found))
+        and causes(found, cause, effect) == causes(edges, cause, effect)
+    ]
+    return write(same[rng.integers(len(same))], cause, effect) if same else record
+
+
+def _turned(edges: list[Edge]) -> list[list[Edge]]:
+    """Return the premises with each of them turned in turn."""
+    return [
         [(b, a) if i == turned else edge for i, edge in enumerate(edges)]
         for turned, (a, b) in enumerate(edges)
-        if f"{a} causes {b}." in used
     ]
-    # Of a path one edge at least can be turned: the one without a way around it.
-    acyclic = [edges for edges in changed if nx.is_directed_acyclic_graph(nx.DiGraph(edges))]
-    return write(acyclic[rng.integers(len(acyclic))], cause, effect)
+
+
+def reorder(record: Record, rng: np.random.Generator) -> Record:
+    """State the premises in another order; the answer stays what it is."""
+    edges, cause, effect = read(record.input)
+    return write([edges[n] for n in draw_order(len(edges), rng)], cause, effect)
 
 
 def named_first(record: Record) -> str:

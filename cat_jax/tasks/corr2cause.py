@@ -17,7 +17,8 @@ from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Record, Span
 from cat_jax.ranges import Count, check_ranges
 from cat_jax.tasks.base import TRAIN, VALIDATION, Intervention, Rule, Task
-from cat_jax.tasks.corr2cause_texts import RELATIONS, find_statements, read, write
+from cat_jax.tasks.corr2cause_texts import RELATIONS, Question, find_statements, read, write
+from cat_jax.tasks.edits import draw_order, reorder_text
 from cat_jax.tasks.equivalence import (
     Edge,
     Independence,
@@ -108,8 +109,12 @@ class Corr2Cause(Task):
 
     @property
     def interventions(self) -> Mapping[str, Intervention]:
-        """Return "spurious", which renames the variables."""
-        return {"spurious": rename}
+        """Return edits by name, none of which changes the answer.
+
+        "spurious" renames the variables, "rename" with letters of the other half of the alphabet;
+        "reorder" permutes the statements. No statement can be changed alone: "causal" is missing.
+        """
+        return {"spurious": rename, "reorder": reorder, "rename": rename_unlike}
 
     def reference_rules(self, seed: int = 0) -> Mapping[str, Rule]:
         """Return the oracle, the shortcut (correlated, so it follows), and the majority."""
@@ -162,12 +167,29 @@ def renamed(independent: Sequence[Independence], names: Mapping[str, str]) -> li
 
 
 def rename(record: Record, rng: np.random.Generator) -> Record:
-    """Give the variables other names; the answer stays what it is."""
-    nodes, independent, relation, (a, b), wording = read(record.input)
-    names = _draw_names(rng, nodes, NEW_NAMES if nodes[0] in NEW_NAMES else NAMES)
-    pair = names[a], names[b]
-    known = renamed(independent, names)
-    return write(sorted(names.values()), known, relation, pair, record.target, wording)
+    """Give the variables other names of the same half of the alphabet."""
+    asked = read(record.input)
+    return _renamed(asked, record.target, NEW_NAMES if asked.nodes[0] in NEW_NAMES else NAMES, rng)
+
+
+def rename_unlike(record: Record, rng: np.random.Generator) -> Record:
+    """Give the variables names of the other half of the alphabet."""
+    asked = read(record.input)
+    return _renamed(asked, record.target, NAMES if asked.nodes[0] in NEW_NAMES else NEW_NAMES, rng)
+
+
+def _renamed(asked: Question, target: str, pool: str, rng: np.random.Generator) -> Record:
+    names = _draw_names(rng, asked.nodes, pool)
+    known = renamed(asked.independent, names)
+    pair = names[asked.pair[0]], names[asked.pair[1]]
+    return write(sorted(names.values()), known, asked.relation, pair, target, asked.wording)
+
+
+def reorder(record: Record, rng: np.random.Generator) -> Record:
+    """State what is known in another order."""
+    spans = find_statements(record.input)
+    parts = [range(span.start or 0, (span.start or 0) + len(span.text)) for span in spans]
+    return reorder_text(record, parts, draw_order(len(parts), rng))
 
 
 def oracle(record: Record) -> str:

@@ -5,6 +5,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, ClassVar, Literal, get_args
 
 import networkx as nx
@@ -16,10 +17,20 @@ from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
 from cat_jax.tasks.base import CUE_AGREES, CUE_DISAGREES, TRAIN, Intervention, Rule, Task
 from cat_jax.tasks.causal_model import CausalModel, Values
+from cat_jax.tasks.edits import replace_answer
 from cat_jax.tasks.linear_rules import LinearFit, fit_linear_rule
 from cat_jax.tasks.rules import majority_rule
 from cat_jax.tasks.streams import random_stream
-from cat_jax.tasks.wording import LINK, Effect, Granularity, find_factors, read_values
+from cat_jax.tasks.wording import (
+    LINK,
+    Effect,
+    Granularity,
+    find_factors,
+    read_values,
+    rename_factors,
+    reorder_factors,
+    replace_values,
+)
 
 Split = Literal["train", "iid", "ood"]
 
@@ -91,6 +102,51 @@ class CausalGame(Task):
     def redraw_spurious(self, record: Record, rng: np.random.Generator) -> Record:
         """Redraw the spurious factors alone: all that causes the answer stays as it is."""
 
+    def redraw_causal(self, record: Record, rng: np.random.Generator) -> Record:
+        """Redraw the causes of the answer and their own causes; judge as the oracle does.
+
+        They are drawn together from the causal model, with the noise of their mechanisms. The
+        answer is that of the values as printed: noise of its own mechanism, which is not in the
+        text, is none.
+        """
+        edited = self._redraw(record, self.model.ancestors, rng)
+        return replace_answer(edited, self.oracle(edited))
+
+    def redraw_irrelevant(self, record: Record, rng: np.random.Generator) -> Record:
+        """Redraw the factors that neither cause the answer nor follow what does."""
+        return self._redraw(record, self.model.named("irrelevant"), rng)
+
+    def reorder(self, record: Record, rng: np.random.Generator) -> Record:
+        """List the factors in another order."""
+        return reorder_factors(record, self.model.shown, rng, self.link)
+
+    def rename(self, record: Record, rng: np.random.Generator) -> Record:
+        """Give the factors their ``other_names``; there is nothing to draw."""
+        return rename_factors(record, self.other_names, self.link)
+
+    def _redraw(self, record: Record, names: Iterable[str], rng: np.random.Generator) -> Record:
+        drawn = self.model.draw(rng)
+        return replace_values(
+            record, {name: self.printed(name, drawn[name]) for name in names}, self.link
+        )
+
+    def printed(self, name: str, value: float) -> str:
+        """Format a factor's value as the text shows it."""
+        return str(value)
+
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        """Return names for the intervention "rename": "Factor A", "Factor B", by factor.
+
+        They do not tell what a factor is to the answer: letters are in alphabetical order.
+        """
+        pairs = itertools.product(ascii_uppercase, repeat=2)
+        letters = itertools.chain(ascii_uppercase, map("".join, pairs))
+        return {
+            name: f"Factor {letter}"
+            for name, letter in zip(sorted(self.model.shown), letters, strict=False)
+        }
+
     @property
     def linear_fit(self) -> LinearFit:
         """Return how the linear reference rules are fitted."""
@@ -144,8 +200,7 @@ class CausalGame(Task):
         Raises:
             InputError: A factor is missing.
         """
-        shown = (factor.name for factor in self.model.factors if factor.role != "hidden")
-        return read_values(text, tuple(shown), self.link)
+        return read_values(text, self.model.shown, self.link)
 
     def spurious_spans(self, record: TrainingRecord) -> list[Span]:
         """Return where the record names its spurious factors."""
@@ -174,8 +229,15 @@ class CausalGame(Task):
 
     @property
     def interventions(self) -> Mapping[str, Intervention]:
-        """Return "spurious", which redraws the spurious factors alone."""
-        return {"spurious": self.redraw_spurious}
+        """Return edits by name: values redrawn by what they are to the answer, order, names."""
+        irrelevant = {"irrelevant": self.redraw_irrelevant}
+        return {
+            "spurious": self.redraw_spurious,
+            "causal": self.redraw_causal,
+            **(irrelevant if self.model.named("irrelevant") else {}),
+            "reorder": self.reorder,
+            "rename": self.rename,
+        }
 
     def oracle(self, record: Record) -> str:
         """Judge by the causal factors alone, as they stand in the text."""
@@ -190,12 +252,22 @@ class CausalGame(Task):
         """
         count = min(self.train_records, FITTED_RECORDS)
         training = list(itertools.islice(self.stream(TRAIN, seed), count))
-        return {
+        rules = {
             "oracle": self.oracle,
             "shortcut": self.shortcut,
             "majority": majority_rule(training),
             **self.linear_rules(training),
         }
+        return {
+            name: lambda record, rule=rule: rule(self._own_names(record))
+            for name, rule in rules.items()
+        }
+
+    def _own_names(self, record: Record) -> Record:
+        """Undo "rename", for rules that know the factors by their names."""
+        own = {other: name for name, other in self.other_names.items()}
+        is_renamed = f"{next(iter(own))}{self.link}" in record.input
+        return rename_factors(record, own, self.link) if is_renamed else record
 
     def linear_rules(self, training: Iterable[Record]) -> dict[str, Rule]:
         """Fit the linear reference rules to training records."""

@@ -26,6 +26,7 @@ class MAWPS(NumberTask):
 
     name: ClassVar[str] = "mawps"
     prior_name: ClassVar[str | None] = "math"
+    equation_field: ClassVar[str] = "expression"
     hub: ClassVar[str] = "hub:MU-NLPC/Calc-mawps"
 
     @property
@@ -33,6 +34,11 @@ class MAWPS(NumberTask):
         """Return the published file by split."""
         train = "mawps_train_gpt4o.jsonl" if self.annotator == "gpt4o" else "mawps_train.jsonl"
         return {TRAIN: train, VALIDATION: "mawps_val.jsonl", "iid": "mawps_test.jsonl"}
+
+    @property
+    def has_equations(self) -> bool:
+        """Tell whether rows have equations: the published files left them out."""
+        return self.folder is None
 
     def published_fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Move "Answer: " from the target to the prompt."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,16 +56,27 @@ class PublishedTask(Task):
         Raises:
             InputError: It cannot be read, or a row lacks a field.
         """
-        if split == "ood":
-            return [self.published_record(row, where) for where, row in open_items(self.ood or "")]
-        if self.folder is not None:
-            path = Path(self.folder) / self.files[split]
-            return [self.published_record(row, where) for where, row in open_items(path)]
+        return [record for record, _ in self.read_rows(split)]
+
+    def read_rows(self, split: str) -> Iterator[tuple[Record, Mapping[str, Any]]]:
+        """Yield the records of a split with the rows that they were read from.
+
+        Raises:
+            InputError: It cannot be read, or a row lacks a field.
+        """
+        if split == "ood" or self.folder is not None:
+            file = (
+                (self.ood or "") if split == "ood" else Path(self.folder or "") / self.files[split]
+            )
+            for where, row in open_items(file):
+                yield self.published_record(row, where), row
+            return
         rows = list(open_items(f"{self.source or self.hub}:{self.originals[split]}"))
         if self.originals.get(VALIDATION) == self.originals[split]:
             kept, aside = set_aside(rows, self.validation)
             rows = aside if split == VALIDATION else kept
-        return [self.original_record(row, where) for where, row in rows]
+        for where, row in rows:
+            yield self.original_record(row, where), row
 
     def published_record(self, row: Mapping[str, Any], where: str) -> Record:
         """Return the record of an annotated row, in the form in which every split asks."""

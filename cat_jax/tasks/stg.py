@@ -59,6 +59,18 @@ TWINS: dict[str, tuple[str, Callable[[float], float]]] = {
 }
 """What each spurious factor copies in distribution, and how."""
 
+OTHER_NAMES = {
+    "Smoking": "Cigarettes a day",
+    "Weight": "Body mass",
+    "Exercise": "Physical activity",
+    "Certain gene": "Genetic marker",
+    "Room size": "Area of the room",
+    "Yellow fingers": "Stained fingertips",
+    "Clothing size": "Dress size",
+    "Hormones": "Endocrine level",
+}
+"""Each factor in other words, for the intervention "rename"."""
+
 
 def _uniform(rng: np.random.Generator, values: Values) -> float:
     return int(rng.integers(1, 11))
@@ -173,6 +185,11 @@ class STG(CausalGame):
     def redraw_spurious(self, record: Record, rng: np.random.Generator) -> Record:
         """Redraw the twins alone, independently."""
         return intervene(record, rng)
+
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        """Return the factors' names in other words."""
+        return OTHER_NAMES
 
     def shortcut(self, record: Record) -> str:
         """Judge by the spurious factors alone."""

@@ -68,6 +68,23 @@ PRINTED = {
     "Average Internet Speed": (".1f", "Mbps"),
     "Number of Libraries": (".0f", ""),
 }
+OTHER_NAMES = {
+    "Industrial Emissions": "Factory Exhaust",
+    "Vehicle Emissions": "Traffic Exhaust",
+    "Coal Dependency": "Share of Coal Power",
+    "Agricultural Burning": "Crop Residue Fires",
+    "Urban Green Coverage": "Area of City Parks",
+    "Meteorological Dispersion": "Air Mixing by Weather",
+    "Ice Cream Sales Index": "Frozen Dessert Demand",
+    "Allergy Complaints Level": "Reports of Hay Fever",
+    "Renewable Stock Index": "Clean Energy Shares",
+    "Public Transport Subscriptions (k)": "Bus and Rail Passes (k)",
+    "Water Awareness Score": "Knowledge of Water Saving",
+    "City Anniversary": "Founding Jubilee",
+    "Average Internet Speed": "Mean Broadband Rate",
+    "Number of Libraries": "Count of Reading Rooms",
+}
+"""Each factor in other words, for the intervention "rename"."""
 QUESTION = (
     "Given these diverse conditions, what is the projected Air Quality Index (AQI) "
     "on a 0-100 scale? "
@@ -209,6 +226,15 @@ class STGH(CausalGame):
     def redraw_spurious(self, record: Record, rng: np.random.Generator) -> Record:
         """Redraw the spurious values alone, as out of distribution."""
         return intervene(record, rng)
+
+    def printed(self, name: str, value: float) -> str:
+        """Format a factor's value as the text shows it."""
+        return printed(name, value)
+
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        """Return the factors' names in other words."""
+        return OTHER_NAMES
 
     def measures(self, answer: str, target: str) -> Mapping[str, float]:
         """Return the absolute error, and whether it is at most 5 of 100."""

@@ -19,6 +19,7 @@ class SVAMP(NumberTask):
 
     name: ClassVar[str] = "svamp"
     prior_name: ClassVar[str | None] = "math"
+    equation_field: ClassVar[str] = "Equation"
     hub: ClassVar[str] = "hub:ChilleD/SVAMP"
     files: ClassVar[Mapping[str, str]] = {
         TRAIN: "svamp_train.jsonl",

@@ -5,9 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
+
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
-from cat_jax.tasks.edits import replace_text
+from cat_jax.tasks.edits import draw_order, reorder_text, replace_text, word_after
 
 Granularity = Literal["span", "value"]
 Effect = Literal["target", "answer"]
@@ -48,10 +50,11 @@ def _traced(text: str, match: re.Match[str]) -> Annotation:
     They are predicted from the factor's value, so this guides the value as a query: otherwise a
     cause could carry to the answer what it read from spurious factors.
     """
-    following = re.compile(r"\s*(\w+|\S)").match(text, match.end())
+    following = word_after(text, match.end())
     if following is None:
         raise InputError(f"nothing follows {match[0]!r} in {text!r}")
-    return Annotation(Span(following[1], following.start(1)), (Span(match[0]),))
+    word = text[following.start : following.stop]
+    return Annotation(Span(word, following.start), (Span(match[0]),))
 
 
 def find_factors(text: str, names: tuple[str, ...], link: str = LINK) -> dict[str, re.Match[str]]:
@@ -88,12 +91,35 @@ def _pattern(names: tuple[str, ...], link: str) -> re.Pattern[str]:
 
 
 def replace_values(record: Record, values: Mapping[str, str], link: str = LINK) -> Record:
-    """Put new values (with their units) into the prompt and move annotation offsets along.
+    """Put new values (with their units) into the prompt.
 
     Raises:
-        InputError: a factor is missing, or an annotation covers a value to be replaced.
+        InputError: a factor is missing, or an annotation covers a part of its value.
     """
     matches = find_factors(record.input, tuple(values), link).values()
     return replace_text(
         record, [(*match.span("value"), values[match["name"]]) for match in matches]
     )
+
+
+def rename_factors(record: Record, names: Mapping[str, str], link: str = LINK) -> Record:
+    """Give factors other names: from the old to the new.
+
+    Raises:
+        InputError: a factor is missing, or an annotation covers a part of its name.
+    """
+    matches = find_factors(record.input, tuple(names), link).values()
+    return replace_text(record, [(*match.span("name"), names[match["name"]]) for match in matches])
+
+
+def reorder_factors(
+    record: Record, names: tuple[str, ...], rng: np.random.Generator, link: str = LINK
+) -> Record:
+    """List factors in another order, each with its value.
+
+    Raises:
+        InputError: a factor is missing, or an annotation covers more than one.
+    """
+    matches = find_factors(record.input, names, link).values()
+    parts = [range(*match.span()) for match in matches]
+    return reorder_text(record, parts, draw_order(len(parts), rng))

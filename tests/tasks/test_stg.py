@@ -1,6 +1,7 @@
 import hashlib
 import itertools
 import json
+import re
 from collections import Counter
 from importlib import import_module
 
@@ -247,9 +248,21 @@ def test_missing_factor_is_refused():
         stg.STG().read("Smoking: 8")
 
 
-def test_annotated_twin_is_not_replaced_behind_its_back():
+def test_an_annotated_twin_has_its_new_value():
     (record,) = generated(1, seed=1)
     start = record.input.index("Hormones")
-    note = Annotation(Span("Hormones: ", start), (Span(record.input[start : start + 11], start),))
-    with pytest.raises(InputError, match=r"'Hormones: .' covers a value to be replaced"):
-        stg.intervene(Record(record.input, record.target, (note,)), np.random.default_rng(0))
+    whole = Span(record.input[start : start + 11], start)
+    note = Annotation(Span("Hormones: ", start), (whole,))
+    annotated = Record(record.input, record.target, (note,))
+    (new,) = stg.intervene(annotated, np.random.default_rng(0)).important
+    assert new.effect == note.effect
+    assert re.fullmatch(r"Hormones: \d+", new.causes[0].text)
+    assert new.causes[0].text != whole.text
+
+
+def test_a_part_of_a_value_cannot_be_annotated_and_replaced():
+    (record,) = generated(1, seed=1)
+    text = record.input.replace("Hormones: ", "Hormones: 1")
+    note = Annotation(Span(record.target), (Span("1", text.index("Hormones: ") + 10),))
+    with pytest.raises(InputError, match="annotation '1' covers a part of what is replaced"):
+        stg.intervene(Record(text, record.target, (note,)), np.random.default_rng(0))
