@@ -189,13 +189,13 @@ def _without(cells: Sequence[str], dropped: Sequence[int]) -> list[str]:
 
 
 def _edit_cells(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    kinds = ("changed", "right", "rightly changed", "wrongly changed")
+    kinds = ("changed", "right", "rightly_changed", "wrongly_changed")
     rows = [
         [method, name, *(format_interval(scores.get(kind)) for kind in kinds)]
         for method, found in summary.items()
         for name, scores in found["interventions"].items()
     ]
-    return ["", "edit", *(f"{kind} %" for kind in kinds)], rows
+    return ["", "edit", *(f"{kind.replace('_', ' ')} %" for kind in kinds)], rows
 
 
 def _split_cells(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -13,6 +13,7 @@ from cat_jax.data.records import Record
 from cat_jax.evaluation.answers import changed_answers
 from cat_jax.evaluation.causal_mass import CausalMass
 from cat_jax.evaluation.rules import changed_name
+from cat_jax.evaluation.sensitivity import Sensitivity, score_sensitivity, sensitivity_shares
 from cat_jax.evaluation.statistics import Score, mean_score, share_score
 
 MOST_LABELS = 20
@@ -152,26 +153,29 @@ class Evaluation(Mapping[str, TestAnswers]):
         return {name: changed_answers(before, after.answers) for name, after in self.edited.items()}
 
     def intervention_shares(self, name: str) -> dict[str, np.ndarray]:
-        """Return what an intervention does to answers, as the values of shares [records] bool.
+        """Return what an intervention does to answers: the values of each share, bool.
 
-        "changed" and "right" are of all records that the intervention edits; "rightly changed" of
-        those whose right answer it changes: the answer changes to the right one (causal
-        sensitivity); "wrongly changed" of those whose right answer stays: the answer changes all
-        the same (spurious sensitivity).
+        Named as in ``Sensitivity``, of the records that the intervention edited.
         """
+        changed, right, moved, edited = self._facts(name)
+        return sensitivity_shares(changed, right, moved, edited)
+
+    def sensitivity(self, name: str) -> Sensitivity:
+        """Return the same with intervals.
+
+        Raises:
+            InputError: The intervention edited no record.
+        """
+        changed, right, moved, edited = self._facts(name)
+        return score_sensitivity(changed, right, moved, edited=edited)
+
+    def _facts(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return whether answers changed, are right, whether targets and prompts changed."""
         before, after = next(iter(self.sets.values())), self.edited[name]
         pairs = zip(before.records, after.records, strict=True)
         edited = np.array([_asked(a) != _asked(b) for a, b in pairs], bool)
-        changed = _differ(before.answers, after.answers)[edited]
-        moved = _differ(before.targets, after.targets)[edited]
-        right = after.right[edited]
-        found = {
-            "changed": changed,
-            "right": right,
-            "rightly changed": (changed & right)[moved],
-            "wrongly changed": changed[~moved],
-        }
-        return {name: values for name, values in found.items() if values.size}
+        moved = _differ(before.targets, after.targets)
+        return _differ(before.answers, after.answers), after.right, moved, edited
 
     @property
     def causal_mass(self) -> float:

@@ -91,22 +91,45 @@ def score_sensitivity(
         InputError: The numbers of answers differ, or no record was edited.
     """
     edited = np.ones(len(changed), bool) if edited is None else np.asarray(edited, bool)
-    _check_sizes(changed, right, target_changed, edited)
-    if not edited.any():
+    shares = sensitivity_shares(changed, right, target_changed, edited)
+    if not shares:
         raise InputError(
             f"the intervention edited none of {len(edited)} records, so there is no sensitivity; "
             "leave it out for this test set"
         )
-    changed, right, moved = (
-        np.asarray(values, bool)[edited] for values in (changed, right, target_changed)
-    )
+    scores = {name: share_score(values) for name, values in shares.items()}
     return Sensitivity(
-        share_score(changed),
-        share_score(right),
-        share_score((changed & right)[moved]) if moved.any() else None,
-        share_score(changed[~moved]) if not moved.all() else None,
+        scores["changed"],
+        scores["right"],
+        scores.get("rightly_changed"),
+        scores.get("wrongly_changed"),
         int((~edited).sum()),
     )
+
+
+def sensitivity_shares(
+    changed: Sequence[bool] | np.ndarray,
+    right: Sequence[bool] | np.ndarray,
+    target_changed: Sequence[bool] | np.ndarray,
+    edited: Sequence[bool] | np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Return the values of each share of ``Sensitivity`` by its name, bool; none of no record.
+
+    Raises:
+        InputError: The numbers of answers differ.
+    """
+    _check_sizes(changed, right, target_changed, edited)
+    chosen = np.asarray(edited, bool)
+    changed, right, moved = (
+        np.asarray(values, bool)[chosen] for values in (changed, right, target_changed)
+    )
+    found = {
+        "changed": changed,
+        "right": right,
+        "rightly_changed": (changed & right)[moved],
+        "wrongly_changed": changed[~moved],
+    }
+    return {name: values for name, values in found.items() if values.size}
 
 
 def _check_sizes(*values: Sized) -> None:

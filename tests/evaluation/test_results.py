@@ -70,12 +70,17 @@ def test_what_an_intervention_changes():
         ["a", "a", "b", "x", "x", "x"],
         prompts=["prompt 0", *(f"other {n}" for n in range(1, 6))],
     )
-    shares = Evaluation("toy", {"iid": before}, {"mine": after}).intervention_shares("mine")
+    evaluation = Evaluation("toy", {"iid": before}, {"mine": after})
+    shares = evaluation.intervention_shares("mine")
+    found = evaluation.sensitivity("mine")
+    assert found.unedited == 1
+    assert found.rightly_changed is not None
+    assert found.rightly_changed.value == pytest.approx(1 / 3)
     assert {name: x.tolist() for name, x in shares.items()} == {
         "changed": [False, False, True, True, False],
         "right": [True, True, True, False, False],
-        "rightly changed": [True, False, False],
-        "wrongly changed": [False, False],
+        "rightly_changed": [True, False, False],
+        "wrongly_changed": [False, False],
     }
 
 

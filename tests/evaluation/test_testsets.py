@@ -49,6 +49,6 @@ def test_only_the_default_may_be_missing():
     assert edited(task, names=()) == {}
     with pytest.raises(InputError, match="task stg has no intervention 'reorder'; it has none"):
         edited(task, names=["reorder"])
-    known = "there are spurious, causal, irrelevant, reorder, rename"
+    known = "it has spurious, causal, irrelevant, reorder, rename"
     with pytest.raises(InputError, match=f"task chains has no intervention 'odd'; {known}"):
         edited(chains(test_records=2), names=["spurious", "odd"])
