@@ -148,7 +148,7 @@ def test_a_model_stops_at_its_own_ends(monkeypatch):
 
 
 class Judging(ToyTask):
-    """Answers are compared as numbers, and there is an intervention that is not evaluated."""
+    """Answers are compared as numbers, and there are two interventions."""
 
     def parse_answer(self, text):
         return text.strip().lstrip("0") or "0"
@@ -162,7 +162,7 @@ class Judging(ToyTask):
             text = record.input[:6] + str((int(record.input[6]) + 1) % 10) + record.input[7:]
             return dataclasses.replace(record, input=text)
 
-        return {"spurious": next_digit, "none": lambda record, rng: record}
+        return {"next": next_digit, "none": lambda record, rng: record}
 
 
 def test_the_task_judges(decoded):
@@ -171,9 +171,10 @@ def test_the_task_judges(decoded):
         "iid",
         "ood",
         "causal_mass",
-        "changed_answers",
+        "changed_answers_next",
+        "changed_answers_none",
     }
-    assert found.changed == {"spurious": 1.0}
+    assert found.changed == {"next": 1.0, "none": 0.0}
     right = [(int(r.input[6]) - int(r.target)) % 10 < 2 for r in TASK.records("ood")]
     assert found["ood"].right.tolist() == right
     assert True in right

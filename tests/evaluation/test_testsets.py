@@ -43,12 +43,12 @@ class Without(stg):
     interventions = Task.interventions
 
 
-def test_only_the_default_may_be_missing():
+def test_only_what_is_spurious_may_be_missing():
     task = Without(train_records=1, test_records=2)
     assert edited(task) == {}
     assert edited(task, names=()) == {}
     with pytest.raises(InputError, match="task stg has no intervention 'reorder'; it has none"):
         edited(task, names=["reorder"])
-    known = "there are spurious, causal, irrelevant, reorder, rename"
+    known = "it has spurious, causal, irrelevant, reorder, rename"
     with pytest.raises(InputError, match=f"task chains has no intervention 'odd'; {known}"):
         edited(chains(test_records=2), names=["spurious", "odd"])
