@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cat_jax.errors import InputError
@@ -27,6 +27,7 @@ def check(score, right, count):
     assert score.high == pytest.approx(middle + half, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(ROWS, st.booleans())
 def test_shares_of_the_edited_records(rows, lenient):
     if not any(is_edited for *_, is_edited in rows):

@@ -43,7 +43,7 @@ class Without(stg):
     interventions = Task.interventions
 
 
-def test_only_the_default_may_be_missing():
+def test_only_what_is_spurious_may_be_missing():
     task = Without(train_records=1, test_records=2)
     assert edited(task) == {}
     assert edited(task, names=()) == {}

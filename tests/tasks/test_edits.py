@@ -60,6 +60,7 @@ def expected(words, found):
     return {(place.start, place.stop) for place in (characters(words, run) for run in found)}
 
 
+@settings(deadline=None)
 @given(annotated_texts(), st.data())
 def test_annotations_have_the_new_words(annotated, data):
     words, record, causes = annotated
@@ -77,6 +78,7 @@ def test_annotations_have_the_new_words(annotated, data):
     assert note.effect == characters(new, range(len(new) - 1, len(new)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(WORDS, min_size=1, max_size=3), min_size=1, max_size=5), st.data())
 def test_annotations_move_with_their_part(facts, data):
     """Facts of a few words each, with a sign of its own after each, which stays."""
@@ -161,7 +163,7 @@ def test_parts_may_have_new_words_in_their_new_place():
     assert moved.important[0].causes == (Span("B. ice"), Span("fire"))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 9), st.integers(0, 99))
 def test_an_order_is_another_one(count, seed):
     order = draw_order(count, np.random.default_rng(seed))

@@ -119,6 +119,7 @@ def test_numbers_are_written_as_before():
 NAMES = {"Ruth": "she", "Peter": "he", "Sam": "they", "danny": "", "Grace": "", "Marin": ""}
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(list(NAMES)), min_size=1, max_size=6), SEEDS)
 def test_people_have_other_names(named, seed):
     text = " ".join(f"{name} has {n} figs." for n, name in enumerate(named))
