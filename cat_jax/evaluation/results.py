@@ -31,7 +31,7 @@ class TestAnswers:
 
     Attributes:
         answers: Parsed answers.
-        targets: Right answers.
+        targets: Right answers, parsed likewise.
         right: Whether each answer is right, [R] bool.
         mass: Causal mass on the annotated records; None where it was not measured.
         measured: The task's further measures of each answer, [R] float64; NaN where it has none.

@@ -125,7 +125,7 @@ def answer_test_set(
     )
     return TestAnswers(
         given,
-        test.targets,
+        [task.parse_answer(target) for target in test.targets],
         _judged(run, task, test, ids, given),
         mass,
         _measured(task, given, test.targets),
