@@ -10,6 +10,7 @@ from cat_jax.evaluation.causal_mass import (
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
+from cat_jax.evaluation.harness import harness_model
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.evaluation.statistics import (
     Interval,
@@ -22,6 +23,8 @@ from cat_jax.evaluation.statistics import (
     share_score,
 )
 from cat_jax.evaluation.suite import Evaluation, TestAnswers, evaluate
+from cat_jax.evaluation.text_loss import TextLoss, Texts, python_texts, text_loss
+from cat_jax.evaluation.token_scores import TokenScores, token_scores
 from cat_jax.evaluation.validation import make_validation
 
 __all__ = [
@@ -34,6 +37,9 @@ __all__ = [
     "Sampling",
     "Score",
     "TestAnswers",
+    "TextLoss",
+    "Texts",
+    "TokenScores",
     "answer_matches",
     "answers",
     "causal_mass",
@@ -43,13 +49,17 @@ __all__ = [
     "evaluate",
     "exact_match",
     "generate",
+    "harness_model",
     "make_validation",
     "mean_interval",
     "mean_score",
     "measure_causal_mass",
     "measure_right_answers",
     "paired_test",
+    "python_texts",
     "share_interval",
     "share_score",
+    "text_loss",
+    "token_scores",
     "warm_up",
 ]
