@@ -214,6 +214,12 @@ def test_the_example_of_controls_runs():
     assert names["records"] != names["task"].records("train")
 
 
+def test_the_example_of_loss_on_texts_runs(capsys):
+    *_, code = blocks("lm_eval.md")
+    exec(code, {"model": toy_model()})
+    assert "nats/token" in capsys.readouterr().out
+
+
 def test_the_example_of_tasks_runs(capsys):
     code, *_ = blocks("tasks.md")
     exec(code, {})

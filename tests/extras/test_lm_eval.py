@@ -429,3 +429,18 @@ def test_settings_of_the_model_are_checked(lm_eval, settings, message):
 
     with pytest.raises(InputError, match=message):
         harness_model(toy_model(), **settings)
+
+
+def test_the_example_of_the_page_runs(lm_eval, tasks):
+    from lm_eval.tasks import TaskManager
+
+    from cat_jax.testing import toy_model
+
+    page = (ROOT / "docs/lm_eval.md").read_text()
+    code, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace('"arc_easy"', '"our_choice"').replace("limit=200", "task_manager=manager")
+    code = code.replace('cat.load_language_model("Qwen/Qwen2.5-1.5B")', "toy")
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    names = {"toy": toy_model(), "manager": manager}
+    exec(code, names)
+    assert 0 <= names["results"]["results"]["our_choice"]["acc,none"] <= 1
