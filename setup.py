@@ -55,6 +55,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "annotate": ["openai>=2.0", "json-repair>=0.50"],
         "beam": ["apache-beam>=2.70"],
+        "lm-eval": ["lm-eval>=0.4.13"],
         "gcs": ["gcsfs>=2025.3"],
         # tensorflow-datasets imports importlib_resources and does not say so.
         "tfds": ["tensorflow-datasets>=4.9.8", "importlib_resources>=6.4"],

@@ -220,6 +220,12 @@ def test_the_example_of_evaluation_runs(capsys):
     assert "Score(value=" in capsys.readouterr().out
 
 
+def test_the_example_of_loss_on_texts_runs(capsys):
+    *_, code = blocks("lm_eval.md")
+    exec(code, {"model": toy_model()})
+    assert "nats/token" in capsys.readouterr().out
+
+
 def test_the_example_of_tasks_runs(capsys):
     code, *_ = blocks("tasks.md")
     exec(code, {})

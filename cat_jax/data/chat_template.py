@@ -47,6 +47,7 @@ def apply_template(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
     add_generation_prompt: bool = False,
+    continue_final_message: bool = False,
 ) -> str:
     """Return what ``tokenizer.apply_chat_template`` writes, the same text on every day.
 
@@ -57,6 +58,7 @@ def apply_template(
             ``cat_jax.data.template_options.DEFAULT_DATE`` where none is given.
         tools: Functions that the assistant may call, as JSON schemas.
         add_generation_prompt: Whether to end with the header of the assistant's next message.
+        continue_final_message: Whether to end with the last message, not with what ends a turn.
 
     Raises:
         InputError: The tokenizer has no chat template, an option cannot be one, or the template
@@ -80,6 +82,7 @@ def apply_template(
             chat_template=with_date(tokenizer.get_chat_template(tools=given), template_options),
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
             **template_options,
         )
     except (TemplateError, *FAILURES) as error:

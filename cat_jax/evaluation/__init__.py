@@ -10,6 +10,7 @@ from cat_jax.evaluation.causal_mass import (
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
+from cat_jax.evaluation.harness import harness_model
 from cat_jax.evaluation.results import Evaluation, TestAnswers
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.evaluation.sensitivity import Sensitivity, measure_sensitivity, score_sensitivity
@@ -24,6 +25,8 @@ from cat_jax.evaluation.statistics import (
     share_score,
 )
 from cat_jax.evaluation.suite import evaluate
+from cat_jax.evaluation.text_loss import TextLoss, Texts, python_texts, text_loss
+from cat_jax.evaluation.token_scores import TokenScores, token_scores
 from cat_jax.evaluation.validation import make_validation
 
 __all__ = [
@@ -37,6 +40,9 @@ __all__ = [
     "Score",
     "Sensitivity",
     "TestAnswers",
+    "TextLoss",
+    "Texts",
+    "TokenScores",
     "answer_matches",
     "answers",
     "causal_mass",
@@ -46,6 +52,7 @@ __all__ = [
     "evaluate",
     "exact_match",
     "generate",
+    "harness_model",
     "make_validation",
     "mean_interval",
     "mean_score",
@@ -53,8 +60,11 @@ __all__ = [
     "measure_right_answers",
     "measure_sensitivity",
     "paired_test",
+    "python_texts",
     "score_sensitivity",
     "share_interval",
     "share_score",
+    "text_loss",
+    "token_scores",
     "warm_up",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cat_jax.errors import InputError
-from cat_jax.evaluation.decode_steps import decode_batch
+from cat_jax.evaluation.decode_steps import BEHIND, IsOver, decode_batch
 from cat_jax.evaluation.prompt_batches import FirstIds, PromptBatch, allowed_first, prompt_batches
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.models import CausalLM, ModelConfig
@@ -25,6 +25,7 @@ def generate(
     sampling: Sampling = GREEDY,
     seed: int = 0,
     batch_size: int = 64,
+    is_over: IsOver | None = None,
 ) -> list[list[int]]:
     """Continue each prompt token by token: greedily, unless ``sampling`` says otherwise.
 
@@ -46,6 +47,8 @@ def generate(
         sampling: Temperature and filters.
         seed: Seed of sampling; 0 to 2**32 - 1.
         batch_size: Prompts that are decoded side by side.
+        is_over: Tells of the ids of an answer so far whether it is over, such as by the text that
+            they spell. It is asked every few steps, so that answers may be longer by these.
 
     Returns:
         The new ids per prompt, up to but without the first stop token.
@@ -58,8 +61,8 @@ def generate(
     most = _most_new_tokens(prompts, model.config, max_new_tokens)
     answers = []
     for batch in _batches(model, prompts, batch_size, seed, first_ids):
-        ids_BT = decode_batch(model, params, batch, _stops(stop_ids), most, most, sampling)
-        answers += [until_stop(ids, stop_ids) for ids in ids_BT.tolist()]
+        ids_BT = decode_batch(model, params, batch, _stops(stop_ids), most, most, sampling, is_over)
+        answers += [until_stop(ids, (*stop_ids, BEHIND)) for ids in ids_BT.tolist()]
     room = [model.config.max_positions - len(prompt) for prompt in prompts]
     return [ids[:length] for ids, length in zip(answers, room, strict=False)]
 

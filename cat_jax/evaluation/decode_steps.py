@@ -1,5 +1,6 @@
 """The compiled programs of decoding: one reads prompts, one takes steps, one drops answers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
@@ -20,6 +21,14 @@ from pallas_kernels import select_implementation
 
 WORTH_STEPS = 32
 """Steps ahead for which it is worth to compile a program for half a batch."""
+
+ASK_STEPS = 16
+"""Steps after which ``is_over`` is asked again."""
+
+BEHIND = -1
+"""Stands behind the tokens of an answer that ``is_over`` ended."""
+
+IsOver = Callable[[list[int]], bool]
 
 
 class _State(NamedTuple):
@@ -45,8 +54,12 @@ def decode_batch(
     steps: int,
     most: int,
     sampling: Sampling,
+    is_over: IsOver | None = None,
 ) -> np.ndarray:
-    """Return ids [B, most] of ``steps`` steps; what follows a first stop token is arbitrary."""
+    """Return ids [B, most] of ``steps`` steps; what follows a first stop token is arbitrary.
+
+    ``BEHIND`` follows where ``is_over`` ended an answer.
+    """
     unstacked = is_on_one_cpu(params)
     state = _prefill(model, params, batch, stop_ids, most, sampling, unstacked)
     if most == 1:
@@ -54,17 +67,26 @@ def decode_batch(
     layers = unstack_layers(params) if unstacked else params
     places_B = np.arange(len(batch.lengths_B))
     ids_BT = np.zeros((len(places_B), most), np.int32)
+    ends_B = np.full(len(places_B), most)
     while True:
-        state = _extend(model, layers, state, stop_ids, steps, sampling)
+        ahead = steps if is_over is None else min(steps, int(state.step) + ASK_STEPS)
+        state = _extend(model, layers, state, stop_ids, ahead, sampling)
         ids_BT[places_B] = np.asarray(state.ids_BT)
-        done_B = np.asarray(state.done_B)
-        if done_B.all() or int(state.step) >= steps:
+        done_B, step = np.array(state.done_B), int(state.step)
+        if is_over is not None:
+            running = np.flatnonzero(~done_B)
+            over = [n for n in running if is_over(ids_BT[places_B[n], :step].tolist())]
+            done_B[over], ends_B[places_B[over]] = True, step
+            state = state._replace(done_B=jnp.asarray(done_B))
+        if done_B.all() or step >= steps:
+            ids_BT[np.arange(most) >= ends_B[:, None]] = BEHIND
             return ids_BT
         size = len(done_B)
-        while size // 2 >= (~done_B).sum():
+        while size // 2 >= (~done_B).sum() and most - step >= WORTH_STEPS:
             size //= 2
-        kept = np.argsort(done_B, kind="stable")[:size]
-        places_B, state = places_B[kept], _keep(state, kept)
+        if size < len(done_B):
+            kept = np.argsort(done_B, kind="stable")[:size]
+            places_B, state = places_B[kept], _keep(state, kept)
 
 
 @partial(jax.jit, static_argnames=("model", "most", "sampling", "unstacked"))

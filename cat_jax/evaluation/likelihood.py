@@ -1,7 +1,6 @@
 """How probable a model finds the right answers."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, cast
 
 import jax
@@ -10,8 +9,9 @@ import numpy as np
 
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import Batch, common_shape, stack_examples
+from cat_jax.evaluation.token_scores import token_scores
 from cat_jax.losses import gather_targets, next_tokens
-from cat_jax.models import Aux, CausalLM
+from cat_jax.models import CausalLM
 from cat_jax.types import Array, Float
 
 ROUND = 32
@@ -23,22 +23,23 @@ def answer_log_probabilities(
 ) -> np.ndarray:
     """Return the log-probability of each example's answer, given its prompt.
 
-    Logits are computed at the answer's positions alone.
-
     Args:
         model: The model.
         params: Its parameters.
-        examples: Examples; all that is trained of one counts as its answer, its end token too.
-        batch_size: Examples that are computed at a time.
+        examples: Examples of one record each; all that is trained of one counts as its answer, its
+            end token too.
+        batch_size: Most examples that are computed at a time.
 
     Returns:
         [R] float64, in nats: the sum over the answer's tokens.
     """
-    most = max(int(example.target_mask.sum()) for example in examples)
-    found = [
-        _log_probabilities(model, params, batch, most) for batch in batches(examples, batch_size)
-    ]
-    return np.concatenate([np.asarray(x, np.float64) for x in found])[: len(examples)]
+    # Nothing predicts a first token.
+    targets = [1 + np.flatnonzero(example.target_mask[1:]) for example in examples]
+    sequences = [example.tokens for example in examples]
+    found = np.zeros(len(examples))
+    for number, scores in token_scores(model, params, sequences, targets, batch_size=batch_size):
+        found[number] = scores.total
+    return found
 
 
 def batches(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
@@ -48,19 +49,6 @@ def batches(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
     for start in range(0, len(examples), batch_size):
         chosen = list(examples[start : start + batch_size])
         yield stack_examples(chosen + chosen[-1:] * (batch_size - len(chosen)), shape)
-
-
-@partial(jax.jit, static_argnums=(0, 3))
-def _log_probabilities(model: CausalLM, params: Any, batch: Batch, most: int) -> Array:
-    output = model.apply(
-        {"params": params},
-        batch.tokens_BT,
-        segment_ids=batch.segment_ids_BT,
-        positions=batch.positions_BT,
-        method="hidden_states",
-    )
-    hidden_BTD, _ = cast("tuple[Array, Aux]", output)
-    return summed_log_probabilities(model, params, hidden_BTD, batch, most)
 
 
 def summed_log_probabilities(

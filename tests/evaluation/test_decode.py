@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -248,6 +249,30 @@ def test_finished_answers_leave_the_batch(params, monkeypatch):
     stops = [row[4] for row in texts[:5]]
     expected = [decode.until_stop(row, stops) for row in texts]
     assert sample(params, PROMPTS, stop_ids=stops) == expected
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("worth", [1, 100])
+def test_an_answer_ends_where_its_ids_say_so(params, monkeypatch, worth):
+    """Asked after 4, 7, 10, ... tokens, with and without smaller batches for those that go on."""
+    monkeypatch.setattr(decode_steps, "ASK_STEPS", 3)
+    monkeypatch.setattr(decode_steps, "WORTH_STEPS", worth)
+    jax.clear_caches()
+    whole = sample(params, PROMPTS)
+    stop = whole[1][8]
+    ends = {tuple(whole[n][at : at + 2]) for n, at in ((0, 5), (2, 1), (4, 11), (6, 7))}
+
+    def is_over(ids):
+        return not ends.isdisjoint(pairwise(ids))
+
+    def expected(row):
+        row = decode.until_stop(row, [stop])
+        sizes = (size for size in (4, 7, 10) if size <= len(row) and is_over(row[:size]))
+        return row[: next(sizes, NEW)]
+
+    given = sample(params, PROMPTS, stop_ids=[stop], is_over=is_over)
+    assert given == [expected(row) for row in whole]
+    assert len(set(map(len, given))) >= 4
     jax.clear_caches()
 
 
