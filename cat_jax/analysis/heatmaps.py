@@ -13,6 +13,7 @@ from cat_jax.errors import InputError
 from cat_jax.types import Float
 
 CELL, SMALL, NORMAL, LARGE = 0.42, 8, 9, 11
+SIDE_BY_SIDE = 3
 MOST_WRITTEN = 200
 """Cells of a panel up to which each has its value written into it."""
 
@@ -25,20 +26,19 @@ class Panel:
         values: [N, columns]; NaN is left blank.
         columns: Names of the columns; None numbers them, as heads.
         unit: What a value is, beside the colour bar.
-        format: How a value is written into its cell.
     """
 
     values: Float[np.ndarray, "N X"]
     columns: Sequence[str] | None = None
     unit: str = ""
-    format: str = "{:.2f}"
 
 
 def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
     """Draw a map for each panel, the first layer below; all panels of a unit share their colours.
 
-    Red is below zero and blue above, and zero is white. Values and figures of [N, H] effects come
-    from ``knock_out``, ``patch_activations`` or ``CausalMass.by_head_NH``.
+    Red is below zero and blue above, and zero is white. Values by layer and head are, for example,
+    means over records of what ``knock_out`` gives, ``Patching.restored`` or
+    ``CausalMass.by_head_NH``.
 
     Args:
         panels: By title.
@@ -48,19 +48,22 @@ def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
         InputError: There is no panel, or one without values or with other columns than named.
     """
     _check(panels)
-    widths = [max(2.6, 0.9 + CELL * panel.values.shape[1]) for panel in panels.values()]
-    rows = max(len(panel.values) for panel in panels.values())
-    size = (sum(widths) + 0.6 * len(widths), max(2.4, 1.5 + CELL * rows))
+    layers, columns = np.max([panel.values.shape for panel in panels.values()], axis=0)
+    beside = min(len(panels), SIDE_BY_SIDE)
+    below = -(-len(panels) // beside)
+    size = beside * max(3.2, 1.6 + CELL * columns), below * max(2.2, 1.3 + CELL * layers)
     figure = Figure(size, layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
-    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+    axes = figure.subplots(below, beside, squeeze=False).ravel()
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis, (name, panel) in zip(axes, panels.items(), strict=False):
         limit = _limit(panels, panel.unit)
         image = _draw(axis, panel, limit)
         axis.set_title("\n".join(wrap(name, 34)), loc="left", fontsize=NORMAL, parse_math=False)
         bar = figure.colorbar(image, ax=axis, fraction=0.06, pad=0.02)
         bar.set_label(panel.unit, fontsize=SMALL)
         bar.ax.tick_params(labelsize=SMALL)
-    axes[0].set_ylabel("layer", fontsize=NORMAL)
+        axis.set_ylabel("layer", fontsize=NORMAL)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE, parse_math=False)
     return figure
@@ -104,6 +107,7 @@ def _draw(axis: Axes, panel: Panel, limit: float):
         for (n, x), value in np.ndenumerate(panel.values):
             if np.isfinite(value):
                 colour = "white" if abs(value) > 0.65 * limit else "black"
-                text = panel.format.format(value + 0.0)
+                text = f"{value:.2f}"
+                text = text.removeprefix("-") if not float(text) else text
                 axis.text(x, n, text, ha="center", va="center", fontsize=6.5, color=colour)
     return image

@@ -23,6 +23,7 @@ from cat_jax.evaluation.statistics import (
     share_interval,
     share_score,
 )
+from cat_jax.evaluation.steering import steered_answers
 from cat_jax.evaluation.suite import evaluate
 from cat_jax.evaluation.validation import make_validation
 
@@ -56,5 +57,6 @@ __all__ = [
     "score_sensitivity",
     "share_interval",
     "share_score",
+    "steered_answers",
     "warm_up",
 ]

@@ -110,9 +110,7 @@ def summed_log_probabilities(
     return _score(model, params, hidden_BTD, batch, most).log_prob_B
 
 
-def _score(
-    model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, most: int
-) -> AnswerScore:
+def _score(model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, most: int) -> AnswerScore:
     labels_BT, counted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
     hidden_BKD, labels_BK, counted_BK = gather_targets(hidden_BTD, labels_BT, counted_BT, most)
     logits_BKV = cast("Array", model.apply({"params": params}, hidden_BKD, method="logits"))

@@ -156,9 +156,7 @@ class Activations(NamedTuple):
     heads_NBTHC: Float[Array, "N B T H C"]
 
 
-def read_activations(
-    model: nn.Module, params: Any, tokens_BT: Array, **inputs: Any
-) -> Activations:
+def read_activations(model: nn.Module, params: Any, tokens_BT: Array, **inputs: Any) -> Activations:
     """Run the layers of a ``CausalLM`` and return the activations that can be patched.
 
     Args:

@@ -212,7 +212,7 @@ def test_gradients_through_edits_are_finite_differences():
     np.testing.assert_allclose(jnp.abs(kernel).sum(), slope, rtol=0.02)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_a_bias_hides_and_weighs_like_a_loop(seed, has_segments):
     """Query by query: exp of scores plus bias over the keys that are seen."""
@@ -222,7 +222,8 @@ def test_a_bias_hides_and_weighs_like_a_loop(seed, has_segments):
     )
     bias = rng.normal(size=(2, 4, 5, 5)).astype(np.float32)
     bias[rng.random(bias.shape) < 0.5] = -np.inf
-    segments = np.sort(rng.integers(0, 2, (2, 5)), axis=1) if has_segments else None
+    segments = np.sort(rng.integers(0, 2, (2, 5)), axis=1).astype(np.int32)
+    segments = segments if has_segments else None
     mask = rng.random((2, 5, 5)) < 0.5
     q_bits, k_bits = bits_of(mask)
     out, mass = biased_attention(query, key, value, bias, q_bits, k_bits, segment_ids=segments)

@@ -17,6 +17,7 @@ from cat_jax.analysis.interventions.patching import (
     twin_pairs,
 )
 from cat_jax.analysis.interventions.paths import SpuriousPaths, trace_spurious
+from cat_jax.analysis.interventions.report import paths_figure, paths_json, paths_markdown
 from cat_jax.analysis.interventions.scores import AnswerScores
 
 __all__ = [
@@ -33,6 +34,9 @@ __all__ = [
     "marked_tokens",
     "other_answers",
     "patch_activations",
+    "paths_figure",
+    "paths_json",
+    "paths_markdown",
     "trace_records",
     "trace_spurious",
     "twin_pairs",

@@ -122,9 +122,7 @@ def gate_grid(layers: int, heads: int, gate: float) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=(0, 4))
-def _gated(
-    model: CausalLM, params: Any, batch: Batch, gates_ENH: Array, most: int
-) -> AnswerScore:
+def _gated(model: CausalLM, params: Any, batch: Batch, gates_ENH: Array, most: int) -> AnswerScore:
     """Score answers under each gate of the edges that the batch marks: [E, B]."""
     q_bits_BTW, k_bits_BTW = jnp.asarray(batch.q_bits_BTW), jnp.asarray(batch.k_bits_BTW)
 

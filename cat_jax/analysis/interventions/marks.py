@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import Example, align_records
-from cat_jax.data.bitset import encode_rectangles, mask_counts
+from cat_jax.data.bitset import WORD, encode_rectangles, mask_counts
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError, name_hint
@@ -183,6 +183,10 @@ def edges(marked: MarkedExample, keys: Keys, queries: Queries) -> Example:
         for run in _runs(marked.kinds == KINDS.index(keys))
     ]
     q_bits, k_bits = encode_rectangles(rectangles, len(marked.kinds))
+    # As many words whatever the keys, so that all of a record's edges run in one program.
+    most = max(len(_runs(marked.kinds == n)) for n in range(len(get_args(Keys))))
+    words = max(1, -(-most // WORD))
+    q_bits, k_bits = (np.pad(x, [(0, 0), (0, words - x.shape[1])]) for x in (q_bits, k_bits))
     counts = mask_counts(q_bits, k_bits)
     return replace(marked.example, q_bits=q_bits, k_bits=k_bits,
                    causal_count=counts[0], visible_count=counts[1])  # fmt: skip

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from cat_jax.analysis.interventions.knock_out import KnockOut, knock_out
 from cat_jax.analysis.interventions.marks import (
     Keys,
@@ -16,6 +14,7 @@ from cat_jax.analysis.interventions.marks import (
 )
 from cat_jax.analysis.interventions.patching import Patching, patch_activations, twin_pairs
 from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.records import Record
 from cat_jax.evaluation.causal_mass import CausalMass, measure_causal_mass
 from cat_jax.models import LanguageModel
 from cat_jax.tasks.base import Task
@@ -84,7 +83,9 @@ def trace_spurious(
     """
     given = other_answers(records) if alternatives is None else list(alternatives)
     traced = trace_records(model, task, records, given)
-    check_spurious(task, [x for x in records if hasattr(x, "input")], "interventions")  # pyright: ignore
+    plain = [record for record in records if isinstance(record, Record)]
+    check_annotated(plain, "interventions")
+    check_spurious(task, plain, "interventions")
     pairs = twin_pairs(model, task, records, alternatives=given, seed=seed)
     return SpuriousPaths(
         len(traced),
