@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from cat_jax.errors import InputError
 from cat_jax.types import Array, Bool, Float, UInt32
@@ -72,7 +72,7 @@ def attention_edits(
     """
     if gate_NH.ndim != 2:
         raise InputError(f"the gate is one number by layer and head, [N, H], got {gate_NH.shape}")
-    if not isinstance(gate_NH, jax.core.Tracer) and not (np.asarray(gate_NH) < np.inf).all():
+    if not isinstance(gate_NH, Tracer) and not (np.asarray(gate_NH) < np.inf).all():
         raise InputError("the gate holds NaN or +inf; give finite numbers, or -inf to knock out")
     bits = (jnp.broadcast_to(x, (len(gate_NH), *x.shape)) for x in (q_bits, k_bits))
     names = ("gate", "q_bits", "k_bits")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +36,7 @@ class AnswerScores:
         """Return the difference, and of records without an alternative the log-probability."""
         return np.where(np.isnan(self.difference), self.log_prob, self.difference)
 
-    def __getitem__(self, index: object) -> "AnswerScores":
+    def __getitem__(self, index: Any) -> "AnswerScores":
         return AnswerScores(self.log_prob[index], self.difference[index], self.is_right[index])
 
     def reshape(self, *shape: int) -> "AnswerScores":
@@ -61,5 +62,5 @@ def score_traced(traced: TracedRecords, measure: Measure) -> AnswerScores:
 
 def join(parts: Iterable[AnswerScore], records: int) -> AnswerScore:
     """Join the scores of batches, [E, B] each, without what filled up the last one: [E, R]."""
-    logs, rights = zip(*map(jax.device_get, parts), strict=True)
-    return AnswerScore(*(np.concatenate(x, axis=1)[:, :records] for x in (logs, rights)))
+    fields: Any = zip(*map(jax.device_get, parts), strict=True)
+    return AnswerScore(*(np.concatenate(x, axis=1)[:, :records] for x in fields))
