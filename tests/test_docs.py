@@ -220,6 +220,15 @@ def test_the_example_of_evaluation_runs(capsys):
     assert "Score(value=" in capsys.readouterr().out
 
 
+def test_the_examples_of_interventions_run():
+    names = {}
+    for code in blocks("interventions.md"):
+        exec(code, names)
+    assert names["patched"].restored[-1].round(4).tolist() == [0, 0, 0, 1]
+    assert len(names["ids"]) == 4
+    assert np.isfinite(names["logits"]).all()
+
+
 def test_the_example_of_tasks_runs(capsys):
     code, *_ = blocks("tasks.md")
     exec(code, {})

@@ -32,6 +32,7 @@ from cat_jax.data.bitset import decode
 from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
+from cat_jax.markdown import escape
 from cat_jax.models import save_pretrained
 from cat_jax.testing import ToyTask, toy_model, toy_records
 from experiments import interventions as command
@@ -387,7 +388,8 @@ def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
     assert run("--task", "stg", "--records", "2", "--batch-size", "2", "--out", str(out)) == 0
     printed = capsys.readouterr().out
     page = out.with_suffix(".md").read_text()
-    assert printed.startswith(f"# {tmp_path / 'toy'}: stg, iid\n")
+    title = escape(f"{tmp_path / 'toy'}: stg, iid")
+    assert printed.startswith(f"# {title}\n")
     assert page.startswith(printed)
     assert page.endswith("(found.png)\n")
     values = json.loads(out.with_suffix(".json").read_text())

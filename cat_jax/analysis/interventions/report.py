@@ -10,11 +10,10 @@ from cat_jax.analysis.interventions.knock_out import KnockOut
 from cat_jax.analysis.interventions.patching import Patching
 from cat_jax.analysis.interventions.paths import SpuriousPaths
 from cat_jax.analysis.interventions.scores import AnswerScores
+from cat_jax.evaluation.causal_mass import CausalMass
 from cat_jax.evaluation.statistics import Interval, mean_interval
-from cat_jax.markdown import markdown_table
+from cat_jax.markdown import escape, markdown_table
 
-SAMPLES = 2_000
-"""Draws of a bootstrap interval."""
 LISTED_HEADS = 3
 
 
@@ -49,7 +48,7 @@ def paths_markdown(paths: SpuriousPaths, title: str) -> str:
     knocked = list(paths.knock_outs.values())
     layers = range(len(knocked[0].by_layer.log_prob))
     parts = [
-        f"# {title}",
+        f"# {escape(title)}",
         f"{paths.records:,} records, {before.is_right.mean():.1%} answered rightly; the right "
         f"answer is preferred by {before.preference.mean():.2f} nats on average.",
         "## Attention knocked out",
@@ -59,7 +58,7 @@ def paths_markdown(paths: SpuriousPaths, title: str) -> str:
         markdown_table(
             ["edges", "records with any", "change", "lost", "gained"],
             [_knock_out_row(found) for found in knocked],
-            ["left", *["right"] * 4],
+            ("left", "right", "right", "right", "right"),
         ),
         "The same in one layer alone:",
         markdown_table(
@@ -72,6 +71,13 @@ def paths_markdown(paths: SpuriousPaths, title: str) -> str:
         ),
         "Heads with the largest change, as layer.head:",
         markdown_table(["edges", "heads"], [[_path(x), _largest_heads(x)] for x in knocked]),
+        "Attention of the tokens that predict the answer, for comparison: it may move without a "
+        "change of what is used.",
+        markdown_table(
+            ["on", "mean", "largest, layer.head"],
+            [[kind, f"{mass.mean:.1%}", _largest_mass(mass)] for kind, mass in paths.mass.items()],
+            ("left", "right", "right"),
+        ),
         "## Activations patched",
         _pairs_sentence(paths),
         markdown_table(
@@ -114,10 +120,19 @@ def _knock_out_row(found: KnockOut) -> list[str]:
     ]
 
 
+def _largest_mass(mass: CausalMass) -> str:
+    ((n, h),) = _largest(mass.by_head_NH, 1)
+    return f"{n}.{h} {mass.by_head_NH[n, h]:.1%}"
+
+
+def _largest(values_NH: np.ndarray, count: int) -> list[tuple[int, int]]:
+    order = np.argsort(-np.abs(values_NH), axis=None)[:count]
+    return [divmod(int(flat), values_NH.shape[1]) for flat in order]
+
+
 def _largest_heads(found: KnockOut) -> str:
     effect_NH = found.effect(found.by_head).mean(-1)
-    order = np.argsort(-np.abs(effect_NH), axis=None)[:LISTED_HEADS]
-    places = (np.unravel_index(flat, effect_NH.shape) for flat in order)
+    places = _largest(effect_NH, LISTED_HEADS)
     return ", ".join(f"{n}.{h} {_nats(effect_NH[n, h])}" for n, h in places)
 
 
@@ -146,7 +161,7 @@ def _nats(value: float) -> str:
 
 
 def _mean(values_R: np.ndarray) -> tuple[float, Interval]:
-    return float(values_R.mean()), mean_interval(values_R, samples=SAMPLES)
+    return float(values_R.mean()), mean_interval(values_R[None])
 
 
 def _knock_out_json(found: KnockOut) -> dict[str, Any]:
