@@ -133,7 +133,7 @@ def twin_pairs(
             f"{name_hint(intervention, task.interventions)}"
         )
     rng, twins = np.random.default_rng(seed), []
-    given = [None] * len(records) if alternatives is None else list(alternatives)
+    given: list[str | None] = [*(alternatives or [None] * len(records))]
     for n, record in enumerate(records):
         if isinstance(record, Record):
             twin = task.interventions[intervention](record, rng)

@@ -63,4 +63,5 @@ def score_traced(traced: TracedRecords, measure: Measure) -> AnswerScores:
 def join(parts: Iterable[AnswerScore], records: int) -> AnswerScore:
     """Join the scores of batches, [E, B] each, without what filled up the last one: [E, R]."""
     fields: Any = zip(*map(jax.device_get, parts), strict=True)
-    return AnswerScore(*(np.concatenate(x, axis=1)[:, :records] for x in fields))
+    joined: Any = (np.concatenate(x, axis=1)[:, :records] for x in fields)
+    return AnswerScore(*joined)
