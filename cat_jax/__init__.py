@@ -39,7 +39,17 @@ if TYPE_CHECKING:
         testing,
         train,
     )
-    from cat_jax.analysis import attention_maps, propose_causes, read_attention, show_records
+    from cat_jax.analysis import (
+        attention_maps,
+        knock_out,
+        patch_activations,
+        propose_causes,
+        read_attention,
+        show_records,
+        trace_records,
+        trace_spurious,
+        twin_pairs,
+    )
     from cat_jax.annotation import (
         AnswerCache,
         OpenAIClient,
@@ -79,12 +89,16 @@ if TYPE_CHECKING:
         complete,
         evaluate,
         generate,
+        steered_answers,
     )
     from cat_jax.losses import attention_guidance_loss
     from cat_jax.models import (
         CausalLM,
         LanguageModel,
         ModelConfig,
+        Patch,
+        activation_patches,
+        attention_edits,
         convert_weights,
         dequantize_params,
         load_adapter,
@@ -92,6 +106,7 @@ if TYPE_CHECKING:
         load_pretrained,
         merge_lora,
         quantize_params,
+        read_activations,
         save_adapter,
         save_pretrained,
     )
@@ -100,7 +115,10 @@ if TYPE_CHECKING:
     from cat_jax.train.result import RunResult
 
 _HOMES = {
-    "analysis": "attention_maps propose_causes read_attention show_records",
+    "analysis": (
+        "attention_maps knock_out patch_activations propose_causes read_attention show_records "
+        "trace_records trace_spurious twin_pairs"
+    ),
     "annotation": (
         "AnswerCache OpenAIClient Prior annotate annotate_calculations annotate_equation "
         "annotate_patterns read_prior table_records"
@@ -117,12 +135,14 @@ _HOMES = {
     "data.shards": "ShardedExamples prepare_data",
     "data.sources": "read_records write_records",
     "errors": "Diverged InputError Interrupted SaveFailed",
-    "evaluation": "Evaluation Sampling answer_matches chat_prompt complete evaluate generate",
+    "evaluation": (
+        "Evaluation Sampling answer_matches chat_prompt complete evaluate generate steered_answers"
+    ),
     "losses": "attention_guidance_loss",
     "models": (
-        "CausalLM LanguageModel ModelConfig convert_weights dequantize_params load_adapter "
-        "load_language_model load_pretrained merge_lora quantize_params save_adapter "
-        "save_pretrained"
+        "CausalLM LanguageModel ModelConfig Patch activation_patches attention_edits "
+        "convert_weights dequantize_params load_adapter load_language_model load_pretrained "
+        "merge_lora quantize_params read_activations save_adapter save_pretrained"
     ),
     "tasks": "Task",
     "train.fit": "fit",

@@ -2,7 +2,11 @@
 
 from pallas_kernels.causal_mass_attention.api import KERNELS, causal_mass_attention
 from pallas_kernels.causal_mass_attention.differentiable import RESIDUAL_NAMES
-from pallas_kernels.causal_mass_attention.reference import attention_probabilities
+from pallas_kernels.causal_mass_attention.reference import (
+    annotated_pairs,
+    attention_probabilities,
+    biased_attention,
+)
 from pallas_kernels.causal_mass_attention.selection import (
     Implementation,
     Selection,
@@ -17,7 +21,9 @@ __all__ = [
     "Implementation",
     "Partition",
     "Selection",
+    "annotated_pairs",
     "attention_probabilities",
+    "biased_attention",
     "causal_mass_attention",
     "select_implementation",
     "unsupported_reason",

@@ -226,6 +226,15 @@ def test_the_example_of_loss_on_texts_runs(capsys):
     assert "nats/token" in capsys.readouterr().out
 
 
+def test_the_examples_of_interventions_run():
+    names = {}
+    for code in blocks("interventions.md"):
+        exec(code, names)
+    assert names["patched"].restored[-1].round(4).tolist() == [0, 0, 0, 1]
+    assert len(names["ids"]) == 4
+    assert np.isfinite(names["logits"]).all()
+
+
 def test_the_example_of_tasks_runs(capsys):
     code, *_ = blocks("tasks.md")
     exec(code, {})

@@ -4,7 +4,9 @@ The colours are those of Okabe & Ito (2008), which people with any common colour
 apart. Text from data is drawn literally: a "$" in it starts no formula.
 """
 
+import io
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -17,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from cat_jax.errors import InputError
+from cat_jax.files import write_bytes
 from cat_jax.types import Bool, Float
 
 KINDS = {"causal": "#0072B2", "spurious": "#D55E00", "other": "#8C8C8C"}
@@ -107,6 +110,13 @@ def training_curves_figure(history: History, splits: Sequence[str] = ("iid", "oo
         _draw_curves(axis, history, lines)
         axis.set_title(title, loc="left", fontsize=LARGE, parse_math=False)
     return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format="png")
+    write_bytes(path, content.getvalue())
 
 
 def _check_row(tokens, attention, causal, spurious) -> None:

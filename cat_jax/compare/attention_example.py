@@ -1,6 +1,5 @@
 """One test record on which the methods differ, and what each method's answer attends to."""
 
-import dataclasses
 from dataclasses import dataclass, field
 
 import jax.numpy as jnp
@@ -8,8 +7,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.analysis import attention_maps
-from cat_jax.data.alignment import align_records
-from cat_jax.data.records import Annotation, Record, Span
+from cat_jax.analysis.interventions import marked_tokens
+from cat_jax.data.records import Record
 from cat_jax.evaluation.answers import answer_range
 from cat_jax.evaluation.testsets import TestSet
 from cat_jax.models.language_model import LanguageModel
@@ -84,13 +83,7 @@ class AttentionExample:
         return np.asarray(maps_NBHQK[:, 0, :, query].mean((0, 1)))[: query + 1]
 
     def _spurious(self, n: int) -> np.ndarray:
-        """Align the spurious spans as if the answer depended on them."""
         record = self.test.records[n]
-        spans = tuple(self.task.spurious_spans(record))
-        if not isinstance(record, Record) or not spans:
+        if not isinstance(record, Record):
             return np.zeros(len(self.test.examples[n].tokens), bool)
-        target = Span(record.target, len(record.input))
-        marked = dataclasses.replace(record, important=(Annotation(target, spans),))
-        length = len(self.test.examples[n].tokens)
-        (example,), _ = align_records([marked], self.tokenizer, max_length=length)
-        return np.asarray(example.k_bits.any(-1))
+        return marked_tokens(self.tokenizer, record, self.task.spurious_spans(record))

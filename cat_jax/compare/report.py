@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from matplotlib.figure import Figure
 
-from cat_jax.analysis import answer_attention_figure, training_curves_figure
+from cat_jax.analysis import answer_attention_figure, save_figure, training_curves_figure
 from cat_jax.compare.compare import Comparison, MethodRun
 from cat_jax.compare.evaluations import summary_tables, write_answers
 from cat_jax.evaluation.aggregate import summarize_evaluations
@@ -127,19 +127,13 @@ def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath
     with comparison.phases.phase("figures"):
         for name, (caption, draw) in figures.items():
             try:
-                _save_figure(draw(comparison), folder / "figures" / f"{name}.png")
+                save_figure(draw(comparison), folder / "figures" / f"{name}.png")
                 drawn[name] = caption
             except Exception as error:  # whatever it is, the numbers are there
                 logger.debug("figure %s", name, exc_info=True)
                 comparison.note(f"warning: the figure {name} could not be drawn: {error}")
     write_text(folder / "report.md", report_page(comparison, drawn))
     return folder / "report.md"
-
-
-def _save_figure(figure: Figure, path: epath.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        figure.savefig(file, dpi=150, format="png")
 
 
 def attention_figure(comparison: Comparison) -> Figure:

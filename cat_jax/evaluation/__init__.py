@@ -24,6 +24,7 @@ from cat_jax.evaluation.statistics import (
     share_interval,
     share_score,
 )
+from cat_jax.evaluation.steering import steered_answers
 from cat_jax.evaluation.suite import evaluate
 from cat_jax.evaluation.text_loss import TextLoss, Texts, python_texts, text_loss
 from cat_jax.evaluation.token_scores import TokenScores, token_scores
@@ -64,6 +65,7 @@ __all__ = [
     "score_sensitivity",
     "share_interval",
     "share_score",
+    "steered_answers",
     "text_loss",
     "token_scores",
     "warm_up",

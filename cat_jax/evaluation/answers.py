@@ -52,7 +52,7 @@ def decode_answers(
         params,
         [e.tokens[: found.start].tolist() for e, found in zip(examples, ranges, strict=True)],
         max_new_tokens=max(map(len, ranges)) + EXTRA_TOKENS,
-        stop_ids=_stop_ids(tokenizer, examples, end_ids),
+        stop_ids=answer_stop_ids(tokenizer, examples, end_ids),
         batch_size=batch_size,
     )
 
@@ -100,7 +100,7 @@ def answer_matches(
     right = example.tokens[list(answer_range(example))].tolist()
     if tokenizer.unk_token_id in right:
         return False
-    stops = _stop_ids(tokenizer, [example], end_ids)
+    stops = answer_stop_ids(tokenizer, [example], end_ids)
     given, right = until_stop(list(answer_ids), stops), until_stop(right, stops)
     skip = not set(right) & set(tokenizer.all_special_ids)
     given, right = tokenizer.batch_decode([given, right], skip_special_tokens=skip)
@@ -117,8 +117,9 @@ def changed_answers(before: Sequence[str], after: Sequence[str]) -> float:
     return 1.0 - exact_match(before, after)
 
 
-def _stop_ids(
+def answer_stop_ids(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], end_ids: Collection[int]
 ) -> tuple[int, ...]:
+    """Return the tokens that end an answer: the tokenizer's, those of training, and ``end_ids``."""
     taught = taught_end_ids(examples, tokenizer.all_special_ids)
     return tuple(sorted({cast("int", tokenizer.eos_token_id), *taught, *end_ids}))

@@ -1,7 +1,7 @@
 """How probable a model finds the right answers."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ from cat_jax.data.alignment import Example
 from cat_jax.data.batches import Batch, common_shape, stack_examples
 from cat_jax.evaluation.token_scores import token_scores
 from cat_jax.losses import gather_targets, next_tokens
-from cat_jax.models import CausalLM
-from cat_jax.types import Array, Float
+from cat_jax.models import Aux, CausalLM
+from cat_jax.types import Array, Bool, Float
 
 ROUND = 32
 """Sequences are padded to a multiple of this, so that few lengths are compiled."""
@@ -51,6 +51,46 @@ def batches(examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
         yield stack_examples(chosen + chosen[-1:] * (batch_size - len(chosen)), shape)
 
 
+class AnswerScore(NamedTuple):
+    """How a model takes each sequence's target tokens, given all before them.
+
+    Attributes:
+        log_prob_B: Log-probability of the target tokens, their sum, in nats, float32.
+        is_greedy_B: Whether each target token is the most probable one, so that greedy decoding
+            gives them all.
+    """
+
+    log_prob_B: Float[Array, " B"]
+    is_greedy_B: Bool[Array, " B"]
+
+
+def score_answers(
+    model: CausalLM,
+    params: Any,
+    batch: Batch,
+    most: int,
+    interventions: Mapping[str, Any] | None = None,
+) -> AnswerScore:
+    """Score the target tokens of each sequence in one pass; logits are computed for these alone.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        batch: The sequences.
+        most: At least as many as the target tokens of each.
+        interventions: Collections for the forward pass (``cat_jax.models.edits``).
+    """
+    output = model.apply(
+        {"params": params, **(interventions or {})},
+        batch.tokens_BT,
+        segment_ids=batch.segment_ids_BT,
+        positions=batch.positions_BT,
+        method="hidden_states",
+    )
+    hidden_BTD, _ = cast("tuple[Array, Aux]", output)
+    return _score(model, params, hidden_BTD, batch, most)
+
+
 def summed_log_probabilities(
     model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, most: int
 ) -> Float[Array, " B"]:
@@ -63,9 +103,14 @@ def summed_log_probabilities(
         batch: The sequences.
         most: At least as many as the target tokens of each.
     """
+    return _score(model, params, hidden_BTD, batch, most).log_prob_B
+
+
+def _score(model: CausalLM, params: Any, hidden_BTD: Array, batch: Batch, most: int) -> AnswerScore:
     labels_BT, counted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
     hidden_BKD, labels_BK, counted_BK = gather_targets(hidden_BTD, labels_BT, counted_BT, most)
     logits_BKV = cast("Array", model.apply({"params": params}, hidden_BKD, method="logits"))
     log_BKV = jax.nn.log_softmax(logits_BKV)
     log_BK = jnp.take_along_axis(log_BKV, labels_BK[..., None], axis=2)[..., 0]
-    return jnp.where(counted_BK, log_BK, 0.0).sum(1)
+    is_greedy_BK = (logits_BKV.argmax(-1) == labels_BK) | ~counted_BK
+    return AnswerScore(jnp.where(counted_BK, log_BK, 0.0).sum(1), is_greedy_BK.all(1))

@@ -3,6 +3,16 @@
 from cat_jax.config import LoraConfig
 from cat_jax.models.attention import KEYS_VALUES, KVCache
 from cat_jax.models.config import ModelConfig
+from cat_jax.models.edits import (
+    ACTIVATIONS,
+    ATTENTION_EDITS,
+    PATCHES,
+    Activations,
+    Patch,
+    activation_patches,
+    attention_edits,
+    read_activations,
+)
 from cat_jax.models.huggingface.config import config_from_hf, config_to_hf
 from cat_jax.models.huggingface.export import save_pretrained
 from cat_jax.models.huggingface.orbax import convert_weights
@@ -16,7 +26,11 @@ from cat_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnS
 from cat_jax.models.transformer import Aux, Cache, CausalLM
 
 __all__ = [
+    "ACTIVATIONS",
+    "ATTENTION_EDITS",
     "KEYS_VALUES",
+    "PATCHES",
+    "Activations",
     "Aux",
     "Cache",
     "CausalLM",
@@ -27,9 +41,12 @@ __all__ = [
     "Llama3Scaling",
     "LoraConfig",
     "ModelConfig",
+    "Patch",
     "RopeScaling",
     "YarnScaling",
+    "activation_patches",
     "attach_lora",
+    "attention_edits",
     "config_from_hf",
     "config_to_hf",
     "convert_weights",
@@ -41,6 +58,7 @@ __all__ = [
     "merge_lora",
     "param_shardings",
     "quantize_params",
+    "read_activations",
     "save_adapter",
     "save_pretrained",
 ]

@@ -6,11 +6,17 @@ import jax.numpy as jnp
 from flax import struct
 
 from cat_jax.models.config import ModelConfig
+from cat_jax.models.edits import patched, score_bias
 from cat_jax.models.layers import RMSNorm
 from cat_jax.models.projection import Projection, has_whole_rows
 from cat_jax.models.rope import rotary_frequencies, rotate
 from cat_jax.types import Array, Float, Int, UInt32
-from pallas_kernels import Partition, attention_probabilities, causal_mass_attention
+from pallas_kernels import (
+    Partition,
+    attention_probabilities,
+    biased_attention,
+    causal_mass_attention,
+)
 
 MAPS = "attention_maps"
 """Collection of the tap: make it mutable in ``apply`` to receive the full maps, "probs"."""
@@ -103,8 +109,11 @@ class SelfAttention(nn.Module):
         )
         query_BTHC, key_BTGC = rotate(query_BTHC, *rope), rotate(key_BTGC, *rope)
 
+        bias_BHQK = score_bias(self)
         if self.is_mutable_collection(MAPS):
-            probs_BHQK = attention_probabilities(query_BTHC, key_BTGC, context.segment_ids_BT)
+            probs_BHQK = attention_probabilities(
+                query_BTHC, key_BTGC, context.segment_ids_BT, bias_BHQK=bias_BHQK
+            )
             self.put_variable(MAPS, "probs", probs_BHQK)
 
         if self.is_mutable_collection(KEYS_VALUES):
@@ -112,21 +121,25 @@ class SelfAttention(nn.Module):
             self.put_variable(KEYS_VALUES, "value", value_BTGC)
 
         mass_BHT = None
-        if cache is None:
+        inputs = query_BTHC, key_BTGC, value_BTGC
+        bits = context.q_bits_BTW, context.k_bits_BTW
+        if cache is not None:
+            positions_B = context.positions_BT[:, 0]
+            cache = cache.write(key_BTGC[:, 0], value_BTGC[:, 0], positions_B)
+            out_BTHC = cache.attend(query_BTHC[:, 0], positions_B)[:, None]
+        elif bias_BHQK is not None:
+            out_BTHC, mass_BHT = biased_attention(
+                *inputs, bias_BHQK, *bits, segment_ids=context.segment_ids_BT
+            )
+        else:
             out_BTHC, mass_BHT = causal_mass_attention(
-                query_BTHC,
-                key_BTGC,
-                value_BTGC,
-                context.q_bits_BTW,
-                context.k_bits_BTW,
+                *inputs,
+                *bits,
                 segment_ids=context.segment_ids_BT,
                 implementation=config.attention,
                 partition=self.partition,
             )
-        else:
-            positions_B = context.positions_BT[:, 0]
-            cache = cache.write(key_BTGC[:, 0], value_BTGC[:, 0], positions_B)
-            out_BTHC = cache.attend(query_BTHC[:, 0], positions_B)[:, None]
+        out_BTHC = patched(self, "heads", out_BTHC)
         return self._project("output", (config.width,), inputs=2)(out_BTHC), mass_BHT, cache
 
     def _heads(self, name: str, heads: int) -> Projection:

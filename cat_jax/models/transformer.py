@@ -9,11 +9,21 @@ from flax import struct
 
 from cat_jax.models.attention import KEYS_VALUES, MAPS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
+from cat_jax.models.edits import (
+    ACTIVATIONS,
+    ATTENTION_EDITS,
+    PATCHES,
+    check_no_interventions,
+    patched,
+)
 from cat_jax.models.embedding import Embedding, look_up, shard_activations
 from cat_jax.models.layers import RMSNorm, SwiGLU
 from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import RESIDUAL_NAMES, Partition
+
+COLLECTIONS = (MAPS, KEYS_VALUES, ACTIVATIONS, ATTENTION_EDITS, PATCHES)
+"""What may enter and leave the layers beside parameters, stacked over them."""
 
 Cache = KVCache | tuple[KVCache, ...]
 """Keys and values of all layers: stacked in front, or one by one."""
@@ -46,7 +56,8 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + attended_BTD
         normed_BTD = RMSNorm(self.config, name="mlp_norm")(x_BTD)
         x_BTD = x_BTD + SwiGLU(self.config, self.partition, name="mlp")(normed_BTD)
-        return shard_activations(x_BTD, self.partition), (mass_BHT, cache)
+        x_BTD = patched(self, "residual", shard_activations(x_BTD, self.partition))
+        return x_BTD, (mass_BHT, cache)
 
 
 class CausalLM(nn.Module):
@@ -123,7 +134,11 @@ class CausalLM(nn.Module):
 
         Returns:
             Logits [B, V], float32, of the next tokens, and the cache after these.
+
+        Raises:
+            InputError: There are interventions, which only a whole sequence takes.
         """
+        check_no_interventions(self.variables)
         context = Context(positions_B[:, None])
         x_B1D = look_up(self.embed, tokens_B[:, None], self.partition)
         layer = DecoderLayer(self.config, self.partition, parent=None)
@@ -169,7 +184,7 @@ def scanned_layers(config: ModelConfig) -> Any:
         layer = nn.remat(layer, prevent_cse=not config.scan, policy=policy)
     return nn.scan(
         layer,
-        variable_axes={"params": 0, MAPS: 0, KEYS_VALUES: 0},
+        variable_axes=dict.fromkeys(("params", *COLLECTIONS), 0),
         split_rngs={"params": True},
         in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
         length=config.num_layers,

@@ -65,14 +65,16 @@ def attention_probabilities(
     key_BKGC: Float[Array, "B K G C"],
     segment_ids_BK: Int32[Array, "B K"] | None = None,
     scale: float | None = None,
+    bias_BHQK: Float32[Array, "B H Q K"] | None = None,
 ) -> Float32[Array, "B H Q K"]:
     """Compute the full causal attention maps, in float32.
 
     With Q < K the queries are the last Q of the K positions. ``scale`` defaults to C**-0.5.
+    ``bias_BHQK`` is as in ``biased_attention``.
     """
     batch, queries, heads, size = query_BQHC.shape
     factor = float(size) ** -0.5 if scale is None else scale
-    probs_BGMK = _grouped_probabilities(query_BQHC, key_BKGC, segment_ids_BK, factor)
+    probs_BGMK = _grouped_probabilities(query_BQHC, key_BKGC, segment_ids_BK, factor, bias_BHQK)
     return probs_BGMK.reshape(batch, heads, queries, -1)
 
 
@@ -81,6 +83,7 @@ def _grouped_probabilities(
     key_BKGC: Float[Array, "B K G C"],
     segment_ids_BK: Int32[Array, "B K"] | None,
     scale: float,
+    bias_BHQK: Float32[Array, "B H Q K"] | None = None,
 ) -> Float32[Array, "B G M K"]:
     """Compute the maps with the queries of a group's heads on one axis, M = H / G * Q.
 
@@ -102,7 +105,13 @@ def _grouped_probabilities(
     if segment_ids_BK is not None:
         segments_BM = jnp.tile(segment_ids_BK[:, keys - queries :], (1, per_group))
     visible_BMK = visible_pairs(q_positions_M, positions_K, segments_BM, segment_ids_BK)
-    return masked_softmax(scores_BGMK * scale, visible_BMK[:, None])
+    if bias_BHQK is None:
+        return masked_softmax(scores_BGMK * scale, visible_BMK[:, None])
+    bias_BGMK = bias_BHQK.reshape(scores_BGMK.shape)
+    is_open_BGMK = bias_BGMK > -jnp.inf
+    # A key at -inf is hidden instead, so that scores and their gradients stay finite.
+    scores_BGMK = scores_BGMK * scale + jnp.where(is_open_BGMK, bias_BGMK, 0.0)
+    return masked_softmax(scores_BGMK, visible_BMK[:, None] & is_open_BGMK)
 
 
 def xla(
@@ -113,9 +122,10 @@ def xla(
     k_bits_BKW: UInt32[Array, "B K W"] | None,
     segment_ids_BK: Int32[Array, "B K"] | None,
     scale: float,
+    bias_BHQK: Float32[Array, "B H Q K"] | None = None,
 ) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
     """Compute attention and mass from full maps in O(Q K) memory: what every kernel must equal."""
-    probs_BGMK = _grouped_probabilities(query_BQHC, key_BKGC, segment_ids_BK, scale)
+    probs_BGMK = _grouped_probabilities(query_BQHC, key_BKGC, segment_ids_BK, scale, bias_BHQK)
     out_BGMC = jnp.einsum(
         "BGMK,BGKC->BGMC",
         probs_BGMK.astype(value_BKGC.dtype),
@@ -130,3 +140,37 @@ def xla(
     annotated_BQK = annotated_pairs(q_bits_BQW, k_bits_BKW)
     probs_BHQK = probs_BGMK.reshape(batch, heads, queries, -1)
     return out_BQHC, jnp.where(annotated_BQK[:, None], probs_BHQK, 0.0).sum(-1)
+
+
+def biased_attention(
+    query_BQHC: Float[Array, "B Q H C"],
+    key_BKGC: Float[Array, "B K G C"],
+    value_BKGC: Float[Array, "B K G C"],
+    bias_BHQK: Float32[Array, "B H Q K"],
+    q_bits_BQW: UInt32[Array, "B Q W"] | None = None,
+    k_bits_BKW: UInt32[Array, "B K W"] | None = None,
+    *,
+    segment_ids: Int32[Array, "B K"] | None = None,
+) -> tuple[Float[Array, "B Q H C"], Float32[Array, "B H Q"] | None]:
+    """Compute ``causal_mass_attention`` with a bias added to the scaled scores, from full maps.
+
+    No kernel takes a bias: this is plain XLA in O(Q K) memory, for analysis and small models.
+
+    Args:
+        query_BQHC: Queries.
+        key_BKGC: Keys.
+        value_BKGC: Values.
+        bias_BHQK: What is added to the score of each edge; -inf hides the key from the query. A
+            query that sees no key attends to nothing: its probabilities, its output and the
+            gradients through it are zero.
+        q_bits_BQW: Annotation bits of the queries, or None.
+        k_bits_BKW: Annotation bits of the keys, or None.
+        segment_ids: Queries attend only within equal ids.
+
+    Returns:
+        Output [B, Q, H, C] and, with bits, the causal mass [B, H, Q].
+    """
+    scale = float(query_BQHC.shape[-1]) ** -0.5
+    return xla(
+        query_BQHC, key_BKGC, value_BKGC, q_bits_BQW, k_bits_BKW, segment_ids, scale, bias_BHQK
+    )

@@ -1,0 +1,133 @@
+"""Attention edges knocked out, and what that does to the answer.
+
+Source: attention knockout, Geva, Bastings, Filippova and Globerson 2023 (arXiv 2304.14767).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cat_jax.analysis.interventions.marks import (
+    Keys,
+    Queries,
+    TracedRecords,
+    edges,
+)
+from cat_jax.analysis.interventions.scores import AnswerScores, Pick, join, score_traced
+from cat_jax.data.batches import Batch, most_targets
+from cat_jax.evaluation.likelihood import AnswerScore, batches, score_answers
+from cat_jax.models import CausalLM, LanguageModel, attention_edits
+from cat_jax.sharding import replicate
+from cat_jax.types import Array
+
+
+@dataclass(frozen=True)
+class KnockOut:
+    """Scores of R records without some edges of the attention.
+
+    Attributes:
+        keys: Kind of the tokens that are not read.
+        queries: Kind of the tokens that do not read them.
+        edges: How many edges each record has, [R]; of one without any nothing is knocked out.
+        before: Scores of the whole model, [R].
+        together: Without the edges in all layers and heads, [R].
+        by_layer: In all heads of one layer, [N, R].
+        by_head: In one head, [N, H, R].
+    """
+
+    keys: Keys
+    queries: Queries
+    edges: np.ndarray
+    before: AnswerScores
+    together: AnswerScores
+    by_layer: AnswerScores
+    by_head: AnswerScores
+
+    def effect(self, after: AnswerScores) -> np.ndarray:
+        """Return by how much the answer's preference rises or falls, in nats, [..., R].
+
+        It is the change of ``AnswerScores.preference``.
+        """
+        return after.preference - self.before.preference
+
+    def lost(self, after: AnswerScores) -> np.ndarray:
+        """Return the share of all greedy answers that stop being right, [...]."""
+        return (self.before.is_right & ~after.is_right).mean(-1)
+
+    def gained(self, after: AnswerScores) -> np.ndarray:
+        """Return the share of all greedy answers that become right, [...]."""
+        return (~self.before.is_right & after.is_right).mean(-1)
+
+
+def knock_out(
+    model: LanguageModel,
+    traced: TracedRecords,
+    *,
+    keys: Keys = "spurious",
+    queries: Queries = "answer",
+    gate: float = -np.inf,
+    batch_size: int = 64,
+) -> KnockOut:
+    """Knock out the attention from queries of a kind to keys of a kind, by layer and head.
+
+    All layers and heads run in one compiled program: 2 + N + N H passes over the records.
+
+    Args:
+        model: The model.
+        traced: Records, from ``trace_records``.
+        keys: Kind of the tokens that are not to be read.
+        queries: Kind of the tokens that are not to read them; "all" is every token outside the run
+            of adjacent tokens of that kind, so that what they say stays where it stands.
+        gate: What is added to the scores of these edges; log(a) weighs them by a instead.
+        batch_size: Sequences that are computed at a time.
+
+    Raises:
+        InputError: No such kinds.
+    """
+    layers, heads = model.model.config.num_layers, model.model.config.num_heads
+    gates_ENH = gate_grid(layers, heads, gate)
+
+    def measure(pick: Pick) -> AnswerScore:
+        examples = [edges(x, keys, queries) for x in pick(traced)]
+        most = most_targets(examples)
+        parts = (
+            _gated(model.model, model.params, batch, gates_ENH, most)
+            for batch in batches(examples, batch_size)
+        )
+        return join(parts, len(examples))
+
+    scores = score_traced(traced, measure)
+    counts = np.array([edges(x, keys, queries).causal_count.sum() for x in traced.right])
+    return KnockOut(
+        keys,
+        queries,
+        counts,
+        before=scores[0],
+        together=scores[1],
+        by_layer=scores[2 : 2 + layers],
+        by_head=scores[2 + layers :].reshape(layers, heads),
+    )
+
+
+def gate_grid(layers: int, heads: int, gate: float) -> np.ndarray:
+    """Return gates of no head, of all, of each layer and of each head, [2 + N + N H, N, H]."""
+    by_layer = np.broadcast_to(np.eye(layers, dtype=bool)[:, :, None], (layers, layers, heads))
+    by_head = np.eye(layers * heads, dtype=bool).reshape(-1, layers, heads)
+    ends = np.stack([np.zeros((layers, heads), bool), np.ones((layers, heads), bool)])
+    return np.where(np.concatenate([ends, by_layer, by_head]), gate, 0.0).astype(np.float32)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _gated(model: CausalLM, params: Any, batch: Batch, gates_ENH: Array, most: int) -> AnswerScore:
+    """Score answers under each gate of the edges that the batch marks: [E, B]."""
+    q_bits_BTW, k_bits_BTW = jnp.asarray(batch.q_bits_BTW), jnp.asarray(batch.k_bits_BTW)
+
+    def one(gate_NH: Array) -> AnswerScore:
+        edits = attention_edits(gate_NH, q_bits_BTW, k_bits_BTW)
+        return score_answers(model, params, batch, most, edits)
+
+    return jax.tree.map(lambda x: replicate(x, model.partition), jax.lax.map(one, gates_ENH))
