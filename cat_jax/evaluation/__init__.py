@@ -10,6 +10,7 @@ from cat_jax.evaluation.causal_mass import (
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
+from cat_jax.evaluation.forced_choice import ForcedChoices, find_choices, force_choice
 from cat_jax.evaluation.results import Evaluation, TestAnswers
 from cat_jax.evaluation.sampling import GREEDY, Sampling
 from cat_jax.evaluation.sensitivity import Sensitivity, measure_sensitivity, score_sensitivity
@@ -31,6 +32,7 @@ __all__ = [
     "CausalMass",
     "Completions",
     "Evaluation",
+    "ForcedChoices",
     "Interval",
     "PairedTest",
     "Sampling",
@@ -45,6 +47,8 @@ __all__ = [
     "complete",
     "evaluate",
     "exact_match",
+    "find_choices",
+    "force_choice",
     "generate",
     "make_validation",
     "mean_interval",

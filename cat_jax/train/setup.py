@@ -233,8 +233,8 @@ def check_start(
     tokenizer: PreTrainedTokenizerBase,
     train: Training,
     guidances: Iterable[Guidance | None],
-) -> None:
-    """Check settings against the model's configuration; parameters are not loaded.
+) -> ModelConfig:
+    """Check settings against the model's configuration, and return it; no parameters are loaded.
 
     Raises:
         InputError: As ``check_settings``, for any of the guidances, and whatever is wrong with
@@ -250,6 +250,7 @@ def check_start(
         model = CausalLM(config_from_hf(read_config(local_folder(start.name))))
     for guidance in guidances:
         check_settings(train, guidance, model, mesh)
+    return model.config
 
 
 def _load(

@@ -8,12 +8,14 @@ from cat_jax.compare.methods.cat_published import CAT_PUBLISHED
 from cat_jax.compare.methods.cat_published_div import CAT_PUBLISHED_DIV
 from cat_jax.compare.methods.causes_only import CAUSES_ONLY
 from cat_jax.compare.methods.counterfactual import COUNTERFACTUAL
+from cat_jax.compare.methods.few_shot import FEW_SHOT
 from cat_jax.compare.methods.group_reweighting import GROUP_REWEIGHTING
 from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
 from cat_jax.compare.methods.named_causes import NAMED_CAUSES
 from cat_jax.compare.methods.random_spans import RANDOM_SPANS
 from cat_jax.compare.methods.shuffled_causes import SHUFFLED_CAUSES
 from cat_jax.compare.methods.spurious_spans import SPURIOUS_SPANS
+from cat_jax.compare.methods.untuned import UNTUNED
 from cat_jax.compare.methods.wrong_prior import WRONG_PRIOR
 from cat_jax.errors import InputError, name_hint
 
@@ -32,6 +34,8 @@ _ALL = (
     BALANCED,
     GROUP_REWEIGHTING,
     NAMED_CAUSES,
+    UNTUNED,
+    FEW_SHOT,
 )
 METHODS = {method.name: method for method in _ALL}
 

@@ -82,7 +82,7 @@ def _closest(
             if cause in right and factor in wrong
         ]
         if len(pairs) > 1 and 2 * len(pairs) >= annotated_count and np.std(pairs, axis=0).all():
-            scores[cause, factor] = abs(np.corrcoef(pairs, rowvar=False)[0, 1])
+            scores[cause, factor] = abs(np.asarray(np.corrcoef(pairs, rowvar=False))[0, 1])
     if not scores:
         raise InputError(
             "wrong_prior: no cause and spurious factor with numbers stand by the same names in "
