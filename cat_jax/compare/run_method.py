@@ -89,13 +89,14 @@ def _train(
 ) -> RunResult:
     """Train a method, or read what a finished run left."""
     started, phase = time.perf_counter(), comparison.phases.phase
-    train, optimizer = options.train, options.optimizer
+    train, optimizer, regularizer = options.train, options.optimizer, method.regularizer
     guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
     is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
     folder = None if options.workdir is None else options.workdir / f"seed-{seed}" / method.name
     settings = run_settings(
         setup.start,
         guidance=guidance,
+        regularizer=regularizer,
         optimizer=optimizer,
         train=train,
         seed=seed,
@@ -105,7 +106,13 @@ def _train(
         if folder is not None and check_run(folder, settings, train, resume=True):
             logger.info("%s is a finished run; it is evaluated, not trained", folder)
         training = setup_training(
-            setup.start, setup.tokenizer, train, guidance=guidance, lora=options.lora, seed=seed
+            setup.start,
+            setup.tokenizer,
+            train,
+            guidance=guidance,
+            regularizer=regularizer,
+            lora=options.lora,
+            seed=seed,
         )
         has_validation = VALIDATION in setup.task.splits
         records = setup.task.records(VALIDATION, seed) if has_validation else []
@@ -132,6 +139,7 @@ def _train(
             training,
             data,
             guidance=guidance,
+            regularizer=regularizer,
             train=train,
             optimizer=optimizer,
             validation=validation,

@@ -126,7 +126,8 @@ def setup_comparison(
         for record in method.asked(task, seed, records if method.trains else records[:1])
     ]
     tokenizer = make_tokenizer(start, [*records, *asked])
-    longest = check_start(start, tokenizer, train, own.values()).max_positions
+    objectives = [(own[method.name], method.regularizer) for method in methods]
+    longest = check_start(start, tokenizer, train, objectives).max_positions
     tests, edited = _make_tests(task, tokenizer, methods, train, longest, seed)
     unlisted = replace(train, unmatched=None)  # one list for all methods
     data: dict[str, TrainingData] = {}
@@ -140,7 +141,9 @@ def setup_comparison(
                 method.training_records(task, seed), tokenizer, unlisted, seed, guided=False
             )
         data[method.name] = aligned[trained]
-        data[method.name].check_annotated(own[method.name] is not None)
+        data[method.name].check_annotated(
+            own[method.name] is not None or method.regularizer is not None
+        )
     write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))
     first = next(iter(tests.values()))  # of any prompt: its records are the task's
     setup = ComparisonSetup(

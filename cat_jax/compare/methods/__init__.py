@@ -10,6 +10,7 @@ from cat_jax.compare.methods.causes_only import CAUSES_ONLY
 from cat_jax.compare.methods.counterfactual import COUNTERFACTUAL
 from cat_jax.compare.methods.few_shot import FEW_SHOT
 from cat_jax.compare.methods.group_reweighting import GROUP_REWEIGHTING
+from cat_jax.compare.methods.input_gradient import INPUT_GRADIENT
 from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
 from cat_jax.compare.methods.named_causes import NAMED_CAUSES
 from cat_jax.compare.methods.random_spans import RANDOM_SPANS
@@ -34,6 +35,7 @@ _ALL = (
     BALANCED,
     GROUP_REWEIGHTING,
     NAMED_CAUSES,
+    INPUT_GRADIENT,
     UNTUNED,
     FEW_SHOT,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cat_jax.config import Guidance
+from cat_jax.config import Guidance, Regularizer
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.errors import InputError
 from cat_jax.evaluation.testsets import Prompt
@@ -39,6 +39,7 @@ class Method:
         records: Returns the training records of a task and seed.
         prompt: Returns, for a task and seed, what rewrites every record in training and in the
             test sets; None leaves them.
+        regularizer: Another use of the annotation in training; None has none.
         trains: Whether the model is trained. One that is not is evaluated as it starts: its prompts
             may be as long as the model reads, and its answers end with their first line, unless
             right ones have several.
@@ -49,6 +50,7 @@ class Method:
     guidance: Callable[[Guidance | None], Guidance | None]
     records: Callable[[Task, int], Sequence[TrainingRecord]] = training_records
     prompt: PromptMaker | None = None
+    regularizer: Regularizer | None = None
     trains: bool = True
 
     def training_records(self, task: Task, seed: int) -> list[TrainingRecord]:
