@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from cat_jax.config import (
         PUBLISHED,
         Guidance,
+        InputGradient,
         LoraConfig,
         MeshShape,
         Optimizer,
@@ -125,8 +126,8 @@ _HOMES = {
     ),
     "annotation.review": "read_review_items save_review",
     "config": (
-        "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
-        "Scratch Training"
+        "PUBLISHED Guidance InputGradient LoraConfig MeshShape Optimizer Pretrained PretrainedLora "
+        "RunConfig Scratch Training"
     ),
     "data.alignment": "Example align_records",
     "data.conversations": "Conversation Message",

@@ -31,8 +31,9 @@ class Args:
     Attributes:
         run: The run.
         methods: Methods to compare: baseline, cat, cat_published, and controls (docs/controls.md):
-            random_spans, shuffled_causes, spurious_spans, counterfactual, masked_spurious,
-            causes_only, balanced, named_causes.
+            random_spans, shuffled_causes, spurious_spans, wrong_prior, counterfactual,
+            masked_spurious, causes_only, balanced, group_reweighting, named_causes, untuned,
+            few_shot.
         seeds: Seeds; None takes the run's own.
     """
 

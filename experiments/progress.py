@@ -67,7 +67,8 @@ def comparison_bars(console: Console, runs: int) -> Iterator[ShowRun]:
         @contextmanager
         def show_run(title: str, steps: float) -> Iterator[Callable[[dict[str, Any]], None]]:
             nonlocal finished
-            task, says = bars.add_task(title, total=steps, says=""), "finished before"
+            task = bars.add_task(title, total=steps, says="")
+            says = "finished before" if steps else "not trained"
 
             def show(line: dict[str, Any]) -> None:
                 nonlocal says

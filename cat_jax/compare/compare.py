@@ -1,103 +1,32 @@
 """Several methods from the same start on the same records, over seeds."""
 
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from etils import epath
 
-from cat_jax.compare.attention_example import AttentionExample
+from cat_jax.compare.comparison import Comparison
 from cat_jax.compare.methods import Method, find_method
-from cat_jax.compare.phases import Phases
-from cat_jax.compare.setup import ComparisonSetup, setup_comparison
+from cat_jax.compare.run_method import Progress, RunOptions, run_method
+from cat_jax.compare.setup import setup_comparison
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
 from cat_jax.errors import InputError
-from cat_jax.evaluation.suite import Evaluation, evaluate_test_sets
 from cat_jax.files import check_name
 from cat_jax.ranges import Seed, check_number
-from cat_jax.tasks.base import VALIDATION, Task
-from cat_jax.train.fit import validation_evaluators
+from cat_jax.tasks.base import Task
 from cat_jax.train.lock import check_free
-from cat_jax.train.metrics import Callback, Line
-from cat_jax.train.remains import check_run
-from cat_jax.train.result import RunResult
-from cat_jax.train.run import Evaluator, run_training
-from cat_jax.train.setup import Start, resolve_start, setup_training
-from cat_jax.train.training_data import align_validation
+from cat_jax.train.setup import Start, resolve_start
 from cat_jax.train.workdir import (
     begin_workdir,
     check_workdir,
     json_settings,
-    run_settings,
     start_settings,
     training_settings,
 )
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int], AbstractContextManager[Callback | None]]
-"""Maps the title and steps of a run to a context whose callback shows its progress."""
-
-
-@dataclass(frozen=True, eq=False)
-class MethodRun:
-    """A trained and evaluated method; its parameters are gone.
-
-    Attributes:
-        method: What was trained.
-        seed: With which seed.
-        evaluation: Answers and scores.
-        history: Metrics of the run.
-        seconds_per_step: Median over the log lines.
-        selected: Which step was selected and why; None if it is the last.
-    """
-
-    method: Method
-    seed: int
-    evaluation: Evaluation
-    history: list[Line]
-    seconds_per_step: float
-    selected: str | None
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores by name, as in the report."""
-        return self.evaluation.scores | {"seconds_per_step": self.seconds_per_step}
-
-
-@dataclass(eq=False)
-class Comparison:
-    """What a comparison found.
-
-    Attributes:
-        settings: How it was made, as JSON values.
-        runs: Methods by seed, in the order of training.
-        notes: Sentences for the report.
-        seconds: Training time of all runs, in whatever processes.
-        phases: Where the time of this process went.
-        rules: Scores of the task's reference rules, by rule, for each seed.
-        example: A record on which methods differ, of the first seed.
-    """
-
-    settings: dict[str, Any]
-    runs: list[MethodRun] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    phases: Phases = field(default_factory=Phases)
-    rules: list[dict[str, dict[str, float]]] = field(default_factory=list)
-    example: AttentionExample | None = None
-
-    def note(self, sentence: str) -> None:
-        """Note a sentence and log it."""
-        self.notes.append(sentence)
-        logger.info("%s", sentence)
 
 
 def compare(
@@ -159,6 +88,7 @@ def compare(
             check_free(path)
             check_workdir(path, settings, resume=resume)
     comparison = Comparison(settings)
+    options = RunOptions(train, optimizer, lora, path, resume, progress)
     phase = comparison.phases.phase
     with ExitStack() as stack:
         stack.enter_context(comparison.phases.compilation_apart())
@@ -170,121 +100,8 @@ def compare(
                 again = partial(check_workdir, path, settings, resume=resume)
                 stack.enter_context(begin_workdir(path, settings, again, _kept))
             for method in chosen:
-                _run_method(
-                    comparison,
-                    setup,
-                    method,
-                    train,
-                    optimizer,
-                    lora=lora,
-                    workdir=path,
-                    resume=resume,
-                    progress=progress,
-                )
+                run_method(comparison, setup, method, options)
     return comparison
-
-
-def _run_method(
-    comparison: Comparison,
-    setup: ComparisonSetup,
-    method: Method,
-    train: Training,
-    optimizer: Optimizer,
-    *,
-    lora: LoraConfig | None,
-    workdir: epath.Path | None,
-    resume: bool,
-    progress: Progress,
-) -> None:
-    """Train, evaluate and forget one method."""
-    started, phase = time.perf_counter(), comparison.phases.phase
-    guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
-    is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
-    folder = None if workdir is None else workdir / f"seed-{seed}" / method.name
-    settings = run_settings(
-        setup.start,
-        guidance=guidance,
-        optimizer=optimizer,
-        train=train,
-        seed=seed,
-        provenance={"data": setup.task},
-    )
-    with sync_errors(), phase("preparation"):
-        if folder is not None and check_run(folder, settings, train, resume=True):
-            logger.info("%s is a finished run; it is evaluated, not trained", folder)
-        training = setup_training(
-            setup.start, setup.tokenizer, train, guidance=guidance, lora=lora, seed=seed
-        )
-        has_validation = VALIDATION in setup.task.splits
-        records = setup.task.records(VALIDATION, seed) if has_validation else []
-        if method.prompt is not None:
-            records = list(map(method.prompt, records))
-        validation = align_validation(records, setup.tokenizer, train, seed)
-        evaluators: list[Evaluator] = [
-            phase("evaluation")(evaluator)
-            for evaluator in (
-                *validation_evaluators(training, validation, train, guidance),
-                partial(setup.eval_metrics, method.name),
-            )
-        ]
-    if not comparison.runs:
-        kind = training.attention
-        comparison.note(f"attention: {kind.implementation} ({kind.reason})")
-        comparison.note(f"training data: {data}")
-        for duplicates in setup.duplicates:
-            comparison.note(str(duplicates))
-    if guidance is not None and is_first_seed:
-        comparison.note(f"annotations for {method.title}: {data.stats}")
-    title = f"{method.title}, seed {seed}"
-    with progress(title, train.for_sequences(len(data.examples)).steps) as show, phase("training"):
-        result = run_training(
-            training,
-            data,
-            guidance=guidance,
-            train=train,
-            optimizer=optimizer,
-            validation=validation,
-            seed=seed,
-            evaluators=evaluators,
-            callbacks=[] if show is None else [show],
-            workdir=folder,
-            resume=resume or bool(comparison.runs),
-            settings=settings,
-            started=started,
-        )
-    with phase("evaluation"):
-        found = evaluate_test_sets(
-            result, setup.task, setup.tests[method.name], setup.interventions[method.name]
-        )
-    if is_first_seed and method.prompt is None:  # the figure shows one text
-        with phase("figures"):
-            _add_example(comparison, setup, method, result, found)
-    summary = result.summary()
-    if result.selected is not None:
-        comparison.note(f"{title}: {result.selected}")
-    comparison.seconds += summary["seconds"]
-    comparison.runs.append(
-        MethodRun(method, seed, found, result.history, summary["seconds_per_step"], result.selected)
-    )
-
-
-def _add_example(
-    comparison: Comparison,
-    setup: ComparisonSetup,
-    method: Method,
-    result: RunResult,
-    found: Evaluation,
-) -> None:
-    """Keep what the attention figure needs; a figure must not cost the report."""
-    tests = setup.tests[method.name]
-    name = (setup.curve_sets or list(tests))[-1]
-    if comparison.example is None:
-        comparison.example = AttentionExample(setup.task, tests[name], setup.tokenizer)
-    try:
-        comparison.example.add(method.title, result, np.array(found[name].right))
-    except Exception as error:
-        logger.debug("attention of %s", method.title, exc_info=True)
-        comparison.note(f"warning: no attention figure for {method.title}: {error}")
 
 
 def _kept() -> str:

@@ -12,7 +12,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from cat_jax.analysis import answer_attention_figure, save_figure, training_curves_figure
-from cat_jax.compare.compare import Comparison, MethodRun
+from cat_jax.compare.comparison import Comparison, MethodRun
 from cat_jax.compare.evaluations import summary_tables, write_answers
 from cat_jax.evaluation.aggregate import summarize_evaluations
 from cat_jax.evaluation.results import Evaluation, is_absolute
@@ -122,8 +122,9 @@ def save_report(comparison: Comparison, folder: str | os.PathLike[str]) -> epath
     drawn: dict[str, str] = {}
     figures: dict[str, tuple[str, Callable[[Comparison], Figure]]] = {
         "attention": ("Attention of the query that predicts the answer", attention_figure),
-        "training": ("Accuracy and causal mass over training", training_figure),
     }
+    if any(run.history for run in comparison.runs):
+        figures["training"] = ("Accuracy and causal mass over training", training_figure)
     with comparison.phases.phase("figures"):
         for name, (caption, draw) in figures.items():
             try:
@@ -155,11 +156,12 @@ def attention_figure(comparison: Comparison) -> Figure:
 def training_figure(comparison: Comparison) -> Figure:
     """Draw accuracy and causal mass over the steps of every run."""
     history: dict[str, list[dict[str, Any]]] = {}
-    for run in comparison.runs:
+    trained = [run for run in comparison.runs if run.history]
+    for run in trained:
         points = [{"causal_mass": math.nan} | x for x in run.history if x["kind"] == "eval"]
         history.setdefault(run.method.title, []).extend(points)
-    names = dict.fromkeys(name for run in comparison.runs for name in run.evaluation)
-    first = comparison.runs[0].history
+    names = dict.fromkeys(name for run in trained for name in run.evaluation)
+    first = trained[0].history
     splits = [name for name in names if any(name in line for line in first)]
     return training_curves_figure(history, splits=splits)
 
@@ -225,8 +227,12 @@ def _explain_others(comparison: Comparison) -> list[str]:
 def report_page(comparison: Comparison, drawn: Mapping[str, str]) -> str:
     """Return the page ``report.md``: table, figures, and how to get the same again."""
     seeds = len({run.seed for run in comparison.runs})
-    scores = next(iter(summarize(comparison.runs).values()))
-    explained = [text for name, text in EXPLANATIONS.items() if scores.get(name) is not None]
+    scores = summarize(comparison.runs).values()
+    explained = [
+        text
+        for name, text in EXPLANATIONS.items()
+        if any(found.get(name) is not None for found in scores)
+    ]
     explained += _explain_others(comparison)
     summary = summarize_evaluations(evaluations(comparison))
     spread = f"Values are the mean ± standard deviation of {seeds} seeds."

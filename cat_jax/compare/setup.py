@@ -44,7 +44,7 @@ class ComparisonSetup:
         tests: Test sets by method and name; the same objects where the prompts are the same.
         interventions: By method, the first test set after each intervention.
         guidance: Guidance by method.
-        data: Training examples by method; the same object where the records are the same.
+        data: Training examples by method that trains; the same object where the records are.
         duplicates: Test sets with records that also stand in the training data.
         rules: Scores of the task's reference rules, by rule.
     """
@@ -118,38 +118,32 @@ def setup_comparison(
         )
     own = {method.name: method.guidance(guidance) for method in methods}
     records = task.records(TRAIN, seed)
-    prompts = dict.fromkeys(method.prompt for method in methods)
-    asked = [prompt(record) for prompt in prompts if prompt is not None for record in records]
+    asked = [
+        # Without training one record has all words that a prompt adds.
+        record
+        for method in methods
+        if method.prompt is not None
+        for record in method.asked(task, seed, records if method.trains else records[:1])
+    ]
     tokenizer = make_tokenizer(start, [*records, *asked])
-    tests = {
-        prompt: make_test_sets(
-            task,
-            tokenizer,
-            seed=seed,
-            max_length=train.max_length,
-            match=train.match,
-            prompt=prompt,
-        )
-        for prompt in prompts
-    }
-    edited = {
-        prompt: make_interventions(
-            task, sets, tokenizer, seed=seed, match=train.match, prompt=prompt
-        )
-        for prompt, sets in tests.items()
-    }
-    check_start(start, tokenizer, train, own.values())
+    objectives = [(own[method.name], method.regularizer) for method in methods]
+    longest = check_start(start, tokenizer, train, objectives).max_positions
+    tests, edited = _make_tests(task, tokenizer, methods, train, longest, seed)
     unlisted = replace(train, unmatched=None)  # one list for all methods
     data: dict[str, TrainingData] = {}
     aligned: dict[Any, TrainingData] = {}
     for method in methods:
+        if not method.trains:
+            continue
         trained = method.records, method.prompt
         if trained not in aligned:
             aligned[trained] = align_training(
                 method.training_records(task, seed), tokenizer, unlisted, seed, guided=False
             )
         data[method.name] = aligned[trained]
-        data[method.name].check_annotated(own[method.name] is not None)
+        data[method.name].check_annotated(
+            own[method.name] is not None or method.regularizer is not None
+        )
     write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))
     first = next(iter(tests.values()))  # of any prompt: its records are the task's
     setup = ComparisonSetup(
@@ -157,8 +151,8 @@ def setup_comparison(
         task,
         seed,
         tokenizer,
-        {method.name: tests[method.prompt] for method in methods},
-        {method.name: edited[method.prompt] for method in methods},
+        tests,
+        edited,
         own,
         data,
         some_duplicates(records, {name: test.records for name, test in first.items()}),
@@ -166,6 +160,37 @@ def setup_comparison(
     )
     _check_best(train.best, setup)
     return setup
+
+
+def _make_tests(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    methods: Sequence[Method],
+    train: Training,
+    longest: int,
+    seed: int,
+) -> tuple[dict[str, dict[str, TestSet]], dict[str, dict[str, TestSet]]]:
+    """Return test sets and interventions by method, made once for each kind of prompt."""
+    made: dict[Any, tuple[dict[str, TestSet], dict[str, TestSet]]] = {}
+    for method in methods:
+        kind = method.prompt, method.trains
+        if kind not in made:
+            prompt = method.prompt and method.prompt(task, seed)
+            tests = make_test_sets(
+                task,
+                tokenizer,
+                seed=seed,
+                max_length=train.max_length if method.trains else longest,
+                match=train.match,
+                prompt=prompt,
+            )
+            edited = make_interventions(
+                task, tests, tokenizer, seed=seed, match=train.match, prompt=prompt
+            )
+            made[kind] = tests, edited
+    found = {method.name: made[method.prompt, method.trains] for method in methods}
+    tests, edited = ({name: both[n] for name, both in found.items()} for n in (0, 1))
+    return tests, edited
 
 
 def _check_best(best: str | None, setup: ComparisonSetup) -> None:

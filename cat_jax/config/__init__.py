@@ -25,6 +25,7 @@ from cat_jax.config.model import (
     Remat,
     Scratch,
 )
+from cat_jax.config.regularizer import InputGradient, Regularizer
 from cat_jax.config.run import RunConfig
 from cat_jax.config.training import MESH_AXES, MeshShape, Optimizer, OptimizerName, Training
 
@@ -38,6 +39,7 @@ __all__ = [
     "FrozenDtype",
     "Guidance",
     "GuidanceForm",
+    "InputGradient",
     "LoraConfig",
     "LoraTarget",
     "MeshShape",
@@ -47,6 +49,7 @@ __all__ = [
     "Pretrained",
     "PretrainedLora",
     "Reduce",
+    "Regularizer",
     "Remat",
     "RunConfig",
     "Schedule",

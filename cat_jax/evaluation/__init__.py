@@ -10,6 +10,7 @@ from cat_jax.evaluation.causal_mass import (
 from cat_jax.evaluation.chat import chat_prompt
 from cat_jax.evaluation.completion import Completions, complete
 from cat_jax.evaluation.decode import generate, warm_up
+from cat_jax.evaluation.forced_choice import ForcedChoices, find_choices, force_choice
 from cat_jax.evaluation.harness import harness_model
 from cat_jax.evaluation.results import Evaluation, TestAnswers
 from cat_jax.evaluation.sampling import GREEDY, Sampling
@@ -35,6 +36,7 @@ __all__ = [
     "CausalMass",
     "Completions",
     "Evaluation",
+    "ForcedChoices",
     "Interval",
     "PairedTest",
     "Sampling",
@@ -52,6 +54,8 @@ __all__ = [
     "complete",
     "evaluate",
     "exact_match",
+    "find_choices",
+    "force_choice",
     "generate",
     "harness_model",
     "make_validation",

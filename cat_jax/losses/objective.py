@@ -9,11 +9,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from cat_jax.config import Guidance
+from cat_jax.config import Guidance, Regularizer
 from cat_jax.data.batches import Batch
 from cat_jax.losses import (
     GuidanceSums,
     LogitBudget,
+    Mean,
     NextTokenSums,
     budgeted_next_token_sums,
     guidance_metrics,
@@ -22,6 +23,11 @@ from cat_jax.losses import (
     guided_samples,
     next_tokens,
     sum_means,
+)
+from cat_jax.losses.input_gradient import (
+    PERTURBATIONS,
+    annotated_records,
+    input_gradient_penalty,
 )
 from cat_jax.models import CausalLM
 from cat_jax.types import Array, Int
@@ -35,6 +41,7 @@ class LossSums(NamedTuple):
 
     next_token: NextTokenSums
     guidance: GuidanceSums | None
+    input_gradient: Mean | None = None
 
 
 class Denominators(NamedTuple):
@@ -43,13 +50,17 @@ class Denominators(NamedTuple):
     Attributes:
         targets: Target tokens, int32 scalar.
         guided: Guided rows, or samples with ``reduce="sample"``; None without guidance.
+        annotated: Annotated records; None without a regularizer.
     """
 
     targets: Int[Array, ""]
     guided: Int[Array, ""] | None
+    annotated: Int[Array, ""] | None = None
 
 
-def denominators(batch: Batch, guidance: Guidance | None) -> Denominators:
+def denominators(
+    batch: Batch, guidance: Guidance | None, regularizer: Regularizer | None = None
+) -> Denominators:
     """Count the denominators of a batch; they do not depend on the parameters."""
     _, predicted_BT = next_tokens(batch.tokens_BT, batch.target_mask_BT, batch.segment_ids_BT)
     guided = None
@@ -57,7 +68,8 @@ def denominators(batch: Batch, guidance: Guidance | None) -> Denominators:
         guided = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
         if guidance.reduce == "sample":
             guided = guided_samples(guided, batch.segment_ids_BT)
-    return Denominators(predicted_BT.sum(), None if guided is None else guided.sum())
+    annotated = None if regularizer is None else annotated_records(batch)
+    return Denominators(predicted_BT.sum(), None if guided is None else guided.sum(), annotated)
 
 
 def combined_loss(
@@ -69,8 +81,11 @@ def combined_loss(
     *,
     budget: LogitBudget,
     counts: Denominators | None = None,
+    regularizer: Regularizer | None = None,
 ) -> tuple[Array, LossSums]:
     """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
+
+    A regularizer adds weight * penalty (``cat_jax.losses.input_gradient``).
 
     Without guidance the causal mass is not computed: plain fine-tuning pays nothing for it.
 
@@ -83,30 +98,45 @@ def combined_loss(
         budget: Which logits each device computes, and how many at a time.
         counts: Denominators of the batch that this one is a part of, so that the losses of its
             parts add up to its own; None counts this batch.
+        regularizer: Penalty on input gradients; None leaves it out.
 
     Returns:
         The scalar loss L, and the undivided losses for ``compute_metrics``.
     """
-    counts = denominators(batch, guidance) if counts is None else counts
-    sums = _loss_sums(model, params, _padded(batch, model.partition), guidance, budget)
+    counts = denominators(batch, guidance, regularizer) if counts is None else counts
+    inputs = _padded(batch, model.partition), guidance, budget
+    if regularizer is None:
+        sums = _loss_sums(model, params, *inputs)
+    else:
+        sums = _sums_with_input_gradient(model, params, *inputs)
     loss = sums.next_token.loss.total / jnp.maximum(counts.targets, 1)
     if sums.guidance is not None:
         assert counts.guided is not None  # counted with the same guidance
         loss += gamma * sums.guidance.loss.total / jnp.maximum(counts.guided, 1)
+    if regularizer is not None and sums.input_gradient is not None:
+        assert counts.annotated is not None  # counted with the same regularizer
+        total = sums.input_gradient.total
+        loss += regularizer.weight * total / jnp.maximum(counts.annotated, 1)
     return loss, sums
 
 
-def compute_metrics(sums: LossSums, gamma: ArrayLike) -> Metrics:
+def compute_metrics(
+    sums: LossSums, gamma: ArrayLike, regularizer: Regularizer | None = None
+) -> Metrics:
     """Return the losses and metrics of a whole batch, float32 scalars by name.
 
     Those of annotated queries are NaN where there are none: a mass of 0 would read as collapse.
     """
-    next_token, guidance = sums
+    next_token, guidance, input_gradient = sums
     metrics = {
         "loss": next_token.loss.value,
         "next_token_loss": next_token.loss.value,
         "token_accuracy": next_token.accuracy.value,
     }
+    if regularizer is not None and input_gradient is not None:
+        metrics["loss"] += regularizer.weight * input_gradient.value
+        is_known = input_gradient.count > 0
+        metrics["input_gradient"] = jnp.where(is_known, input_gradient.value, jnp.nan)
     if guidance is None:
         return metrics
     metrics["loss"] += gamma * guidance.loss.value
@@ -118,14 +148,37 @@ def compute_metrics(sums: LossSums, gamma: ArrayLike) -> Metrics:
     return metrics | {"annotated_share": guidance.guided.value, "gamma": jnp.asarray(gamma)}
 
 
-def _loss_sums(
+def _sums_with_input_gradient(
     model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, budget: LogitBudget
 ) -> LossSums:
+    """Differentiate the next-token loss with respect to something added to the embeddings."""
+
+    def loss(added_BTD: Array) -> tuple[Array, LossSums]:
+        sums = _loss_sums(model, params, batch, guidance, budget, added_BTD)
+        return sums.next_token.loss.total, sums
+
+    config = model.config
+    nothing_BTD = jnp.zeros((*batch.tokens_BT.shape, config.width), config.dtype)
+    with jax.named_scope("input_gradient"):
+        gradient_BTD, sums = jax.grad(loss, has_aux=True)(nothing_BTD)
+        return sums._replace(input_gradient=input_gradient_penalty(gradient_BTD, batch))
+
+
+def _loss_sums(
+    model: CausalLM,
+    params: Any,
+    batch: Batch,
+    guidance: Guidance | None,
+    budget: LogitBudget,
+    added_BTD: Array | None = None,
+) -> LossSums:
+    variables = {"params": params}
+    if added_BTD is not None:
+        variables[PERTURBATIONS] = {"embedded": added_BTD}
     q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
     with jax.named_scope("forward"):
-        hidden_BTD, aux = _apply(
-            model,
-            params,
+        output: Any = model.apply(
+            variables,
             batch.tokens_BT,
             q_bits=q_bits,
             k_bits=k_bits,
@@ -133,6 +186,7 @@ def _loss_sums(
             positions=batch.positions_BT,
             method="hidden_states",
         )
+        hidden_BTD, aux = output
     with jax.named_scope("next_token_loss"):
         next_token = _next_token_sums(model, params, hidden_BTD, batch, budget)
     if guidance is None:

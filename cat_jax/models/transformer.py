@@ -118,6 +118,7 @@ class CausalLM(nn.Module):
             positions = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
         context = Context(positions, q_bits, k_bits, segment_ids)
         x_BTD = look_up(self.embed, tokens_BT, self.partition)
+        x_BTD = self.perturb("embedded", x_BTD)  # nothing, unless the collection is given
         x_BTD, (mass, _) = self.layers(x_BTD, context, None)
         return self.final_norm(x_BTD), Aux(mass)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from etils import epath
 from transformers import PreTrainedTokenizerBase
 
-from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
+from cat_jax.config import Guidance, LoraConfig, Optimizer, Regularizer, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.duplicates import Duplicates
@@ -55,6 +55,7 @@ def fit(
     train: Training | None = None,
     optimizer: Optimizer | None = None,
     validation: Records = (),
+    regularizer: Regularizer | None = None,
     lora: LoraConfig | None = None,
     seed: int = 0,
     evaluators: Sequence[Evaluator] = (),
@@ -81,6 +82,8 @@ def fit(
         optimizer: Optimizer.
         validation: Records whose loss is measured: ``next_token_loss``, ``token_accuracy``,
             ``perplexity``, and of annotated ones ``causal_mass`` and ``guidance_loss``.
+        regularizer: Another use of annotated words, beside or instead of guidance:
+            ``InputGradient``.
         lora: Train low-rank adapters instead of all parameters.
         seed: Seed of initialisation and data order.
         evaluators: Further metrics: functions of the ``RunResult`` so far.
@@ -107,7 +110,7 @@ def fit(
         if not evaluators:  # or a model would be read first
             check_best(train.best, VALIDATION_METRICS if validation else ())
         plan = _plan(
-            *(model, records, validation, guidance, train, optimizer, lora, seed),
+            *(model, records, validation, guidance, regularizer, train, optimizer, lora, seed),
             *(workdir, resume, provenance),
         )
         if plan.finished:
@@ -115,7 +118,13 @@ def fit(
         for duplicates in () if plan.finished else plan.duplicates:
             logger.warning("%s", duplicates)
         setup = setup_training(
-            plan.start, plan.tokenizer, train, guidance=guidance, lora=lora, seed=seed
+            plan.start,
+            plan.tokenizer,
+            train,
+            guidance=guidance,
+            regularizer=regularizer,
+            lora=lora,
+            seed=seed,
         )
         logger.info("attention: %s (%s)", setup.attention.implementation, setup.attention.reason)
         logger.info("training data: %s; %d too long", plan.data, plan.data.stats.too_long)
@@ -130,6 +139,7 @@ def fit(
         plan.data,
         validation=plan.validation,
         guidance=guidance,
+        regularizer=regularizer,
         train=train,
         optimizer=optimizer,
         seed=seed,
@@ -150,6 +160,7 @@ def is_finished(
     train: Training | None = None,
     optimizer: Optimizer | None = None,
     validation: Records = (),
+    regularizer: Regularizer | None = None,
     lora: LoraConfig | None = None,
     seed: int = 0,
     workdir: str | PathLike[str],
@@ -162,7 +173,7 @@ def is_finished(
     """
     train, optimizer = replace(train or Training(), unmatched=None), optimizer or Optimizer()
     return _plan(
-        *(model, records, validation, guidance, train, optimizer, lora, seed),
+        *(model, records, validation, guidance, regularizer, train, optimizer, lora, seed),
         *(workdir, True, provenance),
     ).finished
 
@@ -186,6 +197,7 @@ def _plan(
     records: Records,
     validation: Records,
     guidance: Guidance | None,
+    regularizer: Regularizer | None,
     train: Training,
     optimizer: Optimizer,
     lora: LoraConfig | None,
@@ -199,6 +211,7 @@ def _plan(
     settings = run_settings(
         start,
         guidance=guidance,
+        regularizer=regularizer,
         optimizer=optimizer,
         train=train,
         seed=seed,
@@ -211,7 +224,8 @@ def _plan(
     items, others = _read(records), _read(validation)
     duplicates = some_duplicates(items, {"validation": others})
     tokenizer = make_tokenizer(start, items)
-    data = align_training(items, tokenizer, train, seed, guided=guidance is not None)
+    guided = guidance is not None or regularizer is not None
+    data = align_training(items, tokenizer, train, seed, guided=guided)
     held_out = align_validation(others, tokenizer, train, seed)
     known = fingerprints(data, held_out)
     finished = path is not None and check_run(path, settings, train, known, resume=resume)

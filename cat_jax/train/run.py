@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 from safetensors import SafetensorError
 
-from cat_jax.config import Guidance, Optimizer, Pretrained, Training
+from cat_jax.config import Guidance, Optimizer, Pretrained, Regularizer, Training
 from cat_jax.data.batches import training_batches
 from cat_jax.distributed import broadcast_from_primary, end_if_peer_lost, is_primary, sync_errors
 from cat_jax.files import save_errors
@@ -54,6 +54,7 @@ def run_training(
     guidance: Guidance | None,
     train: Training,
     optimizer: Optimizer,
+    regularizer: Regularizer | None = None,
     validation: TrainingData | None = None,
     seed: int = 0,
     evaluators: Sequence[Evaluator] = (),
@@ -71,6 +72,7 @@ def run_training(
         guidance: Second objective.
         train: Training loop.
         optimizer: Optimizer.
+        regularizer: Another use of the annotation.
         validation: Validation data, by which a resumed run knows its own; ``evaluators`` use it.
         seed: Seed of the data order.
         evaluators: Metrics to evaluate.
@@ -98,7 +100,7 @@ def run_training(
             seed=seed,
             process_indices=process_indices(setup.mesh, train.batch_size),
         )
-        step = _make_step(setup, data, guidance, train, optimizer)
+        step = _make_step(setup, data, guidance, train, optimizer, regularizer)
         first = _initial_metrics(run, workdir)
     with ExitStack() as stack:
         if workdir is not None:
@@ -232,6 +234,7 @@ def _make_step(
     guidance: Guidance | None,
     train: Training,
     optimizer: Optimizer,
+    regularizer: Regularizer | None,
 ) -> TrainStep:
     gamma = None
     if guidance is not None:
@@ -249,6 +252,7 @@ def _make_step(
         guidance,
         gamma,
         setup.base,
+        regularizer=regularizer,
         accumulate=train.accumulate,
         budget=logit_budget(data.examples, setup.model.config.vocab_size, train.logits_mib),
     )

@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerBase
 from cat_jax.config import (
     FrozenDtype,
     Guidance,
+    InputGradient,
     LoraConfig,
     ModelSource,
     Pretrained,
     PretrainedLora,
+    Regularizer,
     Scratch,
     Training,
 )
@@ -34,9 +36,10 @@ from cat_jax.models.language_model import LanguageModel
 from cat_jax.models.quantization import has_int8
 from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.ranges import Seed, check_number
-from cat_jax.sharding import HEAD_AXES, SEQUENCE_AXES, make_mesh
+from cat_jax.sharding import HEAD_AXES, make_mesh
 from cat_jax.train.attached import merge_attached
 from cat_jax.train.divergence import check_finite
+from cat_jax.train.settings import check_settings
 from cat_jax.train.state import FrozenBase
 from pallas_kernels import Partition, Selection, select_implementation, unsupported_reason
 
@@ -121,6 +124,7 @@ def setup_training(
     train: Training,
     *,
     guidance: Guidance | None = None,
+    regularizer: Regularizer | None = None,
     lora: LoraConfig | None = None,
     seed: int = 0,
 ) -> TrainSetup:
@@ -131,6 +135,7 @@ def setup_training(
         tokenizer: From ``make_tokenizer``.
         train: Its mesh, batch and lengths.
         guidance: Its layers are checked.
+        regularizer: What the attention must be able to do depends on it.
         lora: Adapters for a model in memory; other models say so themselves.
         seed: Seed of random parameters.
 
@@ -142,7 +147,7 @@ def setup_training(
     if train.profile is not None:
         check_writable(train.profile, "train.profile")
     mesh = make_mesh(train.mesh, train.batch_size, train.accumulate)
-    attention = resolve_attention(start, train.max_length, packed=train.pack)
+    attention = resolve_attention(start, train, regularizer)
     model, params = _load(start, len(tokenizer), train.max_length, attention, seed, mesh)
     check_settings(train, guidance, model, mesh)
     check_finite(params)
@@ -170,24 +175,38 @@ def _end_ids(start: Start) -> tuple[int, ...]:
     return listed_end_ids(local_folder(start.name)) if isinstance(start, Pretrained) else ()
 
 
-def resolve_attention(start: Start, length: int, *, packed: bool = False) -> Selection:
+def resolve_attention(
+    start: Start, train: Training, regularizer: Regularizer | None = None
+) -> Selection:
     """Return the attention implementation that is named, or for ``auto`` the one selected here.
 
     Args:
         start: Names it.
-        length: Length of the longest sequences.
-        packed: Whether sequences hold several records.
+        train: Length of the longest sequences, and whether they hold several records.
+        regularizer: Input gradients are differentiated again.
 
     Raises:
-        InputError: The one that is named cannot run here.
+        InputError: The one that is named cannot run here, or that of a model in memory cannot do
+            what the regularizer needs.
     """
+    length, packed = train.max_length, train.pack
+    again = isinstance(regularizer, InputGradient)
     if isinstance(start, LanguageModel):
-        return Selection(start.model.config.attention, "the model's own")
+        own = start.model.config.attention
+        refusal = unsupported_reason(own, second_order=True) if again else None
+        if refusal is not None:
+            raise InputError(f"the model's own attention is {own}, but {refusal}")
+        return Selection(own, "the model's own")
     dtype = start.dtype if isinstance(start, Pretrained) else "float32"
     if start.attention == "auto":
-        return select_implementation(length, dtype, segments=packed)
+        return select_implementation(length, dtype, segments=packed, second_order=again)
     refusal = unsupported_reason(
-        start.attention, dtype, length=length, queries=length, segments=packed
+        start.attention,
+        dtype,
+        length=length,
+        queries=length,
+        segments=packed,
+        second_order=again,
     )
     if refusal is not None:
         raise InputError(
@@ -196,60 +215,30 @@ def resolve_attention(start: Start, length: int, *, packed: bool = False) -> Sel
     return Selection(start.attention, "the configuration names it")
 
 
-def check_settings(
-    train: Training,
-    guidance: Guidance | None,
-    model: CausalLM,
-    mesh: Mesh,
-) -> None:
-    """Refuse settings that the model cannot honour.
-
-    Raises:
-        InputError: Sequences longer than the model's positions, layers that it does not have, or
-            heads that do not divide among the devices.
-    """
-    devices = Partition(mesh).devices(HEAD_AXES + SEQUENCE_AXES)
-    if model.config.num_heads % devices:
-        raise InputError(
-            f"train.mesh.tensor x train.mesh.context is {devices}, which does not divide the "
-            f"{model.config.num_heads} heads of the model; choose a divisor"
-        )
-    if train.max_length > model.config.max_positions:
-        raise InputError(
-            f"train.max_length is {train.max_length}, but the model reads at most "
-            f"{model.config.max_positions} tokens; lower it"
-        )
-    layers = () if guidance is None else guidance.layers or ()
-    wrong = [n for n in layers if n >= model.config.num_layers]
-    if wrong:
-        raise InputError(
-            f"guidance.layers names layer {wrong[0]}, but the model has layers 0 to "
-            f"{model.config.num_layers - 1}"
-        )
-
-
 def check_start(
     start: Start,
     tokenizer: PreTrainedTokenizerBase,
     train: Training,
-    guidances: Iterable[Guidance | None],
-) -> None:
-    """Check settings against the model's configuration; parameters are not loaded.
+    objectives: Iterable[tuple[Guidance | None, Regularizer | None]],
+) -> ModelConfig:
+    """Check settings against the model's configuration, and return it; no parameters are loaded.
 
     Raises:
-        InputError: As ``check_settings``, for any of the guidances, and whatever is wrong with
-            mesh and attention.
+        InputError: As ``check_settings``, for any pair of guidance and regularizer, and whatever
+            is wrong with mesh and attention.
     """
     mesh = make_mesh(train.mesh, train.batch_size, train.accumulate)
-    attention = resolve_attention(start, train.max_length, packed=train.pack)
+    attention = resolve_attention(start, train)
     if isinstance(start, LanguageModel):
         model = start.model
     elif isinstance(start, Scratch):
         model = CausalLM(_scratch_config(start, len(tokenizer), train.max_length, attention))
     else:
         model = CausalLM(config_from_hf(read_config(local_folder(start.name))))
-    for guidance in guidances:
+    for guidance, regularizer in objectives:
         check_settings(train, guidance, model, mesh)
+        resolve_attention(start, train, regularizer)
+    return model.config
 
 
 def _load(

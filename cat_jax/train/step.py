@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
-from cat_jax.config import Guidance
+from cat_jax.config import Guidance, Regularizer
 from cat_jax.data.batches import Batch
 from cat_jax.losses import LogitBudget, sum_means
 from cat_jax.losses.objective import (
@@ -46,6 +46,7 @@ class Program:
     optimizer: optax.GradientTransformation
     mesh: Mesh
     guidance: Guidance | None
+    regularizer: Regularizer | None
     lora: LoraConfig | None
     accumulate: int
     budget: LogitBudget
@@ -112,6 +113,7 @@ def make_train_step(
     gamma: optax.Schedule | None = None,
     base: FrozenBase | None = None,
     *,
+    regularizer: Regularizer | None = None,
     accumulate: int = 1,
     budget: LogitBudget = LogitBudget(),  # noqa: B008
 ) -> TrainStep:
@@ -128,6 +130,7 @@ def make_train_step(
         guidance: Second objective; None trains on next tokens alone.
         gamma: Weight of the second objective as a function of the step; needed with guidance.
         base: Parameters to train adapters on; None trains all parameters.
+        regularizer: Another use of the annotation; None has none.
         accumulate: Micro-batches per step. The step is that of the whole batch: losses and metrics
             are averaged over all of its sequences. Only adapter dropout draws other masks.
         budget: Which logits each device computes, and how many at a time.
@@ -136,7 +139,7 @@ def make_train_step(
     if guidance is not None:  # gamma stands for these
         guidance = replace(guidance, weight=1.0, schedule="constant", rate=1.0)
     lora = None if base is None else base.lora
-    program = Program(model, optimizer, mesh, guidance, lora, accumulate, budget)
+    program = Program(model, optimizer, mesh, guidance, regularizer, lora, accumulate, budget)
     frozen, seed = (None, 0) if base is None else (base.params, base.seed)
     if gamma is None:
         gamma = guidance_weight("constant", 0.0, rate=0.0, steps=1, steps_per_epoch=1)
@@ -150,7 +153,7 @@ def _step(
 ) -> tuple[TrainState, Metrics]:
     guidance = program.guidance
     weight = arguments.gamma(state.step)
-    counts = denominators(batch, guidance)
+    counts = denominators(batch, guidance, program.regularizer)
 
     def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, LossSums]:
         if program.lora is not None:
@@ -159,14 +162,21 @@ def _step(
             dropout_key = jax.random.fold_in(step_key, number)
             params = attach_lora(arguments.frozen, params, program.lora, dropout_key)
         return combined_loss(
-            program.model, params, batch, guidance, weight, budget=program.budget, counts=counts
+            program.model,
+            params,
+            batch,
+            guidance,
+            weight,
+            budget=program.budget,
+            counts=counts,
+            regularizer=program.regularizer,
         )
 
     gradient, terms = accumulated_gradient(loss, state.params, batch, program.accumulate)
     with jax.named_scope("optimizer"):
         updates, opt_state = program.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-    metrics = compute_metrics(terms, weight) | count_tokens(batch, counts)
+    metrics = compute_metrics(terms, weight, program.regularizer) | count_tokens(batch, counts)
     metrics["gradient_norm"] = optax.tree.norm(gradient)
     metrics[NONFINITE] = nonfinite_leaves(gradient)
     state = TrainState(state.step + 1, params, opt_state)

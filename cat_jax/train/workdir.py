@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from cat_jax.config import Guidance, Optimizer, Training
+from cat_jax.config import Guidance, Optimizer, Regularizer, Training
 from cat_jax.distributed import check_shared, is_primary, sync_errors
 from cat_jax.errors import InputError
 from cat_jax.files import one_line, read_json, save_errors, unwritable, write_text
@@ -53,6 +53,7 @@ def run_settings(
     optimizer: Optimizer,
     train: Training,
     seed: int,
+    regularizer: Regularizer | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the settings of one run as JSON values, after those of ``provenance``."""
@@ -60,6 +61,7 @@ def run_settings(
         **(provenance or {}),
         model=start_settings(start),
         guidance=guidance,
+        regularizer=regularizer,
         optimizer=optimizer,
         train=training_settings(train),
         seed=seed,

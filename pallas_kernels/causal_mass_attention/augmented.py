@@ -44,6 +44,11 @@ def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str |
     Without a machine, the stock kernel is that of this process.
     """
     platform = jax.default_backend() if machine is None else machine.platform
+    if spec.second_order and platform in ("gpu", "tpu"):
+        return (
+            "augmented runs a stock kernel here, whose backward cannot be differentiated again as "
+            "a penalty on gradients needs: use xla"
+        )
     if platform == "gpu":
         return cudnn_unsupported_reason(spec, machine)
     if platform == "tpu" and spec.dtype == "float16":

@@ -61,8 +61,18 @@ class _Stats(NamedTuple):
     mass: Array | None
 
 
-def unsupported_reason(_spec: InputSpec, _machine: Machine | None = None) -> None:
-    """Return None: ``xla_chunked`` supports every input on every machine."""
+def unsupported_reason(spec: InputSpec, _machine: Machine | None = None) -> str | None:
+    """Return in one sentence why ``xla_chunked`` does not support an input, or None.
+
+    It supports every input on every machine, but one derivative alone: loops up to the diagonal
+    have a length that reverse mode cannot know.
+    """
+    if spec.second_order:
+        return (
+            "xla_chunked has a backward of its own, which cannot be differentiated again as a "
+            "penalty on gradients needs: use xla"
+        )
+    return None
 
 
 def chunked_kernel(block: int = BLOCK) -> Kernel:

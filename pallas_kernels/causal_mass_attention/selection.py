@@ -41,6 +41,7 @@ def unsupported_reason(
     queries: int | None = None,
     words: int | None = None,
     segments: bool | None = None,
+    second_order: bool | None = None,
 ) -> str | None:
     """Return in one sentence why an implementation cannot run on this machine; None if it can.
 
@@ -55,9 +56,10 @@ def unsupported_reason(
       queries: number of positions of the queries, by default ``length``.
       words: words of annotation bits, 0 without bits.
       segments: whether there are segment ids.
+      second_order: whether gradients are differentiated again.
     """
     queries = length if queries is None else queries
-    spec = InputSpec(dtype, head_dim, queries, length, words, segments)
+    spec = InputSpec(dtype, head_dim, queries, length, words, segments, second_order)
     return _UNSUPPORTED_REASONS[implementation](spec, Machine.here())
 
 
@@ -68,11 +70,12 @@ def select_implementation(
     head_dim: int | None = None,
     words: int | None = None,
     segments: bool | None = None,
+    second_order: bool | None = None,
 ) -> Selection:
     """Return the implementation for sequences of ``length`` positions on this machine.
 
-    It is one that ``unsupported_reason`` has nothing against: ``xla`` for short sequences, else the
-    kernel for this platform, else ``xla_chunked``.
+    It is one that ``unsupported_reason`` has nothing against: ``xla`` for short sequences and for
+    gradients of gradients, else the kernel for this platform, else ``xla_chunked``.
 
     Args:
       length: number of positions of the longest sequences.
@@ -80,9 +83,12 @@ def select_implementation(
       head_dim: size of one head, if known.
       words: words of annotation bits, if known.
       segments: whether there are segment ids, if known.
+      second_order: whether gradients are differentiated again.
     """
     if length <= MATERIALIZED_UP_TO:
         return Selection("xla", f"full maps fit: {length} positions")
+    if second_order:
+        return Selection("xla", "gradients are differentiated again; memory for full maps")
     machine = Machine.here()
     linear_memory = f"memory linear in the {length} positions"
     kernel = _KERNEL_OF_PLATFORM.get(machine.platform)

@@ -24,6 +24,7 @@ class InputSpec(NamedTuple):
         keys: Number of key positions, K.
         words: Words of annotation bits, W; 0 without bits.
         segments: Whether there are segment ids.
+        second_order: Whether gradients are differentiated again, as a penalty on them needs.
     """
 
     dtype: str
@@ -32,6 +33,7 @@ class InputSpec(NamedTuple):
     keys: int | None = None
     words: int | None = None
     segments: bool | None = None
+    second_order: bool | None = None
 
     @classmethod
     def of(cls, inputs: Inputs) -> "InputSpec":

@@ -84,7 +84,7 @@ def test_after_training(pressing, tmp_path, capsys):
 
 
 def test_between_the_runs_of_a_comparison(pressing, tmp_path, capsys):
-    place = "cat_jax.compare.compare.evaluate_test_sets"
+    place = "cat_jax.compare.run_method.evaluate_test_sets"
     assert pressing("compare", place, "--methods", "baseline") == 130
     said = "stopped; step 2 of seed-0/baseline is saved; add --resume to continue\n"
     assert capsys.readouterr().err == said

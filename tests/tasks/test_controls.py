@@ -15,6 +15,7 @@ from cat_jax.errors import InputError
 from cat_jax.tasks import controls
 from cat_jax.tasks.controls.places import answer_causes, overlap, places, word_places
 from cat_jax.tasks.stg import CAUSAL, SPURIOUS
+from cat_jax.tasks.wording import find_factors
 from cat_jax.testing import ToyTask
 
 STG = tasks.stg(train_records=40, granularity="span")
@@ -67,10 +68,14 @@ def test_every_span_stands_where_it_says_and_nothing_is_changed_in_place(name, r
         assert len(causes) == len(record.important)
 
 
+def one_group(name, task):
+    return name == "group_reweighting" and len({*map(task.group, task.records("train"))}) < 2
+
+
 @pytest.mark.parametrize("task", [STG, TRACED, STGH], ids=["stg", "traced", "stg_h"])
 @pytest.mark.parametrize("name", controls.__all__)
 def test_the_same_seed_gives_the_same_records(name, task):
-    if name in ("balanced", "shuffled_causes") and task is STGH:
+    if (name in ("balanced", "shuffled_causes") and task is STGH) or one_group(name, task):
         return  # its answers are numbers, its causes stand in the same places
     assert apply(name, task, seed=3) == apply(name, task, seed=3)
     if name in ("random_spans", "shuffled_causes", "counterfactual"):
@@ -207,6 +212,68 @@ def test_balanced_classes_are_equally_frequent(targets, seed):
         assert max(times) - min(times) <= 1
 
 
+@pytest.mark.parametrize("task", [STG, TRACED, STGH], ids=["stg", "traced", "stg_h"])
+def test_a_wrong_prior_takes_one_twin_for_its_cause(task):
+    """In STG that is Clothing size, which is Weight; in STG_H the twin of the largest slope."""
+    wrong = {"stg": ("Weight", "Clothing size")}.get(
+        task.name, ("Industrial Emissions", "Renewable Stock Index")
+    )
+    for before, after in zip(task.records("train"), apply("wrong_prior", task), strict=True):
+        assert (after.text, after.target) == (before.text, before.target)
+        named = [_names(task, record, answer_causes(record)) for record in (before, after)]
+        assert len(named[0]) == len(task.model.causes)
+        assert named[1] == named[0] - {wrong[0]} | {wrong[1]}
+        traces = [_names(task, record, _traced(record)) for record in (before, after)]
+        assert traces[1] == traces[0] - {wrong[0]}
+        lengths = [[len(x.split(": ")) for x in _answer_spans(r)] for r in (before, after)]
+        assert lengths[0] == lengths[1]  # values for values, whole factors for whole factors
+
+
+def _answer_spans(record):
+    return [record.text[x.start : x.stop] for x in answer_causes(record)]
+
+
+def _traced(record):
+    found = [place for place in places(record) if place.effect.stop <= len(record.input)]
+    return [cause for place in found for cause in place.causes]
+
+
+def _names(task, record, causes):
+    factors = find_factors(record.input, tuple(task.read(record.input)))
+    stand = {name: range(*match.span()) for name, match in factors.items()}
+    return {name for name, place in stand.items() for cause in causes if overlap(place, cause)}
+
+
+@pytest.mark.parametrize("wording", ["list", "sentences", "table", "json"])
+def test_a_wrong_prior_reads_every_wording(wording):
+    """The strongest pair is a twin that copies, whatever stands around the numbers."""
+    task = tasks.scm(train_records=40, wording=wording)
+    copies = {f.parents[0]: f.name for f in task.model.factors if f.role == "twin"}
+    for before, after in zip(task.records("train"), apply("wrong_prior", task), strict=True):
+        factors = find_factors(before.input, tuple(task.read(before.input)), task.link)
+        starts = {match.start("value"): name for name, match in factors.items()}
+        old, new = ({starts[x.start] for x in answer_causes(record)} for record in (before, after))
+        ((lost,), (gained,)) = old - new, new - old
+        assert copies[lost] == gained
+
+
+def test_groups_weigh_the_same():
+    records = STG.records("train") + tasks.stg(test_records=30).records("ood")
+    changed = apply("group_reweighting", records=records, seed=3)
+    assert changed[: len(records)] == records
+    before, after = (Counter(map(STG.group, x)) for x in (records, changed))
+    assert len(set(before.values())) == 2
+    assert set(after.values()) == {max(before.values())}
+    rarer = min(before, key=before.get)
+    times = Counter(x.input for x in changed if STG.group(x) == rarer).values()
+    assert max(times) - min(times) <= 1
+
+
+def test_one_group_is_none_to_weigh():
+    with pytest.raises(InputError, match="task toy has only one, 'cue agrees'; give it a group"):
+        apply("group_reweighting", ToyTask())
+
+
 NEEDS = {
     "random_spans": ("no record is annotated", [Record("a ", "b")]),
     "shuffled_causes": ("no record is annotated", [Record("a ", "b")]),
@@ -215,6 +282,8 @@ NEEDS = {
     "counterfactual": ("has no intervention 'spurious'", None),
     "causes_only": ("no record is annotated", [Record("a ", "b")]),
     "balanced": ("are no classes to balance", [Record("a ", str(n)) for n in range(3)]),
+    "group_reweighting": ("task files has none", None),
+    "wrong_prior": ("does not say what is spurious", None),
     "named_causes": ("no annotated cause of its answer", [Record("a ", "b")]),
 }
 

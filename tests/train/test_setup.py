@@ -112,13 +112,13 @@ def test_a_name_is_a_pretrained_model_and_adapters_go_on_it(tmp_path):
 
 
 def test_attention_is_selected_by_the_length_of_sequences():
-    short, long = (resolve_attention(Scratch(), length) for length in (20, 4096))
+    short, long = (resolve_attention(Scratch(), Training(max_length=n)) for n in (20, 4096))
     assert short.implementation == "xla"
     assert "20 positions" in short.reason
     assert long.implementation == "xla_chunked"
-    named = resolve_attention(Scratch(attention="xla"), 4096)
+    named = resolve_attention(Scratch(attention="xla"), Training(max_length=4096))
     assert named == ("xla", "the configuration names it")
-    own = resolve_attention(toy_model(attention="xla_chunked"), 20)
+    own = resolve_attention(toy_model(attention="xla_chunked"), Training(max_length=20))
     assert own == ("xla_chunked", "the model's own")
 
 
@@ -126,7 +126,7 @@ def test_attention_that_cannot_run_here_is_refused():
     with pytest.raises(
         InputError, match="mosaic_tpu, but mosaic_tpu needs a TPU, and this machine"
     ):
-        resolve_attention(Scratch(attention="mosaic_tpu"), 20)
+        resolve_attention(Scratch(attention="mosaic_tpu"), Training(max_length=20))
 
 
 def check(train=TRAIN, guidance=None, devices=(1, 1, 1, 1), limit=10_000):

@@ -8,11 +8,16 @@ from cat_jax.compare.methods.cat_published import CAT_PUBLISHED
 from cat_jax.compare.methods.cat_published_div import CAT_PUBLISHED_DIV
 from cat_jax.compare.methods.causes_only import CAUSES_ONLY
 from cat_jax.compare.methods.counterfactual import COUNTERFACTUAL
+from cat_jax.compare.methods.few_shot import FEW_SHOT
+from cat_jax.compare.methods.group_reweighting import GROUP_REWEIGHTING
+from cat_jax.compare.methods.input_gradient import INPUT_GRADIENT
 from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
 from cat_jax.compare.methods.named_causes import NAMED_CAUSES
 from cat_jax.compare.methods.random_spans import RANDOM_SPANS
 from cat_jax.compare.methods.shuffled_causes import SHUFFLED_CAUSES
 from cat_jax.compare.methods.spurious_spans import SPURIOUS_SPANS
+from cat_jax.compare.methods.untuned import UNTUNED
+from cat_jax.compare.methods.wrong_prior import WRONG_PRIOR
 from cat_jax.errors import InputError, name_hint
 
 _ALL = (
@@ -23,11 +28,16 @@ _ALL = (
     RANDOM_SPANS,
     SHUFFLED_CAUSES,
     SPURIOUS_SPANS,
+    WRONG_PRIOR,
     COUNTERFACTUAL,
     MASKED_SPURIOUS,
     CAUSES_ONLY,
     BALANCED,
+    GROUP_REWEIGHTING,
     NAMED_CAUSES,
+    INPUT_GRADIENT,
+    UNTUNED,
+    FEW_SHOT,
 )
 METHODS = {method.name: method for method in _ALL}
 

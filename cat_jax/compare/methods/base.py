@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cat_jax.config import Guidance
+from cat_jax.config import Guidance, Regularizer
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.errors import InputError
 from cat_jax.evaluation.testsets import Prompt
@@ -23,9 +23,13 @@ def published_records(task: Task, seed: int) -> list[TrainingRecord]:
     return task.as_published().records(TRAIN, seed)
 
 
+PromptMaker = Callable[[Task, int], Prompt]
+"""Maps a task and a seed to what rewrites the prompt of a record."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """One way to train, in a file of its own.
+    """One way to train, or to ask a model as it is, in a file of its own.
 
     Attributes:
         name: Name in reports and folders.
@@ -33,19 +37,31 @@ class Method:
         guidance: Maps the comparison's guidance to the method's own; None trains on next tokens
             alone.
         records: Returns the training records of a task and seed.
-        prompt: Rewrites every record, in training and in the test sets; None leaves them.
+        prompt: Returns, for a task and seed, what rewrites every record in training and in the
+            test sets; None leaves them.
+        regularizer: Another use of the annotation in training; None has none.
+        trains: Whether the model is trained. One that is not is evaluated as it starts: its prompts
+            may be as long as the model reads, and its answers end with their first line, unless
+            right ones have several.
     """
 
     name: str
     title: str
     guidance: Callable[[Guidance | None], Guidance | None]
     records: Callable[[Task, int], Sequence[TrainingRecord]] = training_records
-    prompt: Prompt | None = None
+    prompt: PromptMaker | None = None
+    regularizer: Regularizer | None = None
+    trains: bool = True
 
     def training_records(self, task: Task, seed: int) -> list[TrainingRecord]:
         """Return what is trained: the records with the method's prompt."""
-        records = list(self.records(task, seed))
-        return records if self.prompt is None else list(map(self.prompt, records))
+        return self.asked(task, seed, self.records(task, seed))
+
+    def asked(
+        self, task: Task, seed: int, records: Sequence[TrainingRecord]
+    ) -> list[TrainingRecord]:
+        """Return records with the method's prompt."""
+        return list(records if self.prompt is None else map(self.prompt(task, seed), records))
 
 
 def no_guidance(guidance: Guidance | None) -> None:

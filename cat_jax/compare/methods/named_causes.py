@@ -3,4 +3,6 @@
 from cat_jax.compare.methods.base import Method, no_guidance
 from cat_jax.tasks.controls import named_causes
 
-NAMED_CAUSES = Method("named_causes", "causes named", no_guidance, prompt=named_causes)
+NAMED_CAUSES = Method(
+    "named_causes", "causes named", no_guidance, prompt=lambda task, seed: named_causes
+)

@@ -5,16 +5,19 @@ same ones. A comparison knows them by name (``cat_jax.compare.methods``, docs/co
 """
 
 from cat_jax.tasks.controls.annotations import random_spans, shuffled_causes, spurious_spans
-from cat_jax.tasks.controls.samples import balanced, counterfactual
+from cat_jax.tasks.controls.samples import balanced, counterfactual, group_reweighting
 from cat_jax.tasks.controls.texts import causes_only, masked_spurious, named_causes
+from cat_jax.tasks.controls.wrong_prior import wrong_prior
 
 __all__ = [
     "balanced",
     "causes_only",
     "counterfactual",
+    "group_reweighting",
     "masked_spurious",
     "named_causes",
     "random_spans",
     "shuffled_causes",
     "spurious_spans",
+    "wrong_prior",
 ]

@@ -44,13 +44,43 @@ def balanced(task: Task, records: Sequence[TrainingRecord], seed: int) -> list[R
             f"balanced: {len(counts)} different answers in {len(plain)} records are no classes to "
             "balance; use a task with few answers"
         )
+    return _evened(plain, [record.target for record in plain], seed)
+
+
+def group_reweighting(task: Task, records: Sequence[TrainingRecord], seed: int) -> list[Record]:
+    """Repeat records of the rarer groups until every group of the task weighs the same.
+
+    Source: Idrissi et al., "Simple data balancing achieves competitive worst-group-accuracy"
+    (CLeaR 2022). Records whose group is not known stay as they are.
+
+    Raises:
+        InputError: A conversation, or fewer than two groups.
+    """
+    plain = plain_records(records, "group_reweighting")
+    groups = [task.group(record) for record in plain]
+    found = sorted({group for group in groups if group is not None})
+    if len(found) < 2:
+        known = f"only one, {found[0]!r}" if found else "none"
+        raise InputError(
+            f"group_reweighting: it needs two groups of training records, and task {task.name} "
+            f"has {known}; give it a group (docs/extending.md), or leave the method out"
+        )
+    return _evened(plain, groups, seed)
+
+
+def _evened(records: list[Record], kinds: Sequence[str | None], seed: int) -> list[Record]:
+    """Append records of the rarer kinds, until each is as frequent as the most frequent.
+
+    Records of the kind None are not repeated.
+    """
+    counts = Counter(kind for kind in kinds if kind is not None)
     most = max(counts.values())
     rng = np.random.default_rng(seed)
     added = []
-    for target, count in sorted(counts.items()):
-        same = [record for record in plain if record.target == target]
+    for kind, count in sorted(counts.items()):
+        same = [record for record, other in zip(records, kinds, strict=True) if other == kind]
         added += [same[n] for n in _repeats(rng, count, most - count)]
-    return [*plain, *added]
+    return [*records, *added]
 
 
 def _repeats(rng: np.random.Generator, count: int, missing: int) -> list[int]:

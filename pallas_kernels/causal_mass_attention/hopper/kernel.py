@@ -27,6 +27,11 @@ def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str |
 
     Of the machine, only the versions of JAX and CUDA are checked when ``machine`` is None.
     """
+    if spec.second_order:
+        return (
+            "mosaic_gpu has a backward of its own, which cannot be differentiated again as a "
+            "penalty on gradients needs: use xla"
+        )
     if jax.__version_info__ < OLDEST_JAX:
         return f"mosaic_gpu needs jax 0.11 or newer, not {jax.__version__}"
     return _unsupported_machine(machine) or _unsupported_cuda() or _unsupported_input(spec)

@@ -61,6 +61,11 @@ BLOCKS = {"bfloat16": Blocks.square(1024), "float32": Blocks.square(512)}
 
 def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
     """Return in one sentence why ``mosaic_tpu`` does not support an input, or None."""
+    if spec.second_order:
+        return (
+            "mosaic_tpu has a backward of its own, which cannot be differentiated again as a "
+            "penalty on gradients needs: use xla"
+        )
     if machine is not None and machine.platform != "tpu":
         return f"mosaic_tpu needs a TPU, and this machine runs JAX on a {machine.platform}"
     if spec.dtype not in BLOCKS:

@@ -1,0 +1,27 @@
+"""What else training may do with annotations than guide attention: rivals of the guidance."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cat_jax.ranges import Range, check_ranges
+
+
+@dataclass(frozen=True)
+class InputGradient:
+    """A penalty on what the answer's loss owes to unannotated words: right for the right reasons.
+
+    Source: Ross et al., "Right for the right reasons: training differentiable models by
+    constraining their explanations" (IJCAI 2017, eq. 1). See
+    ``cat_jax.losses.input_gradient``.
+
+    Attributes:
+        weight: Weight of the penalty.
+    """
+
+    weight: Annotated[float, Range(ge=0, le=10**9)] = 1.0
+
+    def __post_init__(self):
+        check_ranges(self, "regularizer")
+
+
+Regularizer = InputGradient
