@@ -145,9 +145,8 @@ def setup_comparison(
     for method in methods:
         trained = method.records, method.prompt
         if trained not in aligned:
-            aligned[trained] = align_training(
-                method.training_records(task, seed), tokenizer, unlisted, seed, guided=False
-            )
+            chosen = method.training_records(task, seed, records)
+            aligned[trained] = align_training(chosen, tokenizer, unlisted, seed, guided=False)
         data[method.name] = aligned[trained]
         data[method.name].check_annotated(own[method.name] is not None)
     write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))

@@ -42,9 +42,17 @@ class Method:
     records: Callable[[Task, int], Sequence[TrainingRecord]] = training_records
     prompt: Prompt | None = None
 
-    def training_records(self, task: Task, seed: int) -> list[TrainingRecord]:
-        """Return what is trained: the records with the method's prompt."""
-        records = list(self.records(task, seed))
+    def training_records(
+        self, task: Task, seed: int, own: Sequence[TrainingRecord]
+    ) -> list[TrainingRecord]:
+        """Return what is trained: the records with the method's prompt.
+
+        Args:
+            task: Whose records.
+            seed: Seed of the records.
+            own: The task's training records of that seed, which need not be made again.
+        """
+        records = list(own if self.records is training_records else self.records(task, seed))
         return records if self.prompt is None else list(map(self.prompt, records))
 
 
