@@ -137,9 +137,8 @@ def setup_comparison(
             continue
         trained = method.records, method.prompt
         if trained not in aligned:
-            aligned[trained] = align_training(
-                method.training_records(task, seed), tokenizer, unlisted, seed, guided=False
-            )
+            chosen = method.training_records(task, seed, records)
+            aligned[trained] = align_training(chosen, tokenizer, unlisted, seed, guided=False)
         data[method.name] = aligned[trained]
         data[method.name].check_annotated(
             own[method.name] is not None or method.regularizer is not None

@@ -7,15 +7,15 @@ tokens of its causes: an effect at tokens p..p+n-1 marks the mask's rows p-1..p+
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
+from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from cat_jax.data.alignment_stats import AlignmentStats, Unmatched, unmatched_spans
 from cat_jax.data.altered import AlteredConversation
-from cat_jax.data.bitset import Rectangle, encode_rectangles, mask_counts
+from cat_jax.data.bitset import Rectangle, encode_rectangles
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.encoding import Encoding, check_offsets, encode_texts
 from cat_jax.data.records import Record
@@ -107,30 +107,35 @@ def align_records(
     examples: list[Example] = []
     unmatched: list[Unmatched] = []
     altered: list[AlteredConversation] = []
-    asked = without_mask = 0
+    asked = 0
     encoded = encode_records(records, tokenizer, end_id, altered)
-    for number, record, text, encoding in encoded:
-        if len(encoding.ids) > max_length:
-            continue
-        if match == "offsets":
-            rectangles, found = _offset_rectangles(text, encoding)
-        elif isinstance(record, Record):
-            rectangles, found = reference_rectangles(record, encoding.ids, tokenizer)
-        else:
-            raise InputError(
-                f'{record.where}: match "reference" is not defined for conversations; use "offsets"'
-            )
-        example = _example(text, encoding, rectangles)
-        examples.append(example)
-        unmatched += unmatched_spans(record, found, record.where or f"record {number}")
-        asked += len(found)
-        without_mask += not example.causal_count.any()
+    while chunk := list(islice(encoded, CHUNK)):
+        masks: list[list[Rectangle]] = []
+        fit: list[tuple[RenderedText, Encoding]] = []
+        for number, record, text, encoding in chunk:
+            if len(encoding.ids) > max_length:
+                continue
+            if match == "offsets":
+                rectangles, found = _offset_rectangles(text, encoding)
+            elif isinstance(record, Record):
+                rectangles, found = reference_rectangles(record, encoding.ids, tokenizer)
+            else:
+                raise InputError(
+                    f'{record.where}: match "reference" is not defined for conversations; use '
+                    '"offsets"'
+                )
+            masks.append(rectangles)
+            fit.append((text, encoding))
+            asked += len(found)
+            if not all(found):
+                unmatched += unmatched_spans(record, found, record.where or f"record {number}")
+        examples += _examples(fit, masks)
     _report_altered(altered, len(records))
     return examples, AlignmentStats(
         spans_asked=asked,
         spans_found=asked - len(unmatched),
         records=len(examples),
-        records_without_mask=without_mask,
+        records_without_mask=sum(not example.causal_count.any() for example in examples),
         too_long=len(records) - len(examples) - len(altered),
         altered=len(altered),
         unmatched=tuple(unmatched),
@@ -209,25 +214,45 @@ def _ended(encoding: Encoding, text: RenderedText, end_id: int) -> Encoding:
         size -= 1  # appended
     if size and encoding.ids[size - 1] == end_id:
         size -= 1  # written
-    return replace(
-        encoding,
-        ids=[*encoding.ids[:size], end_id],
-        starts=[*encoding.starts[:size], end],
-        ends=[*encoding.ends[:size], end],
+    return Encoding(
+        [*encoding.ids[:size], end_id],
+        [*encoding.starts[:size], end],
+        [*encoding.ends[:size], end],
+        encoding.dummies,
     )
 
 
-def _example(text: RenderedText, encoding: Encoding, rectangles: list[Rectangle]) -> Example:
-    length = len(encoding.ids)
-    q_bits, k_bits = encode_rectangles(rectangles, length)
-    starts, ends = np.asarray(encoding.starts), np.asarray(encoding.ends)
-    target_mask = np.zeros(length, bool)
-    for target in text.targets:
-        target_mask |= (ends > target.start) & (starts < target.stop)
-    if not text.has_special_tokens:
-        target_mask[-1] = True
-    counts = mask_counts(q_bits, k_bits)
-    return Example(np.asarray(encoding.ids, np.int32), target_mask, q_bits, k_bits, *counts)
+def _examples(
+    encoded: Sequence[tuple[RenderedText, Encoding]], masks: Sequence[Sequence[Rectangle]]
+) -> list[Example]:
+    """Return the examples of texts, whose arrays are slices of common ones: much faster."""
+    encodings = [encoding for _, encoding in encoded]
+    lengths = [len(encoding.ids) for encoding in encodings]
+    stops = list(accumulate(lengths))
+    tokens, starts, ends = (
+        np.fromiter(chain.from_iterable(lists), np.int32, sum(lengths))
+        for lists in (
+            (x.ids for x in encodings),
+            (x.starts for x in encodings),
+            (x.ends for x in encodings),
+        )
+    )
+    target_mask = np.zeros(len(tokens), bool)
+    examples = []
+    bits = encode_rectangles(masks, lengths)
+    for (text, _), length, stop, (q_bits, k_bits, causal_count) in zip(
+        encoded, lengths, stops, bits, strict=True
+    ):
+        own = slice(stop - length, stop)
+        for target in text.targets:
+            target_mask[own] |= (ends[own] > target.start) & (starts[own] < target.stop)
+        if not text.has_special_tokens:
+            target_mask[stop - 1] = True
+        visible_count = np.arange(1, length + 1, dtype=np.int32)
+        examples.append(
+            Example(tokens[own], target_mask[own], q_bits, k_bits, causal_count, visible_count)
+        )
+    return examples
 
 
 def _offset_rectangles(
@@ -250,8 +275,10 @@ def _token_indices(encoding: Encoding, occurrences: Sequence[range]) -> list[int
     Occurrences are stripped of whitespace, so a space that is merged into the next token adds none.
     A dummy prefix belongs to no word.
     """
-    tokens = (
-        range(bisect_right(encoding.ends, place.start), bisect_left(encoding.starts, place.stop))
-        for place in occurrences
-    )
-    return [token for token in chain(*tokens) if token not in encoding.dummies]
+    tokens: list[int] = []
+    for place in occurrences:
+        first = bisect_right(encoding.ends, place.start)
+        tokens += range(first, bisect_left(encoding.starts, place.stop))
+    if encoding.dummies:
+        tokens = [token for token in tokens if token not in encoding.dummies]
+    return tokens

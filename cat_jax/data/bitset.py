@@ -4,7 +4,9 @@ A mask is a union of rectangles (rows of an effect x columns of its causes), so 
 effect represents it exactly. Source: CAT (Han et al., EMNLP 2025).
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -13,25 +15,60 @@ Rectangle = tuple[Sequence[int], Sequence[int]]
 """Rows and columns of a mask, in any order."""
 
 
-def encode_rectangles(effects: Sequence[Rectangle], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Encode a union of rectangles, one bit each; rectangles of the same columns share a bit.
+def encode_rectangles(
+    masks: Sequence[Sequence[Rectangle]], lengths: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Encode unions of rectangles, one bit each; rectangles of the same columns share a bit.
+
+    All masks are encoded at once, into slices of the same arrays.
 
     Args:
-        effects: Rows and columns of each effect, all below ``length``; they may overlap.
-        length: T, the number of positions.
+        masks: Rows and columns of each effect of each mask, all below its length; they may
+            overlap.
+        lengths: T of each mask, the number of positions.
 
     Returns:
-        q_bits_TW, k_bits_TW: uint32; W is 1 up to 32 bits and grows as needed.
+        For each mask q_bits_TW and k_bits_TW, uint32, where W is 1 up to 32 bits and grows as
+        needed, and causal_count_T, int32, as ``mask_counts`` counts it.
     """
+    groups = [_groups(effects) for effects in masks]
+    counts = np.zeros(sum(lengths), np.int32)
+    starts = list(accumulate(lengths, initial=0))
+    rows, seen = [], []
+    for start, of_one in zip(starts, groups, strict=False):
+        for row, count in _causal_counts(of_one):
+            rows.append(start + row)
+            seen.append(count)
+    counts[rows] = seen
+    bits = _assign_bits(groups, lengths)
+    return [(*bits[n], counts[starts[n] : starts[n + 1]]) for n in range(len(groups))]
+
+
+def _groups(effects: Sequence[Rectangle]) -> list[Rectangle]:
+    """Merge the rectangles of the same columns; return sorted rows and columns."""
     rows_of: dict[tuple[int, ...], set[int]] = {}
     for effect_rows, effect_columns in effects:
         rows = set(effect_rows)
         # Columns above the diagonal are dropped: they would cost a bit where nothing else is left,
         # and keep apart effects that are equal below it.
-        columns = tuple(sorted({j for j in effect_columns if rows and j <= max(rows)}))
+        last = max(rows, default=-1)
+        columns = tuple(sorted({j for j in effect_columns if j <= last}))
         if columns:
             rows_of.setdefault(columns, set()).update(rows)
-    return _assign_bits([(sorted(rows), columns) for columns, rows in rows_of.items()], length)
+    return [(sorted(rows), columns) for columns, rows in rows_of.items()]
+
+
+def _causal_counts(groups: Sequence[Rectangle]) -> Iterator[tuple[int, int]]:
+    """Yield each row of the groups and the number of columns that it sees."""
+    groups_of: dict[int, tuple[int, ...]] = {}
+    for number, (rows, _) in enumerate(groups):
+        for row in rows:
+            groups_of[row] = (*groups_of.get(row, ()), number)
+    unions: dict[tuple[int, ...], Sequence[int]] = {}
+    for row, numbers in groups_of.items():
+        if numbers not in unions:
+            unions[numbers] = sorted({j for n in numbers for j in groups[n][1]})
+        yield row, bisect_right(unions[numbers], row)
 
 
 def encode_mask(mask_TT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,9 +93,8 @@ def encode_mask(mask_TT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 break
         else:
             groups.append(([row], seen))
-    return _assign_bits(
-        [(rows, np.flatnonzero(seen).tolist()) for rows, seen in groups], len(mask_TT)
-    )
+    rectangles = [(rows, np.flatnonzero(seen).tolist()) for rows, seen in groups]
+    return _assign_bits([rectangles], [len(mask_TT)])[0]
 
 
 def decode(q_bits_TW: np.ndarray, k_bits_TW: np.ndarray) -> np.ndarray:
@@ -103,13 +139,24 @@ def mask_counts(
     return causal_count_T, positions_T - starts_T + 1
 
 
-def _assign_bits(groups: Sequence[Rectangle], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Set bit n % 32 of word n // 32 at the rows and columns of group n."""
-    words = max(1, -(-len(groups) // WORD))
-    q_bits_TW = np.zeros((length, words), np.uint32)
-    k_bits_TW = np.zeros((length, words), np.uint32)
-    for number, (rows, columns) in enumerate(groups):
-        word, bit = divmod(number, WORD)
-        q_bits_TW[rows, word] |= np.uint32(1 << bit)
-        k_bits_TW[columns, word] |= np.uint32(1 << bit)
-    return q_bits_TW, k_bits_TW
+def _assign_bits(
+    masks: Sequence[Sequence[Rectangle]], lengths: Sequence[int]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Set bit n % 32 of word n // 32 at the rows and columns of group n of each mask."""
+    widths = [max(1, -(-len(groups) // WORD)) for groups in masks]
+    shapes = list(zip(lengths, widths, strict=True))
+    starts = list(accumulate((length * width for length, width in shapes), initial=0))
+    sides = []
+    for side in (0, 1):  # rows, columns
+        places, values = [], []
+        for start, width, groups in zip(starts, widths, masks, strict=False):
+            for number, group in enumerate(groups):
+                word, bit = divmod(number, WORD)
+                places += [start + word + position * width for position in group[side]]
+                values += [1 << bit] * len(group[side])
+        flat = np.zeros(starts[-1], np.uint32)
+        np.bitwise_or.at(flat, np.array(places, np.intp), np.array(values, np.uint32))
+        sides.append(
+            [flat[s:e].reshape(x) for s, e, x in zip(starts, starts[1:], shapes, strict=False)]
+        )
+    return list(zip(*sides, strict=True))

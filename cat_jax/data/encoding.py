@@ -60,19 +60,21 @@ def encode_texts(
         return_attention_mask=False,
         verbose=False,
     )
-    dummy = _token_id(tokenizer, SPACE)
+    dummy, bos, bos_id = _token_id(tokenizer, SPACE), tokenizer.bos_token, tokenizer.bos_token_id
     for text, ids, offsets in zip(
         texts, encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
-        if _has_second_bos(text, ids, tokenizer):
-            ids, offsets = ids[1:], offsets[1:]
-        dummies = frozenset(
-            n
-            for n, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True))
-            if token == dummy and not text[start:end].startswith((" ", SPACE))
-        )
+        if isinstance(bos, str) and text.startswith(bos) and ids[:2] == [bos_id, bos_id]:
+            ids, offsets = ids[1:], offsets[1:]  # the text has one
+        dummies = frozenset[int]()
+        if dummy in ids:
+            dummies = frozenset(
+                n
+                for n, (token, (start, end)) in enumerate(zip(ids, offsets, strict=True))
+                if token == dummy and not text[start:end].startswith((" ", SPACE))
+            )
         starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
-        yield Encoding(list(ids), starts, ends, dummies)
+        yield Encoding(ids, starts, ends, dummies)
 
 
 def _token_id(tokenizer: "PreTrainedTokenizerBase", token: str) -> int | None:
@@ -80,8 +82,3 @@ def _token_id(tokenizer: "PreTrainedTokenizerBase", token: str) -> int | None:
     if not isinstance(found, int) or tokenizer.convert_ids_to_tokens(found) != token:
         return None
     return found
-
-
-def _has_second_bos(text: str, ids: list[int], tokenizer: "PreTrainedTokenizerBase") -> bool:
-    bos, bos_id = tokenizer.bos_token, tokenizer.bos_token_id
-    return isinstance(bos, str) and text.startswith(bos) and ids[:2] == [bos_id, bos_id]

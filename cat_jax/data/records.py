@@ -81,6 +81,7 @@ class Record:
     where: str = field(default="", compare=False, kw_only=True)
 
     def __post_init__(self):
+        text = self.text
         for annotation in self.important:
             for span in (annotation.effect, *annotation.causes):
                 if span.message is not None:
@@ -88,7 +89,7 @@ class Record:
                         f"the cause {span.text!r} names a message, but this is no conversation; "
                         "remove 'message'"
                     )
-                check_span(span, self.text, "input + target")
+                check_span(span, text, "input + target")
 
     @property
     def text(self) -> str:

@@ -42,8 +42,24 @@ def test_any_mask_survives(mask):
 @given(rectangles())
 def test_any_union_of_rectangles_survives(case):
     effects, length = case
-    q_bits, k_bits = encode_rectangles(effects, length)
-    np.testing.assert_array_equal(decode(q_bits, k_bits), union(effects, length))
+    ((q_bits, k_bits, causal),) = encode_rectangles([effects], [length])
+    mask = union(effects, length)
+    np.testing.assert_array_equal(decode(q_bits, k_bits), mask)
+    np.testing.assert_array_equal(causal, mask.sum(axis=1))
+    assert causal.dtype == np.int32
+
+
+@settings(deadline=None)
+@given(st.lists(rectangles(), max_size=5))
+def test_masks_that_are_encoded_at_once_are_those_of_each(cases):
+    masks, lengths = [effects for effects, _ in cases], [length for _, length in cases]
+    together = encode_rectangles(masks, lengths)
+    assert len(together) == len(cases)
+    for effects, length, found in zip(masks, lengths, together, strict=True):
+        (alone,) = encode_rectangles([effects], [length])
+        for of_all, of_one in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(of_all, of_one)
+            assert of_all.dtype == of_one.dtype
 
 
 def count_bits(bits):
@@ -53,7 +69,7 @@ def count_bits(bits):
 def test_words_grow_with_the_effects():
     for effects, words in ((0, 1), (1, 1), (32, 1), (33, 2), (64, 2), (65, 3)):
         shapes = [([100 + n], [n, 2 * n + 1]) for n in range(effects)]
-        q_bits, k_bits = encode_rectangles(shapes, 170)
+        ((q_bits, k_bits, _),) = encode_rectangles([shapes], [170])
         assert q_bits.shape == k_bits.shape == (170, words)
         assert count_bits(q_bits) == effects
         np.testing.assert_array_equal(decode(q_bits, k_bits), union(shapes, 170))
@@ -61,7 +77,8 @@ def test_words_grow_with_the_effects():
 
 def test_effects_that_see_the_same_columns_share_a_bit():
     # Column 9 is above both rows' diagonal, so the two differ nowhere.
-    q_bits, k_bits = encode_rectangles([([5, 6], [1, 3]), ([8], [3, 1, 9]), ([7], [9])], 10)
+    effects = [([5, 6], [1, 3]), ([8], [3, 1, 9]), ([7], [9])]
+    ((q_bits, k_bits, _),) = encode_rectangles([effects], [10])
     assert q_bits[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 1, 0]
     assert k_bits[:, 0].tolist() == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0]
 

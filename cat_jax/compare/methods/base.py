@@ -53,9 +53,18 @@ class Method:
     regularizer: Regularizer | None = None
     trains: bool = True
 
-    def training_records(self, task: Task, seed: int) -> list[TrainingRecord]:
-        """Return what is trained: the records with the method's prompt."""
-        return self.asked(task, seed, self.records(task, seed))
+    def training_records(
+        self, task: Task, seed: int, own: Sequence[TrainingRecord]
+    ) -> list[TrainingRecord]:
+        """Return what is trained: the records with the method's prompt.
+
+        Args:
+            task: Whose records.
+            seed: Seed of the records.
+            own: The task's training records of that seed, which need not be made again.
+        """
+        records = own if self.records is training_records else self.records(task, seed)
+        return self.asked(task, seed, records)
 
     def asked(
         self, task: Task, seed: int, records: Sequence[TrainingRecord]
