@@ -1,9 +1,8 @@
 """Several methods from the same start on the same records, over seeds."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -15,61 +14,27 @@ from etils import epath
 from cat_jax.compare.attention_example import AttentionExample
 from cat_jax.compare.methods import Method, find_method
 from cat_jax.compare.phases import Phases
+from cat_jax.compare.run_method import MethodRun, Progress, describe_setup, run_method
 from cat_jax.compare.setup import ComparisonSetup, setup_comparison
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
 from cat_jax.errors import InputError
-from cat_jax.evaluation.suite import Evaluation, evaluate_test_sets
+from cat_jax.evaluation.suite import Evaluation
 from cat_jax.files import check_name
 from cat_jax.ranges import Seed, check_number
-from cat_jax.tasks.base import VALIDATION, Task
-from cat_jax.train.fit import validation_evaluators
+from cat_jax.tasks.base import Task
 from cat_jax.train.lock import check_free
-from cat_jax.train.metrics import Callback, Line
-from cat_jax.train.remains import check_run
-from cat_jax.train.result import RunResult
-from cat_jax.train.run import Evaluator, run_training
-from cat_jax.train.setup import Start, resolve_start, setup_training
-from cat_jax.train.training_data import align_validation
+from cat_jax.train.result import RunResult, summarize
+from cat_jax.train.setup import Start, resolve_start
 from cat_jax.train.workdir import (
     begin_workdir,
     check_workdir,
     json_settings,
-    run_settings,
     start_settings,
     training_settings,
 )
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int], AbstractContextManager[Callback | None]]
-"""Maps the title and steps of a run to a context whose callback shows its progress."""
-
-
-@dataclass(frozen=True, eq=False)
-class MethodRun:
-    """A trained and evaluated method; its parameters are gone.
-
-    Attributes:
-        method: What was trained.
-        seed: With which seed.
-        evaluation: Answers and scores.
-        history: Metrics of the run.
-        seconds_per_step: Median over the log lines.
-        selected: Which step was selected and why; None if it is the last.
-    """
-
-    method: Method
-    seed: int
-    evaluation: Evaluation
-    history: list[Line]
-    seconds_per_step: float
-    selected: str | None
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores by name, as in the report."""
-        return self.evaluation.scores | {"seconds_per_step": self.seconds_per_step}
 
 
 @dataclass(eq=False)
@@ -170,7 +135,7 @@ def compare(
                 again = partial(check_workdir, path, settings, resume=resume)
                 stack.enter_context(begin_workdir(path, settings, again, _kept))
             for method in chosen:
-                _run_method(
+                _add_run(
                     comparison,
                     setup,
                     method,
@@ -184,7 +149,7 @@ def compare(
     return comparison
 
 
-def _run_method(
+def _add_run(
     comparison: Comparison,
     setup: ComparisonSetup,
     method: Method,
@@ -197,75 +162,35 @@ def _run_method(
     progress: Progress,
 ) -> None:
     """Train, evaluate and forget one method."""
-    started, phase = time.perf_counter(), comparison.phases.phase
-    guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
+    seed, data = setup.seed, setup.data[method.name]
     is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
-    folder = None if workdir is None else workdir / f"seed-{seed}" / method.name
-    settings = run_settings(
-        setup.start,
-        guidance=guidance,
-        optimizer=optimizer,
-        train=train,
-        seed=seed,
-        provenance={"data": setup.task},
-    )
-    with sync_errors(), phase("preparation"):
-        if folder is not None and check_run(folder, settings, train, resume=True):
-            logger.info("%s is a finished run; it is evaluated, not trained", folder)
-        training = setup_training(
-            setup.start, setup.tokenizer, train, guidance=guidance, lora=lora, seed=seed
-        )
-        has_validation = VALIDATION in setup.task.splits
-        records = setup.task.records(VALIDATION, seed) if has_validation else []
-        if method.prompt is not None:
-            records = list(map(method.prompt, records))
-        validation = align_validation(records, setup.tokenizer, train, seed)
-        evaluators: list[Evaluator] = [
-            phase("evaluation")(evaluator)
-            for evaluator in (
-                *validation_evaluators(training, validation, train, guidance),
-                partial(setup.eval_metrics, method.name),
-            )
-        ]
     if not comparison.runs:
-        kind = training.attention
-        comparison.note(f"attention: {kind.implementation} ({kind.reason})")
-        comparison.note(f"training data: {data}")
-        for duplicates in setup.duplicates:
-            comparison.note(str(duplicates))
-    if guidance is not None and is_first_seed:
+        for sentence in describe_setup(setup, method, train):
+            comparison.note(sentence)
+    if setup.guidance[method.name] is not None and is_first_seed:
         comparison.note(f"annotations for {method.title}: {data.stats}")
-    title = f"{method.title}, seed {seed}"
-    with progress(title, train.for_sequences(len(data.examples)).steps) as show, phase("training"):
-        result = run_training(
-            training,
-            data,
-            guidance=guidance,
-            train=train,
-            optimizer=optimizer,
-            validation=validation,
-            seed=seed,
-            evaluators=evaluators,
-            callbacks=[] if show is None else [show],
-            workdir=folder,
-            resume=resume or bool(comparison.runs),
-            settings=settings,
-            started=started,
-        )
-    with phase("evaluation"):
-        found = evaluate_test_sets(
-            result, setup.task, setup.tests[method.name], setup.interventions[method.name]
-        )
-    if is_first_seed and method.prompt is None:  # the figure shows one text
-        with phase("figures"):
-            _add_example(comparison, setup, method, result, found)
-    summary = result.summary()
-    if result.selected is not None:
-        comparison.note(f"{title}: {result.selected}")
-    comparison.seconds += summary["seconds"]
-    comparison.runs.append(
-        MethodRun(method, seed, found, result.history, summary["seconds_per_step"], result.selected)
+
+    def inspect(result: RunResult, found: Evaluation) -> None:
+        if is_first_seed and method.prompt is None:  # the figure shows one text
+            with comparison.phases.phase("figures"):
+                _add_example(comparison, setup, method, result, found)
+
+    run = run_method(
+        setup,
+        method,
+        train=train,
+        optimizer=optimizer,
+        lora=lora,
+        workdir=None if workdir is None else workdir / f"seed-{seed}" / method.name,
+        resume=resume or bool(comparison.runs),
+        progress=progress,
+        phases=comparison.phases,
+        inspect=inspect,
     )
+    if run.selected is not None:
+        comparison.note(f"{run.title}: {run.selected}")
+    comparison.seconds += summarize(run.history)["seconds"]
+    comparison.runs.append(run)
 
 
 def _add_example(
