@@ -16,15 +16,16 @@ PETA = 10**15
 def planned_costs(cell: Cell) -> list[str] | None:
     """Return parameters, memory of one device in GB, and PFLOP of the steps; None if unknown.
 
-    All positions are taken for tokens, so that both are upper bounds. ``Instruct`` models are as
-    large as those that they were tuned from.
+    All positions are taken for tokens, so that both are upper bounds. Models whose name
+    begins with that of a public one are as large.
     """
     run, model = cell.run, cell.run.model
     if not isinstance(model, Pretrained):
         return None
-    name = model.name.rpartition("/")[2].removesuffix("-Instruct")
-    if name not in PUBLIC_MODELS:
+    known = [name for name in PUBLIC_MODELS if model.name.rpartition("/")[2].startswith(name)]
+    if not known:
         return None
+    name = max(known, key=len)
     is_lora = isinstance(model, PretrainedLora)
     frozen = model.frozen_dtype if isinstance(model, PretrainedLora) else None
     job = Job(

@@ -12,6 +12,7 @@ from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
 from cat_jax.compare.methods.named_causes import NAMED_CAUSES
 from cat_jax.compare.methods.random_spans import RANDOM_SPANS
 from cat_jax.compare.methods.shuffled_causes import SHUFFLED_CAUSES
+from cat_jax.compare.methods.spoiled_annotations import CAT_ANNOTATED, CAT_WRONG
 from cat_jax.compare.methods.spurious_spans import SPURIOUS_SPANS
 from cat_jax.errors import InputError, name_hint
 
@@ -28,6 +29,8 @@ _ALL = (
     CAUSES_ONLY,
     BALANCED,
     NAMED_CAUSES,
+    *CAT_ANNOTATED,
+    *CAT_WRONG,
 )
 METHODS = {method.name: method for method in _ALL}
 

@@ -6,15 +6,18 @@ same ones. A comparison knows them by name (``cat_jax.compare.methods``, docs/co
 
 from cat_jax.tasks.controls.annotations import random_spans, shuffled_causes, spurious_spans
 from cat_jax.tasks.controls.samples import balanced, counterfactual
+from cat_jax.tasks.controls.shares import few_annotations, wrong_causes
 from cat_jax.tasks.controls.texts import causes_only, masked_spurious, named_causes
 
 __all__ = [
     "balanced",
     "causes_only",
     "counterfactual",
+    "few_annotations",
     "masked_spurious",
     "named_causes",
     "random_spans",
     "shuffled_causes",
     "spurious_spans",
+    "wrong_causes",
 ]
