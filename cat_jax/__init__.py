@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from cat_jax.annotation.review import read_review_items, save_review
     from cat_jax.config import (
         PUBLISHED,
+        Cell,
         Guidance,
         LoraConfig,
         MeshShape,
@@ -107,8 +108,8 @@ _HOMES = {
     ),
     "annotation.review": "read_review_items save_review",
     "config": (
-        "PUBLISHED Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora RunConfig "
-        "Scratch Training"
+        "PUBLISHED Cell Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora "
+        "RunConfig Scratch Training"
     ),
     "data.alignment": "Example align_records",
     "data.conversations": "Conversation Message",

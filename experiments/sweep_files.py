@@ -43,13 +43,7 @@ def load_sweep(name: str) -> SweepFile:
     Raises:
         InputError: There is no such sweep, or its file has no ``CELLS``.
     """
-    path = Path(name)
-    if path.suffix == ".py":
-        module = _load_file(path)
-    elif name in sweep_names():
-        module = importlib.import_module(f"configs.sweeps.{name}")
-    else:
-        raise InputError(f"no sweep named {name!r}; {name_hint(name, sweep_names())}")
+    module = _load_module(name)
     cells = getattr(module, "CELLS", None)
     cells = cells() if callable(cells) else cells
     if not isinstance(cells, list) or not all(isinstance(cell, Cell) for cell in cells):
@@ -57,8 +51,28 @@ def load_sweep(name: str) -> SweepFile:
             f"{name} has no CELLS: define a list of cat_jax.config.Cell, or a function that "
             "returns one"
         )
-    title = (module.__doc__ or "").strip().partition("\n")[0]
-    return SweepFile(path.stem, title, cells)
+    return SweepFile(Path(name).stem, _first_line(module), cells)
+
+
+def sweep_title(name: str) -> str:
+    """Return the first line of a sweep's description; its cells are not made.
+
+    Raises:
+        InputError: There is no such sweep.
+    """
+    return _first_line(_load_module(name))
+
+
+def _first_line(module: ModuleType) -> str:
+    return (module.__doc__ or "").strip().partition("\n")[0]
+
+
+def _load_module(name: str) -> ModuleType:
+    if Path(name).suffix == ".py":
+        return _load_file(Path(name))
+    if name in sweep_names():
+        return importlib.import_module(f"configs.sweeps.{name}")
+    raise InputError(f"no sweep named {name!r}; {name_hint(name, sweep_names())}")
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -19,7 +19,7 @@ def text_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table()
     for number, title in enumerate(columns):
         # As Text, because a file name may hold what rich takes for markup.
-        table.add_column(Text(title), justify="right" if number else "left")
+        table.add_column(Text(title), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     return table
