@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from cat_jax.annotation.review import read_review_items, save_review
     from cat_jax.config import (
         PUBLISHED,
+        Cell,
         Guidance,
         InputGradient,
         LoraConfig,
@@ -126,7 +127,11 @@ _HOMES = {
     ),
     "annotation.review": "read_review_items save_review",
     "config": (
+<<<<<<< HEAD
         "PUBLISHED Guidance InputGradient LoraConfig MeshShape Optimizer Pretrained PretrainedLora "
+=======
+        "PUBLISHED Cell Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora "
+>>>>>>> sweep
         "RunConfig Scratch Training"
     ),
     "data.alignment": "Example align_records",

@@ -108,7 +108,8 @@ def with_all_settings(config: RunConfig) -> tuple[RunConfig, str]:
 
 def config_names() -> list[str]:
     """Return the names of the modules in ``configs``."""
-    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+    modules = pkgutil.iter_modules(configs.__path__)
+    return sorted(module.name for module in modules if not module.ispkg)
 
 
 def load_config(name: str) -> RunConfig:
@@ -131,8 +132,6 @@ def start_up(config: RunConfig) -> "Console":
     Raises:
         InputError: The processes cannot connect.
     """
-    from rich.console import Console
-
     from cat_jax.distributed import is_primary, join_processes
     from cat_jax.train.determinism import make_deterministic
 
@@ -140,7 +139,14 @@ def start_up(config: RunConfig) -> "Console":
         make_deterministic()
     if config.distributed:
         join_processes()
-    console = Console(quiet=not is_primary())
+    return start_console(quiet=not is_primary())
+
+
+def start_console(*, quiet: bool = False) -> "Console":
+    """Return a console for the output of the process, and print there what the library logs."""
+    from rich.console import Console
+
+    console = Console(quiet=quiet)
     logger = logging.getLogger("cat_jax")
     logger.handlers = [PrintHandler(console)]
     logger.setLevel(logging.INFO)

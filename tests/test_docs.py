@@ -23,6 +23,7 @@ from cat_jax.tasks import TASKS
 from cat_jax.testing import toy_model, toy_records
 from experiments.command_line import parse_config
 from experiments.compare import Args
+from experiments.sweep_files import sweep_names
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "decoding.md").read_text()
@@ -220,6 +221,7 @@ def test_the_example_of_evaluation_runs(capsys):
     assert "Score(value=" in capsys.readouterr().out
 
 
+<<<<<<< HEAD
 def test_the_example_of_loss_on_texts_runs(capsys):
     *_, code = blocks("lm_eval.md")
     exec(code, {"model": toy_model()})
@@ -233,6 +235,23 @@ def test_the_examples_of_interventions_run():
     assert names["patched"].restored[-1].round(4).tolist() == [0, 0, 0, 1]
     assert len(names["ids"]) == 4
     assert np.isfinite(names["logits"]).all()
+=======
+@pytest.mark.slow
+def test_the_example_of_sweeps_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("sweeps.md")
+    exec(code, {})
+    assert [x.split(" 0.")[0] for x in capsys.readouterr().out.splitlines()] == [
+        "plain fine-tuning",
+        "CAT",
+    ]
+    assert len(list(Path("runs/mine/results").glob("*.answers.jsonl"))) == 4
+
+
+def test_every_sweep_is_on_the_page_of_sweeps():
+    page = (DOCS / "sweeps.md").read_text()
+    assert [name for name in sweep_names() if f"`{name}`" not in page] == []
+>>>>>>> sweep
 
 
 def test_the_example_of_tasks_runs(capsys):

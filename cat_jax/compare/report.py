@@ -182,10 +182,11 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         rows.append(row)
     for rule, scores in summarize_rules(comparison).items():
         rows.append([f"rule: {rule}", *(format_score(x, scores.get(x), None) for x in names)])
-    return ["", *map(_title, names)], rows
+    return ["", *map(score_title, names)], rows
 
 
-def _title(score: str) -> str:
+def score_title(score: str) -> str:
+    """Return the title of a score's column."""
     if is_absolute(score):
         return f"{score.removesuffix('_absolute_error')} error"
     return SCORE_TITLES.get(score, f"{score} %")

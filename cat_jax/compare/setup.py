@@ -1,8 +1,8 @@
 """What the methods of one seed share: records, aligned examples, test sets."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -10,11 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from cat_jax.compare.methods import Method
 from cat_jax.config import Guidance, Training
 from cat_jax.data.alignment import Example
+from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.duplicates import Duplicates
 from cat_jax.errors import InputError
 from cat_jax.evaluation.rules import evaluate_rules
 from cat_jax.evaluation.suite import answer_test_set
-from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
+from cat_jax.evaluation.testsets import Prompt, TestSet, make_interventions, make_test_sets
 from cat_jax.tasks.base import TRAIN, VALIDATION, Task
 from cat_jax.train.evaluations import check_best
 from cat_jax.train.result import RunResult
@@ -96,6 +97,68 @@ class ComparisonSetup:
         return metrics
 
 
+@dataclass(frozen=True, eq=False)
+class SeedData:
+    """What does not depend on the methods of a seed but for their prompts.
+
+    Attributes:
+        records: Training records of the task.
+        tokenizer: The model's tokenizer.
+        tests: Test sets by prompt and name.
+        interventions: By prompt, the first test set after each intervention.
+        duplicates: Test sets with records that also stand in the training data.
+        rules: Scores of the task's reference rules, by rule.
+        aligned: Training examples by the function that gives their records, and prompt; they are
+            added when they are first needed.
+    """
+
+    records: list[TrainingRecord]
+    tokenizer: PreTrainedTokenizerBase
+    tests: dict[Prompt | None, dict[str, TestSet]]
+    interventions: dict[Prompt | None, dict[str, TestSet]]
+    duplicates: list[Duplicates]
+    rules: dict[str, dict[str, float]]
+    aligned: dict[Any, TrainingData] = field(default_factory=dict)
+
+
+def prepare_seed(
+    start: Start, task: Task, prompts: Iterable[Prompt | None], train: Training, seed: int
+) -> SeedData:
+    """Read the records of one seed, and align the test sets for each prompt.
+
+    Raises:
+        InputError: Whatever is wrong with data or tokenizer.
+    """
+    reserved = [name for name in task.test_splits if name in RESERVED]
+    if reserved:
+        raise InputError(
+            f"data.test_files: {reserved[0]!r} means something else in reports; rename that file"
+        )
+    prompts, records = dict.fromkeys(prompts), task.records(TRAIN, seed)
+    asked = [prompt(record) for prompt in prompts if prompt is not None for record in records]
+    tokenizer = make_tokenizer(start, [*records, *asked])
+    options: dict[str, Any] = {"seed": seed, "match": train.match}
+    tests = {
+        prompt: make_test_sets(
+            task, tokenizer, max_length=train.max_length, prompt=prompt, **options
+        )
+        for prompt in prompts
+    }
+    edited = {
+        prompt: make_interventions(task, sets, tokenizer, prompt=prompt, **options)
+        for prompt, sets in tests.items()
+    }
+    first = next(iter(tests.values()))  # of any prompt: its records are the task's
+    return SeedData(
+        records,
+        tokenizer,
+        tests,
+        edited,
+        some_duplicates(records, {name: test.records for name, test in first.items()}),
+        evaluate_rules(task, first, next(iter(edited.values())), seed=seed),
+    )
+
+
 def setup_comparison(
     start: Start,
     task: Task,
@@ -103,20 +166,27 @@ def setup_comparison(
     guidance: Guidance | None,
     train: Training,
     seed: int,
+    *,
+    prepared: SeedData | None = None,
 ) -> ComparisonSetup:
     """Read and align all data of one seed; load no parameters.
 
     Only the file ``train.unmatched`` is written.
 
+    Args:
+        start: Which model.
+        task: Its records.
+        methods: Methods to prepare for.
+        guidance: Second objective of the method "cat".
+        train: Training loop.
+        seed: Seed.
+        prepared: From ``prepare_seed`` with the same arguments and the prompts of the methods.
+
     Raises:
         InputError: Whatever is wrong with data, tokenizer or settings.
     """
-    reserved = [name for name in task.test_splits if name in RESERVED]
-    if reserved:
-        raise InputError(
-            f"data.test_files: {reserved[0]!r} means something else in reports; rename that file"
-        )
     own = {method.name: method.guidance(guidance) for method in methods}
+<<<<<<< HEAD
     records = task.records(TRAIN, seed)
     asked = [
         # Without training one record has all words that a prompt adds.
@@ -145,22 +215,39 @@ def setup_comparison(
         )
     write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))
     first = next(iter(tests.values()))  # of any prompt: its records are the task's
+=======
+    if prepared is None:
+        prepared = prepare_seed(start, task, (method.prompt for method in methods), train, seed)
+    check_start(start, prepared.tokenizer, train, own.values())
+    data = {method.name: _aligned(prepared, method, task, train, seed) for method in methods}
+    for name, found in data.items():
+        found.check_annotated(own[name] is not None)
+    stats = {id(found): found.stats for found in data.values()}
+    write_unmatched(train.unmatched, *stats.values())
+>>>>>>> sweep
     setup = ComparisonSetup(
         start,
         task,
         seed,
+<<<<<<< HEAD
         tokenizer,
         tests,
         edited,
+=======
+        prepared.tokenizer,
+        {method.name: prepared.tests[method.prompt] for method in methods},
+        {method.name: prepared.interventions[method.prompt] for method in methods},
+>>>>>>> sweep
         own,
         data,
-        some_duplicates(records, {name: test.records for name, test in first.items()}),
-        evaluate_rules(task, first, next(iter(edited.values())), seed=seed),
+        prepared.duplicates,
+        prepared.rules,
     )
     _check_best(train.best, setup)
     return setup
 
 
+<<<<<<< HEAD
 def _make_tests(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
@@ -190,6 +277,20 @@ def _make_tests(
     found = {method.name: made[method.prompt, method.trains] for method in methods}
     tests, edited = ({name: both[n] for name, both in found.items()} for n in (0, 1))
     return tests, edited
+=======
+def _aligned(
+    prepared: SeedData, method: Method, task: Task, train: Training, seed: int
+) -> TrainingData:
+    """Return the method's training examples; those of the same records are aligned once."""
+    key = method.records, method.prompt
+    if key not in prepared.aligned:
+        unlisted = replace(train, unmatched=None)  # one list for all methods
+        records = method.training_records(task, seed)
+        prepared.aligned[key] = align_training(
+            records, prepared.tokenizer, unlisted, seed, guided=False
+        )
+    return prepared.aligned[key]
+>>>>>>> sweep
 
 
 def _check_best(best: str | None, setup: ComparisonSetup) -> None:

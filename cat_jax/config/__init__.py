@@ -3,6 +3,7 @@
 Importing this package imports no JAX, so that command lines answer at once.
 """
 
+from cat_jax.config.cell import Cell
 from cat_jax.config.guidance import (
     PUBLISHED,
     AnyForm,
@@ -34,6 +35,7 @@ __all__ = [
     "PUBLISHED",
     "AnyForm",
     "Attention",
+    "Cell",
     "Dtype",
     "Form",
     "FrozenDtype",

@@ -36,6 +36,10 @@ SETTLE_SECONDS = 1.0
 """Time in which another process that took the same lease at the same moment has written it."""
 
 
+class InUse(InputError):
+    """Another process holds the workdir."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """The process that holds a workdir.
@@ -91,21 +95,26 @@ def check_free(workdir: epath.Path) -> None:
 
 
 @contextmanager
-def hold_workdir(workdir: epath.Path) -> Iterator[None]:
+def hold_workdir(workdir: epath.Path, file: str = LOCK_FILE) -> Iterator[None]:
     """Hold the workdir, which is made if missing, until the block ends.
 
+    Args:
+        workdir: Folder to hold.
+        file: Name of the lock file; others in the folder are other locks.
+
     Raises:
-        InputError: Another process holds it, or it cannot be made.
+        InUse: Another process holds it.
+        InputError: It cannot be made.
         OSError: The folder cannot be written.
     """
     _make(workdir)
-    path, holder = workdir / LOCK_FILE, Holder()
+    path, holder = workdir / file, Holder()
     with ExitStack() as stack:
         if _is_remote(path):
             _refuse_alive(workdir, _read(path), locks=False)
             write, locks = path.write_text, False
         else:
-            descriptor, locks = _open_locked(workdir)
+            descriptor, locks = _open_locked(path)
             stack.callback(os.close, descriptor)
             write = partial(_overwrite, descriptor)
         stack.callback(_remove, path, holder)
@@ -128,13 +137,12 @@ def _make(workdir: epath.Path) -> None:
         raise InputError(f"{workdir} cannot be made ({reason}); choose another folder") from None
 
 
-def _open_locked(workdir: epath.Path) -> tuple[int, bool]:
+def _open_locked(path: epath.Path) -> tuple[int, bool]:
     """Open and lock the local lock file; return its descriptor and whether locks exist here."""
-    path = workdir / LOCK_FILE
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            locks = _check_lock(workdir, descriptor, fcntl.LOCK_EX)
+            locks = _check_lock(path.parent, descriptor, fcntl.LOCK_EX)
         except BaseException:
             os.close(descriptor)
             raise
@@ -171,7 +179,7 @@ def _refuse(workdir: epath.Path, holder: Holder | None) -> NoReturn:
     if holder is not None and holder.machine != _machine():
         silent = max(0, round(time.time() - holder.renewed))
         message += f" (last seen {silent} s ago; after {EXPIRY_SECONDS} s it counts as dead)"
-    raise InputError(f"{message}; wait until it ends, stop it, or choose another folder")
+    raise InUse(f"{message}; wait until it ends, stop it, or choose another folder")
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def check_workdir(workdir: epath.Path, settings: Mapping[str, Any], *, resume: b
     if is_longer(old, new):
         check_extendable(str(workdir), old, new)
         return True
-    changed = _differences({name: value for name, value in old.items() if name in new}, new)
+    changed = differences({name: value for name, value in old.items() if name in new}, new)
     if changed:
         raise InputError(
             f"{workdir} was made with other settings ({'; '.join(changed)}); "
@@ -202,9 +202,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Return where two values of JSON differ: ``train.steps: 100 there, 200 now``."""
     if isinstance(old, dict) and isinstance(new, dict):
         names = sorted(old.keys() | new.keys())
-        nested = (_differences(old.get(n), new.get(n), f"{path}.{n}".lstrip(".")) for n in names)
+        nested = (differences(old.get(n), new.get(n), f"{path}.{n}".lstrip(".")) for n in names)
         return [difference for differences in nested for difference in differences]
     return [] if old == new else [f"{path}: {old!r} there, {new!r} now"]

@@ -13,7 +13,9 @@ from experiments.benchmark_startup import cpu_seconds
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", ["plan", "benchmark_step", "benchmark_loss"])
+@pytest.mark.parametrize(
+    "name", ["plan", "benchmark_step", "benchmark_loss", "sweep", "report_results"]
+)
 def test_help_is_quick(name):
     before = cpu_seconds()
     command = [sys.executable, "-m", f"experiments.{name}", "--help"]
@@ -47,7 +49,7 @@ def test_help_and_a_wrong_setting_need_no_jax(name, arguments, status):
     assert cpu_seconds() - before < LIMIT
 
 
-@pytest.mark.parametrize("name", ["plan", "benchmark_step", "benchmark_loss"])
+@pytest.mark.parametrize("name", ["plan", "benchmark_step", "benchmark_loss", "report_results"])
 def test_what_is_slow_to_import_waits_until_the_command_line_is_read(name):
     code = (
         "import sys, types\n"

@@ -29,7 +29,8 @@ def apply(name, task=STG, records=None, seed=0):
     records = task.records("train", 0) if records is None else records
     if name == "named_causes":
         return [controls.named_causes(record) for record in records]
-    return getattr(controls, name)(task, records, seed)
+    options = {"share": 0.5} if name in ("few_annotations", "wrong_causes") else {}
+    return getattr(controls, name)(task, records, seed, **options)
 
 
 def spans(record):
@@ -278,6 +279,8 @@ NEEDS = {
     "random_spans": ("no record is annotated", [Record("a ", "b")]),
     "shuffled_causes": ("no record is annotated", [Record("a ", "b")]),
     "spurious_spans": ("does not say what is spurious", None),
+    "few_annotations": ("no record is annotated", [Record("a ", "b")]),
+    "wrong_causes": ("no record is annotated", [Record("a ", "b")]),
     "masked_spurious": ("does not say what is spurious", None),
     "counterfactual": ("has no intervention 'spurious'", None),
     "causes_only": ("no record is annotated", [Record("a ", "b")]),
@@ -296,3 +299,30 @@ def test_what_a_control_needs_is_said(name):
         apply(name, tasks.files(train="a.jsonl"), records)
     with pytest.raises(InputError, match=rf"^{name}: (a record|record 1) is a conversation"):
         apply(name, STG, [TALK])
+
+
+def test_a_share_of_the_records_keeps_its_annotations():
+    records = STG.records("train", 0)
+    kept = {}
+    for share, count in ((0.0, 1), (0.1, 4), (0.5, 20), (1.0, 40)):
+        few = controls.few_annotations(STG, records, 3, share=share)
+        assert [x.text for x in few] == [x.text for x in records]
+        kept[share] = {n for n, x in enumerate(few) if x.important}
+        assert len(kept[share]) == count
+        assert all(few[n] == records[n] for n in kept[share])
+    assert kept[0.0] < kept[0.1] < kept[0.5] < kept[1.0]
+    others = controls.few_annotations(STG, records, 4, share=0.5)
+    assert {n for n, x in enumerate(others) if x.important} != kept[0.5]
+
+
+def test_a_share_of_the_causes_is_wrong():
+    task = tasks.stg(train_records=400, granularity="span")
+    records = task.records("train", 0)
+    right = [{(x.start, x.stop) for x in answer_causes(record)} for record in records]
+    for share in (0.0, 0.2, 1.0):
+        spoiled = controls.wrong_causes(task, records, 3, share=share)
+        found = [{(x.start, x.stop) for x in answer_causes(record)} for record in spoiled]
+        assert all(len(x) == len(y) == 3 for x, y in zip(found, right, strict=True))
+        wrong = sum(len(x - y) for x, y in zip(found, right, strict=True))
+        # Five standard deviations of 1,200 draws.
+        assert abs(wrong / 1200 - share) <= 5 * (share * (1 - share) / 1200) ** 0.5

@@ -35,14 +35,16 @@ def random_spans(task: Task, records: Sequence[TrainingRecord], seed: int) -> li
     check_annotated(plain, "random_spans")
     return [
         annotated(
-            record, [_drawn(record, place, np.random.default_rng([seed, n])) for place in found]
+            record,
+            [random_place(record, place, np.random.default_rng([seed, n])) for place in found],
         )
         for n, record in enumerate(plain)
         for found in [places(record)]
     ]
 
 
-def _drawn(record: Record, place: Place, rng: np.random.Generator) -> Place:
+def random_place(record: Record, place: Place, rng: np.random.Generator) -> Place:
+    """Return random words before the effect, as many as each of its causes has."""
     words = word_places(record.text[: place.effect.start])
     taken: list[range] = []
     for cause in place.causes:

@@ -1,0 +1,1 @@
+"""One file, one sweep: each module defines ``CELLS`` and says what to expect of them."""

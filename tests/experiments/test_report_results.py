@@ -1,0 +1,98 @@
+"""The page of results says what the files of results say."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cat_jax.errors import InputError
+from experiments import report_results
+from experiments.results_data import read_file, seed_interval, wilson
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_page_is_that_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    report_results.main(["--page", str(tmp_path / "results.md")])
+    page = (ROOT / "docs/results.md").read_text()
+    assert (tmp_path / "results.md").read_text() == page
+    for figure in re.findall(r"\(figures/(.*?)\)", page):
+        assert (ROOT / "docs/figures" / figure).is_file()
+        assert (tmp_path / "figures" / figure).stat().st_size > 1000
+
+
+def test_numbers_by_method_and_seed_are_means_with_intervals():
+    file = ROOT / "benchmarks/results/smollm2.json"
+    measured = json.loads(file.read_text())["methods"]["cat"]["ood"]
+    rows = {row.name: row for row in read_file(file).rows}
+    score = rows["cat"].scores["ood"]
+    assert (score.mean, score.std) == pytest.approx((np.mean(measured), np.std(measured, ddof=1)))
+    test = stats.ttest_1samp(measured, 0).confidence_interval(0.95)
+    assert score.interval == pytest.approx((test.low, test.high))
+    assert rows["untuned"].scores["ood"].interval == wilson(0.0, 400)
+    assert rows["cat"].scores["seconds_per_step"].interval is None
+
+
+def test_intervals_over_seeds_stay_between_0_and_1():
+    assert seed_interval([0.99, 1.0, 1.0])[1] == 1.0
+    assert seed_interval([0.0, 0.01])[0] == 0.0
+
+
+def sweep_table(ran):
+    """A table.json of two worlds, of which the second was run or not."""
+    rows = []
+    for number, name in enumerate(("one", "two")):
+        done = number == 0 or ran
+        score = {"mean": 0.5, "std": None, "interval": [0.4, 0.6], "values": [0.5], "records": 80}
+        data = {"task": "scm", "strength": [0.9, 1.0], "causes": 2 + number, "noise": 0.0}
+        data |= {"order": "fixed", "wording": ("list", "json")[number]}
+        rows.append(
+            {
+                "name": name,
+                "method": "cat",
+                "title": "CAT",
+                "seeds": [0] if done else [],
+                "missing": [] if done else [0],
+                "failed": {},
+                "scores": {"iid": score, "ood": score} if done else {},
+                "settings": {"data": data},
+            }
+        )
+    machine = {"description": "one machine, jax 1", "git": {"commit": "0123456789"}}
+    return {
+        "title": "Worlds.",
+        "command": "python -m experiments.sweep any",
+        "dates": ["2026-01-02"],
+        "seconds": 7200.0,
+        "machines": [machine],
+        "rows": rows,
+    }
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_sweep_with_its_figure(tmp_path, ran):
+    (tmp_path / "any.json").write_text(json.dumps(sweep_table(ran)))
+    page = tmp_path / "page.md"
+    report_results.main(["--results", str(tmp_path), "--page", str(page)])
+    text = page.read_text()
+    assert "| one | 1 | 50.0 \\[40.0, 60.0\\] | 50.0 \\[40.0, 60.0\\] |" in text
+    assert ("| two | 0 of 1 | not run | not run |" in text) is not ran
+    made = ("`python -m experiments.sweep any`", "2026-01-02, commit 01234567", "2.0 hours")
+    assert all(f"- {line}" in text for line in made)
+    drawn = (tmp_path / "figures/results-any.svg").read_text()
+    assert "<svg" in drawn
+    again = tmp_path / "again"
+    report_results.main(["--results", str(tmp_path), "--page", str(again / "page.md")])
+    assert (again / "figures/results-any.svg").read_text() == drawn
+
+
+def test_what_is_no_file_of_results_is_refused(tmp_path):
+    with pytest.raises(InputError, match="holds no results"):
+        report_results.main(["--results", str(tmp_path), "--page", str(tmp_path / "page.md")])
+    (tmp_path / "bad.json").write_text('{"rows": [{"name": "a"}]}')
+    with pytest.raises(InputError, match=r"bad.json holds no results \(KeyError"):
+        report_results.main(["--results", str(tmp_path), "--page", str(tmp_path / "page.md")])
