@@ -127,12 +127,8 @@ _HOMES = {
     ),
     "annotation.review": "read_review_items save_review",
     "config": (
-<<<<<<< HEAD
-        "PUBLISHED Guidance InputGradient LoraConfig MeshShape Optimizer Pretrained PretrainedLora "
-=======
-        "PUBLISHED Cell Guidance LoraConfig MeshShape Optimizer Pretrained PretrainedLora "
->>>>>>> sweep
-        "RunConfig Scratch Training"
+        "PUBLISHED Cell Guidance InputGradient LoraConfig MeshShape Optimizer Pretrained "
+        "PretrainedLora RunConfig Scratch Training"
     ),
     "data.alignment": "Example align_records",
     "data.conversations": "Conversation Message",

@@ -221,7 +221,6 @@ def test_the_example_of_evaluation_runs(capsys):
     assert "Score(value=" in capsys.readouterr().out
 
 
-<<<<<<< HEAD
 def test_the_example_of_loss_on_texts_runs(capsys):
     *_, code = blocks("lm_eval.md")
     exec(code, {"model": toy_model()})
@@ -235,7 +234,8 @@ def test_the_examples_of_interventions_run():
     assert names["patched"].restored[-1].round(4).tolist() == [0, 0, 0, 1]
     assert len(names["ids"]) == 4
     assert np.isfinite(names["logits"]).all()
-=======
+
+
 @pytest.mark.slow
 def test_the_example_of_sweeps_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -251,7 +251,6 @@ def test_the_example_of_sweeps_runs(capsys, tmp_path, monkeypatch):
 def test_every_sweep_is_on_the_page_of_sweeps():
     page = (DOCS / "sweeps.md").read_text()
     assert [name for name in sweep_names() if f"`{name}`" not in page] == []
->>>>>>> sweep
 
 
 def test_the_example_of_tasks_runs(capsys):

@@ -1,45 +1,31 @@
 """Several methods from the same start on the same records, over seeds."""
 
-<<<<<<< HEAD
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-=======
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
->>>>>>> sweep
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import Any
 
+import numpy as np
 from etils import epath
 
+from cat_jax.compare.attention_example import AttentionExample
 from cat_jax.compare.comparison import Comparison
 from cat_jax.compare.methods import Method, find_method
-<<<<<<< HEAD
-from cat_jax.compare.run_method import Progress, RunOptions, run_method
-from cat_jax.compare.setup import setup_comparison
-from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
-from cat_jax.distributed import sync_errors
-from cat_jax.errors import InputError
-=======
-from cat_jax.compare.phases import Phases
-from cat_jax.compare.run_method import MethodRun, Progress, describe_setup, run_method
+from cat_jax.compare.run_method import Progress, RunOptions, describe_setup, run_method
 from cat_jax.compare.setup import ComparisonSetup, setup_comparison
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
 from cat_jax.errors import InputError
-from cat_jax.evaluation.suite import Evaluation
->>>>>>> sweep
+from cat_jax.evaluation.results import Evaluation
 from cat_jax.files import check_name
+from cat_jax.models.language_model import LanguageModel
 from cat_jax.ranges import Seed, check_number
 from cat_jax.tasks.base import Task
 from cat_jax.train.lock import check_free
-<<<<<<< HEAD
-=======
-from cat_jax.train.result import RunResult, summarize
->>>>>>> sweep
+from cat_jax.train.result import summarize
 from cat_jax.train.setup import Start, resolve_start
 from cat_jax.train.workdir import (
     begin_workdir,
@@ -49,39 +35,8 @@ from cat_jax.train.workdir import (
     training_settings,
 )
 
-<<<<<<< HEAD
-=======
 logger = logging.getLogger(__name__)
 
-
-@dataclass(eq=False)
-class Comparison:
-    """What a comparison found.
-
-    Attributes:
-        settings: How it was made, as JSON values.
-        runs: Methods by seed, in the order of training.
-        notes: Sentences for the report.
-        seconds: Training time of all runs, in whatever processes.
-        phases: Where the time of this process went.
-        rules: Scores of the task's reference rules, by rule, for each seed.
-        example: A record on which methods differ, of the first seed.
-    """
-
-    settings: dict[str, Any]
-    runs: list[MethodRun] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    phases: Phases = field(default_factory=Phases)
-    rules: list[dict[str, dict[str, float]]] = field(default_factory=list)
-    example: AttentionExample | None = None
-
-    def note(self, sentence: str) -> None:
-        """Note a sentence and log it."""
-        self.notes.append(sentence)
-        logger.info("%s", sentence)
-
->>>>>>> sweep
 
 def compare(
     model: Start | str | PathLike[str],
@@ -142,7 +97,7 @@ def compare(
             check_free(path)
             check_workdir(path, settings, resume=resume)
     comparison = Comparison(settings)
-    options = RunOptions(train, optimizer, lora, path, resume, progress)
+    options = RunOptions(train, optimizer, lora, path, resume, progress, comparison.phases)
     phase = comparison.phases.phase
     with ExitStack() as stack:
         stack.enter_context(comparison.phases.compilation_apart())
@@ -154,67 +109,34 @@ def compare(
                 again = partial(check_workdir, path, settings, resume=resume)
                 stack.enter_context(begin_workdir(path, settings, again, _kept))
             for method in chosen:
-<<<<<<< HEAD
-                run_method(comparison, setup, method, options)
-    return comparison
-
-
-=======
-                _add_run(
-                    comparison,
-                    setup,
-                    method,
-                    train,
-                    optimizer,
-                    lora=lora,
-                    workdir=path,
-                    resume=resume,
-                    progress=progress,
-                )
+                _add_run(comparison, setup, method, options)
     return comparison
 
 
 def _add_run(
-    comparison: Comparison,
-    setup: ComparisonSetup,
-    method: Method,
-    train: Training,
-    optimizer: Optimizer,
-    *,
-    lora: LoraConfig | None,
-    workdir: epath.Path | None,
-    resume: bool,
-    progress: Progress,
+    comparison: Comparison, setup: ComparisonSetup, method: Method, options: RunOptions
 ) -> None:
     """Train, evaluate and forget one method."""
-    seed, data = setup.seed, setup.data[method.name]
+    seed = setup.seed
     is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
-    if not comparison.runs:
-        for sentence in describe_setup(setup, method, train):
+    if not any(run.method.trains for run in comparison.runs):
+        for sentence in describe_setup(setup, method, options.train):
             comparison.note(sentence)
     if setup.guidance[method.name] is not None and is_first_seed:
-        comparison.note(f"annotations for {method.title}: {data.stats}")
+        comparison.note(f"annotations for {method.title}: {setup.data[method.name].stats}")
 
-    def inspect(result: RunResult, found: Evaluation) -> None:
+    def inspect(result: LanguageModel, found: Evaluation) -> None:
         if is_first_seed and method.prompt is None:  # the figure shows one text
             with comparison.phases.phase("figures"):
                 _add_example(comparison, setup, method, result, found)
 
-    run = run_method(
-        setup,
-        method,
-        train=train,
-        optimizer=optimizer,
-        lora=lora,
-        workdir=None if workdir is None else workdir / f"seed-{seed}" / method.name,
-        resume=resume or bool(comparison.runs),
-        progress=progress,
-        phases=comparison.phases,
-        inspect=inspect,
-    )
+    folder = options.workdir and options.workdir / f"seed-{seed}" / method.name
+    resume = options.resume or bool(comparison.runs)
+    run = run_method(setup, method, replace(options, workdir=folder, resume=resume), inspect)
     if run.selected is not None:
         comparison.note(f"{run.title}: {run.selected}")
-    comparison.seconds += summarize(run.history)["seconds"]
+    if method.trains:
+        comparison.seconds += summarize(run.history)["seconds"]
     comparison.runs.append(run)
 
 
@@ -222,7 +144,7 @@ def _add_example(
     comparison: Comparison,
     setup: ComparisonSetup,
     method: Method,
-    result: RunResult,
+    result: LanguageModel,
     found: Evaluation,
 ) -> None:
     """Keep what the attention figure needs; a figure must not cost the report."""
@@ -237,7 +159,6 @@ def _add_example(
         comparison.note(f"warning: no attention figure for {method.title}: {error}")
 
 
->>>>>>> sweep
 def _kept() -> str:
     return "finished runs are saved"
 

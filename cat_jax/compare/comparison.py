@@ -35,9 +35,19 @@ class MethodRun:
     selected: str | None = None
 
     @property
+    def title(self) -> str:
+        """Name for readers."""
+        return run_title(self.method, self.seed)
+
+    @property
     def scores(self) -> dict[str, float]:
         """Scores by name, as in the report."""
         return self.evaluation.scores | {"seconds_per_step": self.seconds_per_step}
+
+
+def run_title(method: Method, seed: int) -> str:
+    """Return the name of a run for readers."""
+    return f"{method.title}, seed {seed}"
 
 
 @dataclass(eq=False)

@@ -1,28 +1,23 @@
-<<<<<<< HEAD
-"""One method of a comparison, for one seed: trained, evaluated and forgotten."""
-=======
 """One method of a comparison or sweep: trained, evaluated, and forgotten but for its answers."""
->>>>>>> sweep
 
 import logging
 import time
 from collections.abc import Callable
-<<<<<<< HEAD
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 from etils import epath
 
-from cat_jax.compare.attention_example import AttentionExample
-from cat_jax.compare.comparison import Comparison, MethodRun
+from cat_jax.compare.comparison import MethodRun, run_title
 from cat_jax.compare.methods import Method
+from cat_jax.compare.phases import Phases
 from cat_jax.compare.setup import ComparisonSetup
 from cat_jax.compare.untrained import load_untrained
 from cat_jax.config import LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
-from cat_jax.evaluation.suite import Evaluation, evaluate_test_sets
+from cat_jax.evaluation.results import Evaluation
+from cat_jax.evaluation.suite import evaluate_test_sets
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.tasks.base import VALIDATION
 from cat_jax.train.fit import validation_evaluators
@@ -30,179 +25,63 @@ from cat_jax.train.metrics import Callback
 from cat_jax.train.remains import check_run
 from cat_jax.train.result import RunResult
 from cat_jax.train.run import Evaluator, run_training
-from cat_jax.train.setup import setup_training
-from cat_jax.train.training_data import align_validation
-from cat_jax.train.workdir import run_settings
-from pallas_kernels import Selection
-=======
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-
-from etils import epath
-
-from cat_jax.compare.methods import Method
-from cat_jax.compare.phases import Phases
-from cat_jax.compare.setup import ComparisonSetup
-from cat_jax.config import LoraConfig, Optimizer, Training
-from cat_jax.distributed import sync_errors
-from cat_jax.evaluation.suite import Evaluation, evaluate_test_sets
-from cat_jax.tasks.base import VALIDATION
-from cat_jax.train.fit import validation_evaluators
-from cat_jax.train.metrics import Callback, Line
-from cat_jax.train.remains import check_run
-from cat_jax.train.result import RunResult
-from cat_jax.train.run import Evaluator, run_training
 from cat_jax.train.setup import resolve_attention, setup_training
 from cat_jax.train.training_data import TrainingData, align_validation
 from cat_jax.train.workdir import run_settings
->>>>>>> sweep
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int], AbstractContextManager[Callback | None]]
 """Maps the title and steps of a run to a context whose callback shows its progress."""
-<<<<<<< HEAD
+Inspect = Callable[[LanguageModel, Evaluation], None]
+"""Looks at a model and its answers before its parameters are deleted."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What all runs of a comparison share; see ``compare``."""
+    """How a method is run.
+
+    Attributes:
+        train: Training loop.
+        optimizer: Optimizer.
+        lora: Train low-rank adapters.
+        workdir: Folder or ``gs://`` path of the run.
+        resume: Continue the run that the workdir holds; a finished one is evaluated, not trained.
+        progress: Shows the progress of the run.
+        phases: Counts where the time goes.
+    """
 
     train: Training
     optimizer: Optimizer
-    lora: LoraConfig | None
-    workdir: epath.Path | None
-    resume: bool
-    progress: Progress
-
-
-def run_method(
-    comparison: Comparison,
-    setup: ComparisonSetup,
-    method: Method,
-    options: RunOptions,
-) -> None:
-    """Train (unless the method does not), evaluate and forget one method."""
-    phase, seed, title = comparison.phases.phase, setup.seed, f"{method.title}, seed {setup.seed}"
-    is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
-    if method.trains:
-        result: LanguageModel = _train(comparison, setup, method, options)
-    else:
-        with sync_errors(), phase("preparation"), options.progress(title, 0):
-            result, attention = load_untrained(setup, method.name, options.train, options.lora)
-        _note_attention(comparison, attention)
-    with phase("evaluation"):
-        found = evaluate_test_sets(
-            result, setup.task, setup.tests[method.name], setup.interventions[method.name]
-        )
-    if is_first_seed and method.prompt is None:  # the figure shows one text
-        with phase("figures"):
-            _add_example(comparison, setup, method, result, found)
-    run = MethodRun(method, seed, found)
-    if isinstance(result, RunResult):
-        summary = result.summary()
-        comparison.seconds += summary["seconds"]
-        seconds, selected = summary["seconds_per_step"], result.selected
-        run = MethodRun(method, seed, found, result.history, seconds, selected)
-        if selected is not None:
-            comparison.note(f"{title}: {selected}")
-    comparison.runs.append(run)
-
-
-def _train(
-    comparison: Comparison,
-    setup: ComparisonSetup,
-    method: Method,
-    options: RunOptions,
-) -> RunResult:
-    """Train a method, or read what a finished run left."""
-    started, phase = time.perf_counter(), comparison.phases.phase
-    train, optimizer, regularizer = options.train, options.optimizer, method.regularizer
-    guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
-    is_first_seed = not comparison.runs or comparison.runs[0].seed == seed
-    folder = None if options.workdir is None else options.workdir / f"seed-{seed}" / method.name
-    settings = run_settings(
-        setup.start,
-        guidance=guidance,
-        regularizer=regularizer,
-=======
-Inspect = Callable[[RunResult, Evaluation], None]
-"""Looks at a trained model and its answers before its parameters are deleted."""
-
-
-@dataclass(frozen=True, eq=False)
-class MethodRun:
-    """A trained and evaluated method; its parameters are gone.
-
-    Attributes:
-        method: What was trained.
-        seed: With which seed.
-        evaluation: Answers and scores.
-        history: Metrics of the run.
-        seconds_per_step: Median over the log lines.
-        selected: Which step was selected and why; None if it is the last.
-    """
-
-    method: Method
-    seed: int
-    evaluation: Evaluation
-    history: list[Line]
-    seconds_per_step: float
-    selected: str | None
-
-    @property
-    def title(self) -> str:
-        """Name for readers."""
-        return run_title(self.method, self.seed)
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores by name, as in the report."""
-        return self.evaluation.scores | {"seconds_per_step": self.seconds_per_step}
-
-
-def run_title(method: Method, seed: int) -> str:
-    """Return the name of a run for readers."""
-    return f"{method.title}, seed {seed}"
+    lora: LoraConfig | None = None
+    workdir: epath.Path | None = None
+    resume: bool = True
+    progress: Progress = lambda title, steps: nullcontext()
+    phases: Phases = field(default_factory=Phases)
 
 
 def describe_setup(setup: ComparisonSetup, method: Method, train: Training) -> list[str]:
     """Describe attention, training data and repeated test records, a sentence each."""
-    kind = resolve_attention(setup.start, train.max_length, packed=train.pack)
-    return [
-        f"attention: {kind.implementation} ({kind.reason})",
-        f"training data: {setup.data[method.name]}",
-        *map(str, setup.duplicates),
-    ]
+    if not method.trains:
+        return []  # its prompts may be longer and need another attention
+    kind = resolve_attention(setup.start, train, method.regularizer)
+    attention = f"attention: {kind.implementation} ({kind.reason})"
+    return [attention, f"training data: {setup.data[method.name]}", *map(str, setup.duplicates)]
 
 
 def run_method(
     setup: ComparisonSetup,
     method: Method,
-    *,
-    train: Training,
-    optimizer: Optimizer,
-    lora: LoraConfig | None = None,
-    workdir: epath.Path | None = None,
-    resume: bool = True,
-    progress: Progress = lambda title, steps: nullcontext(),
-    phases: Phases | None = None,
+    options: RunOptions,
     inspect: Inspect = lambda result, found: None,
 ) -> MethodRun:
-    """Train and evaluate one method of a set-up; its parameters are deleted.
+    """Train (unless the method does not) and evaluate one method; its parameters are deleted.
 
     Args:
         setup: From ``setup_comparison``, for this method among others.
         method: The method.
-        train: Training loop.
-        optimizer: Optimizer.
-        lora: Train low-rank adapters.
-        workdir: Folder or ``gs://`` path of this run.
-        resume: Continue the run that the workdir holds; a finished one is evaluated, not trained.
-        progress: Shows the progress of the run.
-        phases: Counts where the time goes.
-        inspect: Looks at the trained model.
+        options: How to run it.
+        inspect: Looks at the model.
 
     Raises:
         InputError: Bad settings, data or model; nothing is written then.
@@ -210,43 +89,51 @@ def run_method(
         Interrupted: A signal came; with a workdir the run can be resumed.
         SaveFailed: A checkpoint or log could not be written.
     """
-    started = time.perf_counter()
-    phase = Phases().phase if phases is None else phases.phase
-    guidance, data, seed = setup.guidance[method.name], setup.data[method.name], setup.seed
+    phase = options.phases.phase
+    if method.trains:
+        result: LanguageModel = _train(setup, method, options)
+    else:
+        title = run_title(method, setup.seed)
+        with sync_errors(), phase("preparation"), options.progress(title, 0):
+            result = load_untrained(setup, method.name, options.train, options.lora)
+    with phase("evaluation"):
+        found = evaluate_test_sets(
+            result, setup.task, setup.tests[method.name], setup.interventions[method.name]
+        )
+    inspect(result, found)
+    if not isinstance(result, RunResult):
+        return MethodRun(method, setup.seed, found)
+    seconds_per_step = result.summary()["seconds_per_step"]
+    return MethodRun(method, setup.seed, found, result.history, seconds_per_step, result.selected)
+
+
+def _train(setup: ComparisonSetup, method: Method, options: RunOptions) -> RunResult:
+    """Train a method, or read what a finished run left."""
+    started, phase = time.perf_counter(), options.phases.phase
+    train, folder, seed = options.train, options.workdir, setup.seed
+    guidance, data = setup.guidance[method.name], setup.data[method.name]
     settings = run_settings(
         setup.start,
         guidance=guidance,
->>>>>>> sweep
-        optimizer=optimizer,
+        regularizer=method.regularizer,
+        optimizer=options.optimizer,
         train=train,
         seed=seed,
         provenance={"data": setup.task},
     )
     with sync_errors(), phase("preparation"):
-<<<<<<< HEAD
-        if folder is not None and check_run(folder, settings, train, resume=True):
+        if folder is not None and check_run(folder, settings, train, resume=options.resume):
             logger.info("%s is a finished run; it is evaluated, not trained", folder)
         training = setup_training(
             setup.start,
             setup.tokenizer,
             train,
             guidance=guidance,
-            regularizer=regularizer,
+            regularizer=method.regularizer,
             lora=options.lora,
             seed=seed,
         )
-        has_validation = VALIDATION in setup.task.splits
-        records = setup.task.records(VALIDATION, seed) if has_validation else []
-        records = method.asked(setup.task, seed, records)
-        validation = align_validation(records, setup.tokenizer, train, seed)
-=======
-        if workdir is not None and check_run(workdir, settings, train, resume=resume):
-            logger.info("%s is a finished run; it is evaluated, not trained", workdir)
-        training = setup_training(
-            setup.start, setup.tokenizer, train, guidance=guidance, lora=lora, seed=seed
-        )
         validation = _validation(setup, method, train)
->>>>>>> sweep
         evaluators: list[Evaluator] = [
             phase("evaluation")(evaluator)
             for evaluator in (
@@ -254,88 +141,29 @@ def run_method(
                 partial(setup.eval_metrics, method.name),
             )
         ]
-<<<<<<< HEAD
-    if not any(run.method.trains for run in comparison.runs):
-        _note_attention(comparison, training.attention)
-        comparison.note(f"training data: {data}")
-        for duplicates in setup.duplicates:
-            comparison.note(str(duplicates))
-    if guidance is not None and is_first_seed:
-        comparison.note(f"annotations for {method.title}: {data.stats}")
-    title = f"{method.title}, seed {seed}"
-    steps = train.for_sequences(len(data.examples)).steps
+    title, steps = run_title(method, seed), train.for_sequences(len(data.examples)).steps
     with options.progress(title, steps) as show, phase("training"):
         return run_training(
             training,
             data,
             guidance=guidance,
-            regularizer=regularizer,
-=======
-    title, steps = run_title(method, seed), train.for_sequences(len(data.examples)).steps
-    with progress(title, steps) as show, phase("training"):
-        result = run_training(
-            training,
-            data,
-            guidance=guidance,
->>>>>>> sweep
+            regularizer=method.regularizer,
             train=train,
-            optimizer=optimizer,
+            optimizer=options.optimizer,
             validation=validation,
             seed=seed,
             evaluators=evaluators,
             callbacks=[] if show is None else [show],
-<<<<<<< HEAD
             workdir=folder,
-            resume=options.resume or bool(comparison.runs),
+            resume=options.resume,
             settings=settings,
             started=started,
         )
-
-
-def _note_attention(comparison: Comparison, kind: Selection) -> None:
-    """Note which attention runs, once; longer prompts may need another one."""
-    sentence = f"attention: {kind.implementation} ({kind.reason})"
-    if sentence not in comparison.notes:
-        comparison.note(sentence)
-
-
-def _add_example(
-    comparison: Comparison,
-    setup: ComparisonSetup,
-    method: Method,
-    result: LanguageModel,
-    found: Evaluation,
-) -> None:
-    """Keep what the attention figure needs; a figure must not cost the report."""
-    tests = setup.tests[method.name]
-    name = (setup.curve_sets or list(tests))[-1]
-    if comparison.example is None:
-        comparison.example = AttentionExample(setup.task, tests[name], setup.tokenizer)
-    try:
-        comparison.example.add(method.title, result, np.array(found[name].right))
-    except Exception as error:
-        logger.debug("attention of %s", method.title, exc_info=True)
-        comparison.note(f"warning: no attention figure for {method.title}: {error}")
-=======
-            workdir=workdir,
-            resume=resume,
-            settings=settings,
-            started=started,
-        )
-    with phase("evaluation"):
-        found = evaluate_test_sets(
-            result, setup.task, setup.tests[method.name], setup.interventions[method.name]
-        )
-    inspect(result, found)
-    seconds_per_step = result.summary()["seconds_per_step"]
-    return MethodRun(method, seed, found, result.history, seconds_per_step, result.selected)
 
 
 def _validation(setup: ComparisonSetup, method: Method, train: Training) -> TrainingData | None:
     """Align the task's validation records, with the method's prompt."""
     has_validation = VALIDATION in setup.task.splits
     records = setup.task.records(VALIDATION, setup.seed) if has_validation else []
-    if method.prompt is not None:
-        records = list(map(method.prompt, records))
-    return align_validation(records, setup.tokenizer, train, setup.seed)
->>>>>>> sweep
+    asked = method.asked(setup.task, setup.seed, records)
+    return align_validation(asked, setup.tokenizer, train, setup.seed)

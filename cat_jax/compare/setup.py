@@ -1,13 +1,14 @@
 """What the methods of one seed share: records, aligned examples, test sets."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.compare.methods import Method
+from cat_jax.compare.methods.base import PromptMaker
 from cat_jax.config import Guidance, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
@@ -15,7 +16,7 @@ from cat_jax.data.duplicates import Duplicates
 from cat_jax.errors import InputError
 from cat_jax.evaluation.rules import evaluate_rules
 from cat_jax.evaluation.suite import answer_test_set
-from cat_jax.evaluation.testsets import Prompt, TestSet, make_interventions, make_test_sets
+from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
 from cat_jax.tasks.base import TRAIN, VALIDATION, Task
 from cat_jax.train.evaluations import check_best
 from cat_jax.train.result import RunResult
@@ -27,6 +28,8 @@ from cat_jax.train.training_data import (
     write_unmatched,
 )
 
+PromptKind = tuple[PromptMaker | None, bool]
+"""A method's prompt, and whether the method trains."""
 CURVE_RECORDS = 200
 """Records of each test set behind a point of the training curves; the report uses all."""
 RESERVED = ("causal_mass", "changed_answers", "seconds_per_step", "std", "seeds")
@@ -104,8 +107,8 @@ class SeedData:
     Attributes:
         records: Training records of the task.
         tokenizer: The model's tokenizer.
-        tests: Test sets by prompt and name.
-        interventions: By prompt, the first test set after each intervention.
+        tests: Test sets by kind of prompt and name; see ``prompt_kind``.
+        interventions: By kind of prompt, the first test set after each intervention.
         duplicates: Test sets with records that also stand in the training data.
         rules: Scores of the task's reference rules, by rule.
         aligned: Training examples by the function that gives their records, and prompt; they are
@@ -114,17 +117,22 @@ class SeedData:
 
     records: list[TrainingRecord]
     tokenizer: PreTrainedTokenizerBase
-    tests: dict[Prompt | None, dict[str, TestSet]]
-    interventions: dict[Prompt | None, dict[str, TestSet]]
+    tests: dict[PromptKind, dict[str, TestSet]]
+    interventions: dict[PromptKind, dict[str, TestSet]]
     duplicates: list[Duplicates]
     rules: dict[str, dict[str, float]]
     aligned: dict[Any, TrainingData] = field(default_factory=dict)
 
 
+def prompt_kind(method: Method) -> PromptKind:
+    """Return what decides the test sets of a method: its prompt, and whether it trains."""
+    return method.prompt, method.trains
+
+
 def prepare_seed(
-    start: Start, task: Task, prompts: Iterable[Prompt | None], train: Training, seed: int
+    start: Start, task: Task, methods: Sequence[Method], train: Training, seed: int
 ) -> SeedData:
-    """Read the records of one seed, and align the test sets for each prompt.
+    """Read the records of one seed, and align the test sets for each kind of prompt.
 
     Raises:
         InputError: Whatever is wrong with data or tokenizer.
@@ -134,20 +142,36 @@ def prepare_seed(
         raise InputError(
             f"data.test_files: {reserved[0]!r} means something else in reports; rename that file"
         )
-    prompts, records = dict.fromkeys(prompts), task.records(TRAIN, seed)
-    asked = [prompt(record) for prompt in prompts if prompt is not None for record in records]
+    records = task.records(TRAIN, seed)
+    asked = [
+        # Without training one record has all words that a prompt adds.
+        record
+        for method in methods
+        if method.prompt is not None
+        for record in method.asked(task, seed, records if method.trains else records[:1])
+    ]
     tokenizer = make_tokenizer(start, [*records, *asked])
-    options: dict[str, Any] = {"seed": seed, "match": train.match}
-    tests = {
-        prompt: make_test_sets(
-            task, tokenizer, max_length=train.max_length, prompt=prompt, **options
+    longest = check_start(start, tokenizer, train, ()).max_positions
+    tests, edited = {}, {}
+    for prompt, trains in map(prompt_kind, methods):
+        if (prompt, trains) in tests:
+            continue
+        made = tests[prompt, trains] = make_test_sets(
+            task,
+            tokenizer,
+            seed=seed,
+            max_length=train.max_length if trains else longest,
+            match=train.match,
+            prompt=prompt and prompt(task, seed),
         )
-        for prompt in prompts
-    }
-    edited = {
-        prompt: make_interventions(task, sets, tokenizer, prompt=prompt, **options)
-        for prompt, sets in tests.items()
-    }
+        edited[prompt, trains] = make_interventions(
+            task,
+            made,
+            tokenizer,
+            seed=seed,
+            match=train.match,
+            prompt=prompt and prompt(task, seed),
+        )
     first = next(iter(tests.values()))  # of any prompt: its records are the task's
     return SeedData(
         records,
@@ -180,64 +204,34 @@ def setup_comparison(
         guidance: Second objective of the method "cat".
         train: Training loop.
         seed: Seed.
-        prepared: From ``prepare_seed`` with the same arguments and the prompts of the methods.
+        prepared: From ``prepare_seed`` with the same arguments, and methods of the same prompts.
 
     Raises:
         InputError: Whatever is wrong with data, tokenizer or settings.
     """
     own = {method.name: method.guidance(guidance) for method in methods}
-<<<<<<< HEAD
-    records = task.records(TRAIN, seed)
-    asked = [
-        # Without training one record has all words that a prompt adds.
-        record
-        for method in methods
-        if method.prompt is not None
-        for record in method.asked(task, seed, records if method.trains else records[:1])
-    ]
-    tokenizer = make_tokenizer(start, [*records, *asked])
-    objectives = [(own[method.name], method.regularizer) for method in methods]
-    longest = check_start(start, tokenizer, train, objectives).max_positions
-    tests, edited = _make_tests(task, tokenizer, methods, train, longest, seed)
-    unlisted = replace(train, unmatched=None)  # one list for all methods
-    data: dict[str, TrainingData] = {}
-    aligned: dict[Any, TrainingData] = {}
-    for method in methods:
-        if not method.trains:
-            continue
-        trained = method.records, method.prompt
-        if trained not in aligned:
-            chosen = method.training_records(task, seed, records)
-            aligned[trained] = align_training(chosen, tokenizer, unlisted, seed, guided=False)
-        data[method.name] = aligned[trained]
-        data[method.name].check_annotated(
-            own[method.name] is not None or method.regularizer is not None
-        )
-    write_unmatched(train.unmatched, *(found.stats for found in aligned.values()))
-    first = next(iter(tests.values()))  # of any prompt: its records are the task's
-=======
     if prepared is None:
-        prepared = prepare_seed(start, task, (method.prompt for method in methods), train, seed)
-    check_start(start, prepared.tokenizer, train, own.values())
-    data = {method.name: _aligned(prepared, method, task, train, seed) for method in methods}
-    for name, found in data.items():
-        found.check_annotated(own[name] is not None)
+        prepared = prepare_seed(start, task, methods, train, seed)
+    objectives = [(own[method.name], method.regularizer) for method in methods]
+    check_start(start, prepared.tokenizer, train, objectives)
+    data = {
+        method.name: _aligned(prepared, method, task, train, seed)
+        for method in methods
+        if method.trains
+    }
+    for method in methods:
+        if method.trains:
+            needs_causes = own[method.name] is not None or method.regularizer is not None
+            data[method.name].check_annotated(needs_causes)
     stats = {id(found): found.stats for found in data.values()}
     write_unmatched(train.unmatched, *stats.values())
->>>>>>> sweep
     setup = ComparisonSetup(
         start,
         task,
         seed,
-<<<<<<< HEAD
-        tokenizer,
-        tests,
-        edited,
-=======
         prepared.tokenizer,
-        {method.name: prepared.tests[method.prompt] for method in methods},
-        {method.name: prepared.interventions[method.prompt] for method in methods},
->>>>>>> sweep
+        {method.name: prepared.tests[prompt_kind(method)] for method in methods},
+        {method.name: prepared.interventions[prompt_kind(method)] for method in methods},
         own,
         data,
         prepared.duplicates,
@@ -247,37 +241,6 @@ def setup_comparison(
     return setup
 
 
-<<<<<<< HEAD
-def _make_tests(
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    methods: Sequence[Method],
-    train: Training,
-    longest: int,
-    seed: int,
-) -> tuple[dict[str, dict[str, TestSet]], dict[str, dict[str, TestSet]]]:
-    """Return test sets and interventions by method, made once for each kind of prompt."""
-    made: dict[Any, tuple[dict[str, TestSet], dict[str, TestSet]]] = {}
-    for method in methods:
-        kind = method.prompt, method.trains
-        if kind not in made:
-            prompt = method.prompt and method.prompt(task, seed)
-            tests = make_test_sets(
-                task,
-                tokenizer,
-                seed=seed,
-                max_length=train.max_length if method.trains else longest,
-                match=train.match,
-                prompt=prompt,
-            )
-            edited = make_interventions(
-                task, tests, tokenizer, seed=seed, match=train.match, prompt=prompt
-            )
-            made[kind] = tests, edited
-    found = {method.name: made[method.prompt, method.trains] for method in methods}
-    tests, edited = ({name: both[n] for name, both in found.items()} for n in (0, 1))
-    return tests, edited
-=======
 def _aligned(
     prepared: SeedData, method: Method, task: Task, train: Training, seed: int
 ) -> TrainingData:
@@ -285,12 +248,11 @@ def _aligned(
     key = method.records, method.prompt
     if key not in prepared.aligned:
         unlisted = replace(train, unmatched=None)  # one list for all methods
-        records = method.training_records(task, seed)
+        records = method.training_records(task, seed, prepared.records)
         prepared.aligned[key] = align_training(
             records, prepared.tokenizer, unlisted, seed, guided=False
         )
     return prepared.aligned[key]
->>>>>>> sweep
 
 
 def _check_best(best: str | None, setup: ComparisonSetup) -> None:

@@ -8,12 +8,11 @@ from cat_jax.data.ends import line_end_ids
 from cat_jax.evaluation.answers import answer_range
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.train.setup import setup_training
-from pallas_kernels import Selection
 
 
 def load_untrained(
     setup: ComparisonSetup, method: str, train: Training, lora: LoraConfig | None
-) -> tuple[LanguageModel, Selection]:
+) -> LanguageModel:
     """Load the model of a method that does not train, with the attention that its prompts need.
 
     Its answers end with their first line too, unless right ones have several lines.
@@ -35,10 +34,9 @@ def load_untrained(
     line_ends = line_end_ids(setup.tokenizer)
     answered = {int(x.tokens[n]) for x in examples for n in answer_range(x)}
     ends = () if answered & set(line_ends) else line_ends
-    model = LanguageModel(
+    return LanguageModel(
         begun.model,
         begun.complete_params(begun.params),
         setup.tokenizer,
         end_ids=(*begun.end_ids, *ends),
     )
-    return model, begun.attention

@@ -39,12 +39,9 @@ def test_all_methods_in_one_comparison(tmp_path):
         if x.method.trains
     }
     published = {"cat_published", "cat_published_div"}
-<<<<<<< HEAD
-    guided = {"cat", *published, "random_spans", "shuffled_causes", "spurious_spans", "wrong_prior"}
-=======
     spoiled = {f"cat_annotated_{share}" for share in (2, 10, 50)} | {"cat_wrong_20"}
-    guided = {"cat", *published, *spoiled, "random_spans", "shuffled_causes", "spurious_spans"}
->>>>>>> sweep
+    others = {"random_spans", "shuffled_causes", "spurious_spans", "wrong_prior"}
+    guided = {"cat", *published, *spoiled, *others}
     assert {name for name, line in lines.items() if "gamma" in line} == guided
     alike = {*guided, "baseline"}
     losses = [lines[name]["next_token_loss"] for name in alike]

@@ -182,7 +182,7 @@ def edges(marked: MarkedExample, keys: Keys, queries: Queries) -> Example:
         ([int(i) for i in np.flatnonzero(rows) if i not in run], list(run))
         for run in _runs(marked.kinds == KINDS.index(keys))
     ]
-    q_bits, k_bits = encode_rectangles(rectangles, len(marked.kinds))
+    ((q_bits, k_bits, _),) = encode_rectangles([rectangles], [len(marked.kinds)])
     # As many words whatever the keys, so that all of a record's edges run in one program.
     most = max(len(_runs(marked.kinds == n)) for n in range(len(get_args(Keys))))
     words = max(1, -(-most // WORD))

@@ -36,14 +36,11 @@ _ALL = (
     BALANCED,
     GROUP_REWEIGHTING,
     NAMED_CAUSES,
-<<<<<<< HEAD
     INPUT_GRADIENT,
     UNTUNED,
     FEW_SHOT,
-=======
     *CAT_ANNOTATED,
     *CAT_WRONG,
->>>>>>> sweep
 )
 METHODS = {method.name: method for method in _ALL}
 

@@ -9,15 +9,23 @@ from typing import Any
 
 import numpy as np
 
+from cat_jax.compare.comparison import MethodRun
+from cat_jax.compare.evaluations import answer_lines
 from cat_jax.compare.methods import Method, find_method
 from cat_jax.compare.phases import Phases
-from cat_jax.compare.run_method import MethodRun, Progress, describe_setup, run_method
-from cat_jax.compare.setup import ComparisonSetup, SeedData, prepare_seed, setup_comparison
+from cat_jax.compare.run_method import Progress, RunOptions, describe_setup, run_method
+from cat_jax.compare.setup import (
+    ComparisonSetup,
+    SeedData,
+    prepare_seed,
+    prompt_kind,
+    setup_comparison,
+)
 from cat_jax.compare.sweep.folder import SweepFolder, cell_settings
 from cat_jax.compare.sweep.workers import usable_cores
 from cat_jax.config import Cell
 from cat_jax.evaluation.statistics import share_interval
-from cat_jax.evaluation.suite import Evaluation, TestAnswers
+from cat_jax.evaluation.suite import TestAnswers
 from cat_jax.train.provenance import describe_environment, environment
 from cat_jax.train.result import summarize
 from cat_jax.train.setup import resolve_start
@@ -38,11 +46,11 @@ class LastSeed:
             InputError: Whatever is wrong with data or tokenizer.
         """
         run = cell.run
-        key = run.model, run.data, method.prompt, run.train, run.seed
+        key = run.model, run.data, prompt_kind(method), run.train, run.seed
         if self._data is None or key != self._key:
             self._key = self._data = None  # not two at a time
             start = resolve_start(run.model)
-            self._data = prepare_seed(start, run.data, [method.prompt], run.train, run.seed)
+            self._data = prepare_seed(start, run.data, [method], run.train, run.seed)
             self._key = key
         return self._data
 
@@ -89,15 +97,14 @@ def run_cell(
                 config.seed,
                 prepared=(last_seed or LastSeed()).prepared(cell, method),
             )
-        run = run_method(
-            setup,
-            method,
-            train=config.train,
-            optimizer=config.optimizer,
+        options = RunOptions(
+            config.train,
+            config.optimizer,
             workdir=store.workdir(cell.name),
             progress=progress,
             phases=phases,
         )
+        run = run_method(setup, method, options)
     result = _result(cell, setup, run, phases, command)
     store.write_result(cell.name, result, answer_lines(run.evaluation))
     if not keep_run:
@@ -155,17 +162,6 @@ def changed_share(share: float, records: int) -> dict[str, Any]:
     changed = round(share * records)
     interval = share_interval(np.arange(records) < changed)
     return {"records": records, "changed": changed, "interval": list(interval)}
-
-
-def answer_lines(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return every answer with its test set, the number of its record, and whether it is right."""
-    return [
-        {"set": name, "index": n, "answer": answer, "target": target, "right": bool(right)}
-        for name, found in evaluation.items()
-        for n, (answer, target, right) in enumerate(
-            zip(found.answers, found.targets, found.right, strict=True)
-        )
-    ]
 
 
 def known(value: float) -> float | None:

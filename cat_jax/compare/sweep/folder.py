@@ -1,7 +1,7 @@
 """Where a sweep keeps its cells: results that stay, runs in progress, claims of processes."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -112,7 +112,7 @@ class SweepFolder:
         return result
 
     def read_answers(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Return a cell's answers by test set, in the order of the records.
+        """Return a cell's answers by test set, in the order of the records, without edited ones.
 
         Raises:
             InputError: They cannot be read.
@@ -122,7 +122,8 @@ class SweepFolder:
         try:
             for line in file.read_text().splitlines():
                 answer = json.loads(line)
-                found.setdefault(answer["set"], []).append(answer)
+                if "intervention" not in answer:
+                    found.setdefault(answer["set"], []).append(answer)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{file} cannot be read ({error}); remove the result beside it and the cell runs "
@@ -131,7 +132,7 @@ class SweepFolder:
         return found
 
     def write_result(
-        self, name: str, result: dict[str, Any], answers: Sequence[dict[str, Any]]
+        self, name: str, result: dict[str, Any], answers: Iterable[dict[str, Any]]
     ) -> None:
         """Write a cell's answers, then its result: where that is, both are whole."""
         lines = (json.dumps(answer, ensure_ascii=False) for answer in answers)

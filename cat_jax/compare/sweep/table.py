@@ -12,8 +12,8 @@ from etils import epath
 from cat_jax.compare.report import format_score, score_title
 from cat_jax.compare.sweep.folder import SweepFolder, cell_settings
 from cat_jax.config import Cell
+from cat_jax.evaluation.results import is_absolute
 from cat_jax.evaluation.statistics import mean_interval, share_interval
-from cat_jax.evaluation.suite import is_absolute
 from cat_jax.files import write_text
 from cat_jax.markdown import markdown_table
 

@@ -5,12 +5,8 @@ same ones. A comparison knows them by name (``cat_jax.compare.methods``, docs/co
 """
 
 from cat_jax.tasks.controls.annotations import random_spans, shuffled_causes, spurious_spans
-<<<<<<< HEAD
 from cat_jax.tasks.controls.samples import balanced, counterfactual, group_reweighting
-=======
-from cat_jax.tasks.controls.samples import balanced, counterfactual
 from cat_jax.tasks.controls.shares import few_annotations, wrong_causes
->>>>>>> sweep
 from cat_jax.tasks.controls.texts import causes_only, masked_spurious, named_causes
 from cat_jax.tasks.controls.wrong_prior import wrong_prior
 
@@ -18,19 +14,13 @@ __all__ = [
     "balanced",
     "causes_only",
     "counterfactual",
-<<<<<<< HEAD
-    "group_reweighting",
-=======
     "few_annotations",
->>>>>>> sweep
+    "group_reweighting",
     "masked_spurious",
     "named_causes",
     "random_spans",
     "shuffled_causes",
     "spurious_spans",
-<<<<<<< HEAD
-    "wrong_prior",
-=======
     "wrong_causes",
->>>>>>> sweep
+    "wrong_prior",
 ]
