@@ -17,7 +17,8 @@ from cat_jax.compare.setup import ComparisonSetup
 from cat_jax.compare.untrained import load_untrained
 from cat_jax.config import LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
-from cat_jax.evaluation.suite import Evaluation, evaluate_test_sets
+from cat_jax.evaluation.results import Evaluation
+from cat_jax.evaluation.suite import evaluate_test_sets
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.tasks.base import VALIDATION
 from cat_jax.train.fit import validation_evaluators
