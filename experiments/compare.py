@@ -32,8 +32,8 @@ class Args:
         run: The run.
         methods: Methods to compare: baseline, cat, cat_published, and controls (docs/controls.md):
             random_spans, shuffled_causes, spurious_spans, wrong_prior, counterfactual,
-            masked_spurious, causes_only, balanced, group_reweighting, named_causes, untuned,
-            few_shot.
+            masked_spurious, causes_only, balanced, group_reweighting, named_causes,
+            input_gradient, untuned, few_shot.
         seeds: Seeds; None takes the run's own.
     """
 

@@ -8,7 +8,7 @@ from typing import Any
 from cat_jax.compare.attention_example import AttentionExample
 from cat_jax.compare.methods import Method
 from cat_jax.compare.phases import Phases
-from cat_jax.evaluation.suite import Evaluation
+from cat_jax.evaluation.results import Evaluation
 from cat_jax.train.metrics import Line
 
 logger = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """Run by ``test_eight_devices.py`` in a process with eight devices."""
 
+import dataclasses
 import math
 import re
 from collections import Counter
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from cat_jax.config import Guidance, Optimizer
+from cat_jax.config import Guidance, InputGradient, Optimizer
 from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import most_targets, stack_examples
 from cat_jax.data.packing import pack_examples
@@ -52,7 +53,15 @@ PARAMETERS = sum(leaf.size for leaf in jax.tree.leaves(start))
 SCALARS = 200  # sums of losses, metrics and norms
 
 
-def train(mesh, base=None, params=start, accumulate=1, optimizer=optimizer):
+def train(
+    mesh,
+    base=None,
+    params=start,
+    accumulate=1,
+    optimizer=optimizer,
+    model=model,
+    regularizer=None,
+):
     """State and losses after two steps of one program, and the program's text."""
     step = make_train_step(
         model,
@@ -61,6 +70,7 @@ def train(mesh, base=None, params=start, accumulate=1, optimizer=optimizer):
         guidance,
         lambda step: 1.0,
         base,
+        regularizer=regularizer,
         accumulate=accumulate,
         budget=BUDGET,
     )
@@ -167,6 +177,14 @@ quantised = quantize_params(start)
 expected, expected_losses, _ = train(one, FrozenBase(quantised, lora), adapters)
 base = FrozenBase(jax.device_put(quantised, param_shardings(quantised, split)), lora)
 state, losses, _ = train(split, base, adapters)
+close((state, losses), (expected, expected_losses))
+
+again = {
+    "model": CausalLM(dataclasses.replace(config, attention="xla")),
+    "regularizer": InputGradient(weight=1e-3),
+}
+expected, expected_losses, _ = train(one, **again)
+state, losses, _ = train(split, accumulate=2, **again)
 close((state, losses), (expected, expected_losses))
 
 # Rows and columns of its moments have other shapes than their parameters.
