@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from cat_jax.collector import collector_paused
 from cat_jax.compare.methods import Method
 from cat_jax.config import Guidance, Training
 from cat_jax.data.alignment import Example
@@ -96,6 +97,7 @@ class ComparisonSetup:
         return metrics
 
 
+@collector_paused()
 def setup_comparison(
     start: Start,
     task: Task,
