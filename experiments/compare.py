@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from cat_jax.collector import collector_paused
 from cat_jax.config import RunConfig
 from cat_jax.ranges import Seed
 from experiments import STARTED
@@ -61,12 +62,13 @@ def main(
 def run(args: Args) -> None:
     """Train and evaluate all methods, and write the report."""
     config = args.run
-    console = start_up(config)
-    from cat_jax.compare import compare, save_report
-    from cat_jax.distributed import is_primary, sync_errors
-    from cat_jax.files import save_errors, write_text
-    from experiments.progress import comparison_bars
-    from experiments.tables import comparison_table
+    with collector_paused():  # much is imported
+        console = start_up(config)
+        from cat_jax.compare import compare, save_report
+        from cat_jax.distributed import is_primary, sync_errors
+        from cat_jax.files import save_errors, write_text
+        from experiments.progress import comparison_bars
+        from experiments.tables import comparison_table
 
     with sync_errors():
         folder = output_folder(config)

@@ -8,6 +8,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cat_jax.collector import collector_paused
 from cat_jax.config import RunConfig
 from cat_jax.errors import InputError
 from cat_jax.tasks.base import VALIDATION
@@ -42,13 +43,14 @@ def main() -> None:
 
 def train(config: RunConfig) -> None:
     """Train, evaluate and write a summary; of a finished run show the summary that it left."""
-    console = start_up(config)
-    from cat_jax.distributed import is_primary, sync_errors
-    from cat_jax.evaluation import evaluate
-    from cat_jax.files import save_errors, write_text
-    from cat_jax.train.fit import fit, is_finished
-    from cat_jax.train.training_data import some_duplicates
-    from experiments.progress import progress_bar
+    with collector_paused():  # much is imported
+        console = start_up(config)
+        from cat_jax.distributed import is_primary, sync_errors
+        from cat_jax.evaluation import evaluate
+        from cat_jax.files import save_errors, write_text
+        from cat_jax.train.fit import fit, is_finished
+        from cat_jax.train.training_data import some_duplicates
+        from experiments.progress import progress_bar
 
     task = config.data
     with sync_errors():

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORDER = [
     "pallas_kernels",
     "cat_jax.__version__",
+    "cat_jax.collector",
     "cat_jax.errors",
     "cat_jax.ranges",
     "cat_jax.files",

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from cat_jax.collector import collector_paused
 from cat_jax.compare.methods import Method
 from cat_jax.compare.methods.base import PromptMaker
 from cat_jax.config import Guidance, Training
@@ -129,6 +130,7 @@ def prompt_kind(method: Method) -> PromptKind:
     return method.prompt, method.trains
 
 
+@collector_paused()
 def prepare_seed(
     start: Start, task: Task, methods: Sequence[Method], train: Training, seed: int
 ) -> SeedData:
@@ -183,6 +185,7 @@ def prepare_seed(
     )
 
 
+@collector_paused()
 def setup_comparison(
     start: Start,
     task: Task,

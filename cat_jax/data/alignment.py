@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cat_jax.collector import collector_paused
 from cat_jax.data.alignment_stats import AlignmentStats, Unmatched, unmatched_spans
 from cat_jax.data.altered import AlteredConversation
 from cat_jax.data.bitset import Rectangle, encode_rectangles
@@ -58,6 +59,7 @@ class Example:
     positions: np.ndarray | None = None
 
 
+@collector_paused()
 def align_records(
     records: Sequence[TrainingRecord],
     tokenizer: "PreTrainedTokenizerBase",

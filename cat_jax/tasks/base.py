@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cat_jax.collector import collector_paused
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.readers import source_name
@@ -55,6 +56,7 @@ class Task(ABC):
     def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
         """Return the records of one of ``splits``; the same seed gives the same records."""
 
+    @collector_paused()
     def records(self, split: str, seed: int = 0) -> list[TrainingRecord]:
         """Return the records of a split or, by its file name, of a test file.
 

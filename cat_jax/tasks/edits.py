@@ -15,6 +15,8 @@ Edit = tuple[int, int, str]
 Move = Callable[[range, Sequence[range]], range]
 """Where a place of the old text is in the new one; its causes where it is an effect's."""
 
+_WORD = re.compile(r"\s*(\w+|\S)")
+
 
 def replace_text(record: Record, edits: Sequence[Edit]) -> Record:
     """Return the record with parts of its text replaced, those of its answer too.
@@ -119,7 +121,7 @@ def draw_order(count: int, rng: np.random.Generator) -> list[int]:
 
 def word_after(text: str, stop: int) -> range | None:
     """Return where the next word or sign after a place stands, if there is one."""
-    following = re.compile(r"\s*(\w+|\S)").match(text, stop)
+    following = _WORD.match(text, stop)
     return None if following is None else range(*following.span(1))
 
 

@@ -85,9 +85,11 @@ def read_values(text: str, names: tuple[str, ...], link: str = LINK) -> dict[str
 @functools.cache
 def _pattern(names: tuple[str, ...], link: str) -> re.Pattern[str]:
     number = r"(?P<number>-?\d+(\.\d+)?)"
-    # Longer names first, and whole: "Size" is not "Room Size".
-    listed = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.compile(rf"(?<!\w)(?P<name>{listed}){re.escape(link)}(?P<value>{number}(%|th|Mbps)?)")
+    # Longer names first, and whole: "Size" is not "Room Size". This is asked behind the names,
+    # because patterns that begin with letters are found several times as fast.
+    longest = map(re.escape, sorted(names, key=len, reverse=True))
+    listed = "|".join(rf"{name}(?<!\w{name})" for name in longest)
+    return re.compile(rf"(?P<name>{listed}){re.escape(link)}(?P<value>{number}(%|th|Mbps)?)")
 
 
 def replace_values(record: Record, values: Mapping[str, str], link: str = LINK) -> Record:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from etils import epath
 from transformers import PreTrainedTokenizerBase
 
+from cat_jax.collector import collector_paused
 from cat_jax.config import Guidance, LoraConfig, Optimizer, Regularizer, Training
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
@@ -192,6 +193,7 @@ class _Plan:
     finished: bool
 
 
+@collector_paused()
 def _plan(
     model: Start | str | PathLike[str],
     records: Records,
