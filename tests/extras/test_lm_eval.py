@@ -31,6 +31,7 @@ from experiments import lm_eval as command
 pytestmark = pytest.mark.filterwarnings("default")  # those of the package are its own
 
 ROOT = Path(__file__).resolve().parents[2]
+torch.set_num_threads(1)  # which wait for each other where the machine is shared
 MODELS = ["toy", "stories", "smollm2"]
 TOLERANCE = 1e-4
 LONG = "Tim saw a red ball in the park. It was big. " * 60
@@ -166,7 +167,7 @@ def test_texts_are_as_probable(both):
     requests = instances("loglikelihood_rolling", [(text,) for text in TEXTS])
     expected, given = (model.loglikelihood_rolling(requests, disable_tqdm=True) for model in both)
     np.testing.assert_allclose(given, expected, atol=TOLERANCE, rtol=1e-6)
-    assert given[0] == 0 > max(given[1:])
+    assert max(given[1:]) < 0
 
 
 @every_model
