@@ -29,6 +29,8 @@ SETTINGS: list[tuple[str, Any, Any]] = [
     ("out", str, "runs/evaluation"),
     ("base", str | None, None),
     ("interventions", tuple[str, ...], ("spurious",)),
+    ("forced_choice", bool, False),
+    ("text_loss", bool, False),
     ("seed", Seed, 0),
     ("batch_size", int, 64),
     ("dtype", Dtype, "float32"),
@@ -54,6 +56,8 @@ def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Task]]:
         out: Folder to write to.
         base: Base model of adapters; None takes the one that each names.
         interventions: Edits of the first test set to answer too (docs/tasks.md).
+        forced_choice: Measure too how often the right answer is the most likely one.
+        text_loss: Measure the loss on texts that come with Python: what was forgotten.
         seed: Seed of generated test records and of interventions.
         batch_size: Prompts that are decoded at a time.
         dtype: Dtype of activations.
@@ -114,7 +118,7 @@ def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[st
     from rich.console import Console
 
     from cat_jax.compare.evaluations import save_evaluations
-    from cat_jax.evaluation import Evaluation, evaluate
+    from cat_jax.evaluation import Evaluation, TextLoss, evaluate, python_texts, text_loss
     from cat_jax.files import check_writable, save_errors
     from cat_jax.models import load_language_model
     from cat_jax.train.workdir import json_settings
@@ -124,16 +128,22 @@ def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[st
     check_writable(args.out, "out")
     for path in (path for paths in models.values() for path in paths):
         check_tasks(path, args, tasks)
+    texts = python_texts() if args.text_loss else None
     found: dict[str, dict[str, list[Evaluation]]] = {name: {} for name in tasks}
+    losses: dict[str, list[TextLoss]] = {}
     for method, paths in models.items():
         for path in paths:
             model = load_language_model(path, base=args.base, dtype=args.dtype)
+            if texts is not None:
+                losses.setdefault(method, []).append(text_loss(model, texts))
+                say(console, f"{method}: {texts.name}: {losses[method][-1]}")
             for name, task in tasks.items():
                 evaluation = evaluate(
                     model,
                     task,
                     seed=args.seed,
                     interventions=args.interventions,
+                    forced_choice=args.forced_choice,
                     batch_size=args.batch_size,
                 )
                 found[name].setdefault(method, []).append(evaluation)
@@ -146,7 +156,7 @@ def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[st
         dtype=args.dtype,
     )
     with save_errors(lambda: "nothing else was lost"):
-        page = save_evaluations(found, args.out, settings)
+        page = save_evaluations(found, args.out, settings, losses=losses, texts=texts)
     say(console, f"report: {page}")
 
 

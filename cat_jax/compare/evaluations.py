@@ -14,6 +14,7 @@ from cat_jax.data.sources import training_record_fields
 from cat_jax.evaluation.aggregate import summarize_evaluations
 from cat_jax.evaluation.results import Evaluation, TestAnswers, is_absolute
 from cat_jax.evaluation.statistics import Score
+from cat_jax.evaluation.text_loss import TextLoss, Texts
 from cat_jax.files import write_bytes, write_lines, write_text
 from cat_jax.markdown import escape, markdown_table
 from cat_jax.train.provenance import describe_environment, environment
@@ -74,6 +75,9 @@ def save_evaluations(
     evaluations: Evaluations,
     folder: str | os.PathLike[str],
     settings: Mapping[str, Any] | None = None,
+    *,
+    losses: Mapping[str, Sequence[TextLoss]] | None = None,
+    texts: Texts | None = None,
 ) -> epath.Path:
     """Write all answers, ``report.json``, ``report.md`` and a figure for each task.
 
@@ -83,6 +87,8 @@ def save_evaluations(
         evaluations: By task, by method, one for each seed.
         folder: Where to write.
         settings: JSON values that say how they were made.
+        losses: Loss on plain texts by method, one for each seed.
+        texts: Those texts.
 
     Returns:
         The path of ``report.md``.
@@ -104,12 +110,23 @@ def save_evaluations(
             task: {"methods": summary, "reference_rules": rules[task]}
             for task, summary in summaries.items()
         },
+        "texts": _text_losses(losses or {}, texts),
         "settings": dict(settings or {}),
         "machine": environment(),
     }
     write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
-    write_text(folder / "report.md", evaluations_page(summaries, rules))
+    write_text(folder / "report.md", evaluations_page(summaries, rules, report["texts"]))
     return folder / "report.md"
+
+
+def _text_losses(losses: Mapping[str, Sequence[TextLoss]], texts: Texts | None) -> dict[str, Any]:
+    if texts is None:
+        return {}
+    methods = {
+        name: [{"loss": x.loss, "perplexity": x.perplexity, "tokens": x.tokens} for x in found]
+        for name, found in losses.items()
+    }
+    return {"name": texts.name, "sha256": texts.sha256, "methods": methods}
 
 
 def _figure(task: str, summary: Mapping[str, Any]) -> bytes:
@@ -127,18 +144,32 @@ def _rules(methods: Mapping[str, Sequence[Evaluation]]) -> dict[str, dict[str, f
 
 
 def evaluations_page(
-    summaries: Mapping[str, Mapping[str, Any]], rules: Mapping[str, Mapping[str, Any]]
+    summaries: Mapping[str, Mapping[str, Any]],
+    rules: Mapping[str, Mapping[str, Any]],
+    texts: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the page ``report.md``: the tables of every task.
 
     Args:
         summaries: Of each task, from ``summarize_evaluations``.
         rules: Scores of the reference rules of each task.
+        texts: Loss on plain texts, as in ``report.json``.
     """
     parts = ["# Evaluation"]
     for task, summary in summaries.items():
         parts += [f"## {escape(task)}", *summary_tables(summary, rules[task])]
         parts.append(f"![{task}](figures/{task}.png)")
+    if texts:
+        rows = [
+            [method, ", ".join(f"{x['loss']:.4f} ({x['perplexity']:.2f})" for x in found)]
+            for method, found in texts["methods"].items()
+        ]
+        parts += [
+            "## Loss on plain texts",
+            f"{escape(texts['name'])}, SHA-256 {texts['sha256'][:12]}: next-token loss in nats per "
+            "token (perplexity); it rises as a model forgets.",
+            markdown_table(["", "loss"], rows),
+        ]
     parts.append(f"{describe_environment()}; all numbers: `report.json`, all answers: `answers/`")
     return "\n\n".join(parts) + "\n"
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 
 from cat_jax.data.alignment import Match
+from cat_jax.data.conversations import TrainingRecord
+from cat_jax.data.records import Record
 from cat_jax.evaluation.answers import (
     answer_matches,
     answer_texts,
     decode_answers,
 )
 from cat_jax.evaluation.causal_mass import measure_right_answers
+from cat_jax.evaluation.forced_choice import find_choices, force_choice
 from cat_jax.evaluation.results import Evaluation, TestAnswers
 from cat_jax.evaluation.rules import evaluate_rules
 from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
@@ -29,6 +32,7 @@ def evaluate(
     max_length: int | None = None,
     match: Match = "offsets",
     interventions: Sequence[str] = ("spurious",),
+    forced_choice: bool = False,
     batch_size: int = 256,
 ) -> Evaluation:
     """Answer the test sets of a task, greedily, and score the answers.
@@ -43,6 +47,9 @@ def evaluate(
         match: How annotated words are found.
         interventions: Edits of the first test set to answer too, by name (``Task.interventions``);
             "spurious" is left out of a task that has none.
+        forced_choice: Measure too how often the right answer is the most likely one of a test
+            set's answers, where they are few (``find_choices``): what a model knows that does not
+            write answers of that form.
         batch_size: Prompts that are decoded at a time.
 
     Raises:
@@ -58,7 +65,23 @@ def evaluate(
         task, tests, run.tokenizer, seed=seed, match=match, names=interventions
     )
     found = evaluate_test_sets(run, task, tests, edited, batch_size=batch_size)
-    return replace(found, rules=evaluate_rules(task, tests, edited, seed=seed))
+    sets = found.sets
+    if forced_choice:
+        sets = {name: _with_forced_choice(run, answered) for name, answered in sets.items()}
+    return replace(found, sets=sets, rules=evaluate_rules(task, tests, edited, seed=seed))
+
+
+def _with_forced_choice(run: LanguageModel, found: TestAnswers) -> TestAnswers:
+    choices = find_choices(found.records)
+    if choices is None:
+        return found
+    forced = force_choice(run, found.records, choices).answers
+    right = [a == t.strip() for a, t in zip(forced, _own_targets(found.records), strict=True)]
+    return replace(found, measured=found.measured | {"forced_choice": np.array(right, float)})
+
+
+def _own_targets(records: Sequence[TrainingRecord]) -> list[str]:
+    return [record.target for record in records if isinstance(record, Record)]
 
 
 def evaluate_test_sets(

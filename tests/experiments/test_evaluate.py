@@ -7,7 +7,7 @@ import pytest
 from cat_jax import tasks
 from cat_jax.data.sources import training_record_fields
 from cat_jax.errors import InputError
-from cat_jax.evaluation import evaluate
+from cat_jax.evaluation import evaluate, force_choice, python_texts, text_loss
 from cat_jax.models import load_language_model, save_pretrained
 from cat_jax.testing import toy_model
 from experiments.evaluate import main, named_models, parse
@@ -52,8 +52,19 @@ def test_two_models_on_a_task(models, tmp_path, capsys):
 
 def test_models_of_one_name_are_seeds(models, tmp_path):
     named = [f"mine={models / 'model-0'}", f"mine={models / 'model-1'}"]
-    main([*named, "--tasks=stg", *SIZES, "--out", str(tmp_path)])
+    main([*named, "--tasks=stg", *SIZES, "--forced-choice", "--text-loss", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "report.json").read_text())
+    model = load_language_model(str(models / "model-1"))
+    assert report["texts"]["methods"]["mine"][1]["loss"] == pytest.approx(
+        text_loss(model, python_texts()).loss, rel=1e-5
+    )
+    assert "Loss on plain texts" in (tmp_path / "report.md").read_text()
+    records = tasks.stg(train_records=60, test_records=9).records("ood")
+    choices = ("High Risk", "Low Risk")
+    forced = force_choice(model, records, choices).answers
+    right = [a == r.target for a, r in zip(forced, records, strict=True)]
+    lines = (tmp_path / "answers/stg/mine-1.jsonl").read_text().splitlines()[9:18]
+    assert [json.loads(line)["forced_choice"] for line in lines] == right
     assert report["tasks"]["stg"]["methods"]["mine"]["seeds"] == 2
     assert sorted(x.name for x in (tmp_path / "answers/stg").iterdir()) == [
         "mine-0.jsonl",
