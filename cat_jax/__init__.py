@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from cat_jax.annotation.review import read_review_items, save_review
     from cat_jax.config import (
         PUBLISHED,
+        AttentionDropout,
         Cell,
         Guidance,
         InputGradient,
@@ -127,8 +128,8 @@ _HOMES = {
     ),
     "annotation.review": "read_review_items save_review",
     "config": (
-        "PUBLISHED Cell Guidance InputGradient LoraConfig MeshShape Optimizer Pretrained "
-        "PretrainedLora RunConfig Scratch Training"
+        "PUBLISHED AttentionDropout Cell Guidance InputGradient LoraConfig MeshShape Optimizer "
+        "Pretrained PretrainedLora RunConfig Scratch Training"
     ),
     "data.alignment": "Example align_records",
     "data.conversations": "Conversation Message",

@@ -34,7 +34,7 @@ class Args:
         methods: Methods to compare: baseline, cat, cat_published, and controls (docs/controls.md):
             random_spans, shuffled_causes, spurious_spans, wrong_prior, counterfactual,
             masked_spurious, causes_only, balanced, group_reweighting, named_causes,
-            input_gradient, untuned, few_shot.
+            attention_dropout, input_gradient, untuned, few_shot.
         seeds: Seeds; None takes the run's own.
     """
 

@@ -26,7 +26,7 @@ from cat_jax.config.model import (
     Remat,
     Scratch,
 )
-from cat_jax.config.regularizer import InputGradient, Regularizer
+from cat_jax.config.regularizer import AttentionDropout, InputGradient, Regularizer
 from cat_jax.config.run import RunConfig
 from cat_jax.config.training import MESH_AXES, MeshShape, Optimizer, OptimizerName, Training
 
@@ -35,6 +35,7 @@ __all__ = [
     "PUBLISHED",
     "AnyForm",
     "Attention",
+    "AttentionDropout",
     "Cell",
     "Dtype",
     "Form",

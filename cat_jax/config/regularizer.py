@@ -24,4 +24,20 @@ class InputGradient:
         check_ranges(self, "regularizer")
 
 
-Regularizer = InputGradient
+@dataclass(frozen=True)
+class AttentionDropout:
+    """Dropout of unannotated keys: while training, annotated queries do not see some of them.
+
+    Inference sees all keys. See ``cat_jax.losses.attention_dropout``.
+
+    Attributes:
+        rate: Share of the unannotated keys that are hidden, drawn anew in every step.
+    """
+
+    rate: Annotated[float, Range(ge=0, le=1)] = 0.5
+
+    def __post_init__(self):
+        check_ranges(self, "regularizer")
+
+
+Regularizer = InputGradient | AttentionDropout

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from cat_jax.config import Guidance, Regularizer
+from cat_jax.config import AttentionDropout, Guidance, InputGradient, Regularizer
 from cat_jax.data.batches import Batch
 from cat_jax.losses import (
     GuidanceSums,
@@ -24,6 +24,7 @@ from cat_jax.losses import (
     next_tokens,
     sum_means,
 )
+from cat_jax.losses.attention_dropout import dropout_edits
 from cat_jax.losses.input_gradient import (
     PERTURBATIONS,
     annotated_records,
@@ -50,7 +51,7 @@ class Denominators(NamedTuple):
     Attributes:
         targets: Target tokens, int32 scalar.
         guided: Guided rows, or samples with ``reduce="sample"``; None without guidance.
-        annotated: Annotated records; None without a regularizer.
+        annotated: Annotated records; None without a penalty on input gradients.
     """
 
     targets: Int[Array, ""]
@@ -68,7 +69,7 @@ def denominators(
         guided = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
         if guidance.reduce == "sample":
             guided = guided_samples(guided, batch.segment_ids_BT)
-    annotated = None if regularizer is None else annotated_records(batch)
+    annotated = annotated_records(batch) if isinstance(regularizer, InputGradient) else None
     return Denominators(predicted_BT.sum(), None if guided is None else guided.sum(), annotated)
 
 
@@ -82,10 +83,12 @@ def combined_loss(
     budget: LogitBudget,
     counts: Denominators | None = None,
     regularizer: Regularizer | None = None,
+    key: Array | None = None,
 ) -> tuple[Array, LossSums]:
     """L = L_next_token + gamma * L_guidance (CAT, Han et al., EMNLP 2025).
 
-    A regularizer adds weight * penalty (``cat_jax.losses.input_gradient``).
+    ``InputGradient`` adds weight * penalty (``cat_jax.losses.input_gradient``),
+    ``AttentionDropout`` hides keys from annotated queries (``cat_jax.losses.attention_dropout``).
 
     Without guidance the causal mass is not computed: plain fine-tuning pays nothing for it.
 
@@ -98,22 +101,27 @@ def combined_loss(
         budget: Which logits each device computes, and how many at a time.
         counts: Denominators of the batch that this one is a part of, so that the losses of its
             parts add up to its own; None counts this batch.
-        regularizer: Penalty on input gradients; None leaves it out.
+        regularizer: Another use of the annotation; None has none.
+        key: Key of what the regularizer draws.
 
     Returns:
         The scalar loss L, and the undivided losses for ``compute_metrics``.
     """
     counts = denominators(batch, guidance, regularizer) if counts is None else counts
-    inputs = _padded(batch, model.partition), guidance, budget
-    if regularizer is None:
-        sums = _loss_sums(model, params, *inputs)
-    else:
-        sums = _sums_with_input_gradient(model, params, *inputs)
+    batch = _padded(batch, model.partition)
+    variables = {"params": params}
+    if isinstance(regularizer, AttentionDropout):
+        assert key is not None  # it draws
+        variables |= dropout_edits(model.config, batch, regularizer, key)
+    sums_of = _loss_sums
+    if isinstance(regularizer, InputGradient):
+        sums_of = _sums_with_input_gradient
+    sums = sums_of(model, variables, batch, guidance, budget)
     loss = sums.next_token.loss.total / jnp.maximum(counts.targets, 1)
     if sums.guidance is not None:
         assert counts.guided is not None  # counted with the same guidance
         loss += gamma * sums.guidance.loss.total / jnp.maximum(counts.guided, 1)
-    if regularizer is not None and sums.input_gradient is not None:
+    if isinstance(regularizer, InputGradient) and sums.input_gradient is not None:
         assert counts.annotated is not None  # counted with the same regularizer
         total = sums.input_gradient.total
         loss += regularizer.weight * total / jnp.maximum(counts.annotated, 1)
@@ -133,7 +141,7 @@ def compute_metrics(
         "next_token_loss": next_token.loss.value,
         "token_accuracy": next_token.accuracy.value,
     }
-    if regularizer is not None and input_gradient is not None:
+    if isinstance(regularizer, InputGradient) and input_gradient is not None:
         metrics["loss"] += regularizer.weight * input_gradient.value
         is_known = input_gradient.count > 0
         metrics["input_gradient"] = jnp.where(is_known, input_gradient.value, jnp.nan)
@@ -149,12 +157,13 @@ def compute_metrics(
 
 
 def _sums_with_input_gradient(
-    model: CausalLM, params: Any, batch: Batch, guidance: Guidance | None, budget: LogitBudget
+    model: CausalLM, variables: Any, batch: Batch, guidance: Guidance | None, budget: LogitBudget
 ) -> LossSums:
     """Differentiate the next-token loss with respect to something added to the embeddings."""
 
     def loss(added_BTD: Array) -> tuple[Array, LossSums]:
-        sums = _loss_sums(model, params, batch, guidance, budget, added_BTD)
+        added = variables | {PERTURBATIONS: {"embedded": added_BTD}}
+        sums = _loss_sums(model, added, batch, guidance, budget)
         return sums.next_token.loss.total, sums
 
     config = model.config
@@ -165,16 +174,8 @@ def _sums_with_input_gradient(
 
 
 def _loss_sums(
-    model: CausalLM,
-    params: Any,
-    batch: Batch,
-    guidance: Guidance | None,
-    budget: LogitBudget,
-    added_BTD: Array | None = None,
+    model: CausalLM, variables: Any, batch: Batch, guidance: Guidance | None, budget: LogitBudget
 ) -> LossSums:
-    variables = {"params": params}
-    if added_BTD is not None:
-        variables[PERTURBATIONS] = {"embedded": added_BTD}
     q_bits, k_bits = (None, None) if guidance is None else (batch.q_bits_BTW, batch.k_bits_BTW)
     with jax.named_scope("forward"):
         output: Any = model.apply(
@@ -188,7 +189,7 @@ def _loss_sums(
         )
         hidden_BTD, aux = output
     with jax.named_scope("next_token_loss"):
-        next_token = _next_token_sums(model, params, hidden_BTD, batch, budget)
+        next_token = _next_token_sums(model, variables["params"], hidden_BTD, batch, budget)
     if guidance is None:
         return LossSums(next_token, None)
     with jax.named_scope("guidance_loss"):

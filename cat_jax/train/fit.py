@@ -84,7 +84,7 @@ def fit(
         validation: Records whose loss is measured: ``next_token_loss``, ``token_accuracy``,
             ``perplexity``, and of annotated ones ``causal_mass`` and ``guidance_loss``.
         regularizer: Another use of annotated words, beside or instead of guidance:
-            ``InputGradient``.
+            ``InputGradient`` or ``AttentionDropout``.
         lora: Train low-rank adapters instead of all parameters.
         seed: Seed of initialisation and data order.
         evaluators: Further metrics: functions of the ``RunResult`` so far.

@@ -74,7 +74,7 @@ def run_training(
         optimizer: Optimizer.
         regularizer: Another use of the annotation.
         validation: Validation data, by which a resumed run knows its own; ``evaluators`` use it.
-        seed: Seed of the data order.
+        seed: Seed of the data order, and of what a regularizer draws.
         evaluators: Metrics to evaluate.
         callbacks: Called with every new line of the history.
         workdir: Where to write.
@@ -100,7 +100,7 @@ def run_training(
             seed=seed,
             process_indices=process_indices(setup.mesh, train.batch_size),
         )
-        step = _make_step(setup, data, guidance, train, optimizer, regularizer)
+        step = _make_step(setup, data, guidance, train, optimizer, regularizer, seed)
         first = _initial_metrics(run, workdir)
     with ExitStack() as stack:
         if workdir is not None:
@@ -235,6 +235,7 @@ def _make_step(
     train: Training,
     optimizer: Optimizer,
     regularizer: Regularizer | None,
+    seed: int,
 ) -> TrainStep:
     gamma = None
     if guidance is not None:
@@ -253,6 +254,7 @@ def _make_step(
         gamma,
         setup.base,
         regularizer=regularizer,
+        seed=seed,
         accumulate=train.accumulate,
         budget=logit_budget(data.examples, setup.model.config.vocab_size, train.logits_mib),
     )

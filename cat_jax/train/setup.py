@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.config import (
+    AttentionDropout,
     FrozenDtype,
     Guidance,
     InputGradient,
@@ -183,30 +184,33 @@ def resolve_attention(
     Args:
         start: Names it.
         train: Length of the longest sequences, and whether they hold several records.
-        regularizer: Input gradients are differentiated again.
+        regularizer: Attention dropout hides keys, and input gradients are differentiated again.
 
     Raises:
         InputError: The one that is named cannot run here, or that of a model in memory cannot do
             what the regularizer needs.
     """
     length, packed = train.max_length, train.pack
-    again = isinstance(regularizer, InputGradient)
+    needs = {
+        "biased": isinstance(regularizer, AttentionDropout),
+        "second_order": isinstance(regularizer, InputGradient),
+    }
     if isinstance(start, LanguageModel):
-        own = start.model.config.attention
-        refusal = unsupported_reason(own, second_order=True) if again else None
+        own, dtype = start.model.config.attention, start.model.config.dtype
+        refusal = unsupported_reason(own, dtype, **needs) if regularizer is not None else None
         if refusal is not None:
             raise InputError(f"the model's own attention is {own}, but {refusal}")
         return Selection(own, "the model's own")
     dtype = start.dtype if isinstance(start, Pretrained) else "float32"
     if start.attention == "auto":
-        return select_implementation(length, dtype, segments=packed, second_order=again)
+        return select_implementation(length, dtype, segments=packed, **needs)
     refusal = unsupported_reason(
         start.attention,
         dtype,
         length=length,
         queries=length,
         segments=packed,
-        second_order=again,
+        **needs,
     )
     if refusal is not None:
         raise InputError(

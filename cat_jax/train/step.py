@@ -34,6 +34,9 @@ from pallas_kernels import Partition
 Loss = Callable[[Any, Batch, Array], tuple[Array, LossSums]]
 """(params, batch, index of the micro-batch) -> its share of the loss, and its sums."""
 
+NO_ADAPTER = 2**31
+"""Beyond the numbers of the adapters, which draw from the same key."""
+
 
 @dataclass(frozen=True)
 class Program:
@@ -57,7 +60,7 @@ class Arguments(NamedTuple):
 
     Attributes:
         frozen: Parameters under adapters, or None.
-        seed: Seed of the adapters' dropout, uint32 scalar.
+        seed: Seed of dropout, uint32 scalar.
         gamma: Weight of the guidance loss as a function of the step, with its numbers as leaves.
     """
 
@@ -114,6 +117,7 @@ def make_train_step(
     base: FrozenBase | None = None,
     *,
     regularizer: Regularizer | None = None,
+    seed: int = 0,
     accumulate: int = 1,
     budget: LogitBudget = LogitBudget(),  # noqa: B008
 ) -> TrainStep:
@@ -131,8 +135,9 @@ def make_train_step(
         gamma: Weight of the second objective as a function of the step; needed with guidance.
         base: Parameters to train adapters on; None trains all parameters.
         regularizer: Another use of the annotation; None has none.
+        seed: Seed of what the regularizer draws; adapters' dropout has that of ``base``.
         accumulate: Micro-batches per step. The step is that of the whole batch: losses and metrics
-            are averaged over all of its sequences. Only adapter dropout draws other masks.
+            are averaged over all of its sequences. Only dropout draws other masks.
         budget: Which logits each device computes, and how many at a time.
     """
     model = model.clone(partition=Partition(mesh, BATCH_AXES, HEAD_AXES, SEQUENCE_AXES))
@@ -140,7 +145,7 @@ def make_train_step(
         guidance = replace(guidance, weight=1.0, schedule="constant", rate=1.0)
     lora = None if base is None else base.lora
     program = Program(model, optimizer, mesh, guidance, regularizer, lora, accumulate, budget)
-    frozen, seed = (None, 0) if base is None else (base.params, base.seed)
+    frozen, seed = (None, seed) if base is None else (base.params, base.seed)
     if gamma is None:
         gamma = guidance_weight("constant", 0.0, rate=0.0, steps=1, steps_per_epoch=1)
     gamma = gamma if isinstance(gamma, Partial) else Partial(gamma)
@@ -156,10 +161,10 @@ def _step(
     counts = denominators(batch, guidance, program.regularizer)
 
     def loss(params: Any, batch: Batch, number: Array) -> tuple[Array, LossSums]:
+        # From the step alone, so that a resumed run drops the same.
+        step_key = jax.random.fold_in(jax.random.key(arguments.seed), state.step)
+        dropout_key = jax.random.fold_in(step_key, number)
         if program.lora is not None:
-            # From the step alone, so that a resumed run drops the same inputs.
-            step_key = jax.random.fold_in(jax.random.key(arguments.seed), state.step)
-            dropout_key = jax.random.fold_in(step_key, number)
             params = attach_lora(arguments.frozen, params, program.lora, dropout_key)
         return combined_loss(
             program.model,
@@ -170,6 +175,7 @@ def _step(
             budget=program.budget,
             counts=counts,
             regularizer=program.regularizer,
+            key=jax.random.fold_in(dropout_key, NO_ADAPTER),
         )
 
     gradient, terms = accumulated_gradient(loss, state.params, batch, program.accumulate)

@@ -44,6 +44,8 @@ def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str |
     Without a machine, the stock kernel is that of this process.
     """
     platform = jax.default_backend() if machine is None else machine.platform
+    if spec.biased:
+        return "augmented takes no bias, as keys that are hidden from a query need: use xla"
     if spec.second_order and platform in ("gpu", "tpu"):
         return (
             "augmented runs a stock kernel here, whose backward cannot be differentiated again as "

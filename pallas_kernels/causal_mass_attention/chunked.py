@@ -67,6 +67,8 @@ def unsupported_reason(spec: InputSpec, _machine: Machine | None = None) -> str 
     It supports every input on every machine, but one derivative alone: loops up to the diagonal
     have a length that reverse mode cannot know.
     """
+    if spec.biased:
+        return "xla_chunked takes no bias, as keys that are hidden from a query need: use xla"
     if spec.second_order:
         return (
             "xla_chunked has a backward of its own, which cannot be differentiated again as a "

@@ -41,6 +41,7 @@ def unsupported_reason(
     queries: int | None = None,
     words: int | None = None,
     segments: bool | None = None,
+    biased: bool | None = None,
     second_order: bool | None = None,
 ) -> str | None:
     """Return in one sentence why an implementation cannot run on this machine; None if it can.
@@ -56,10 +57,11 @@ def unsupported_reason(
       queries: number of positions of the queries, by default ``length``.
       words: words of annotation bits, 0 without bits.
       segments: whether there are segment ids.
+      biased: whether something is added to the scores.
       second_order: whether gradients are differentiated again.
     """
     queries = length if queries is None else queries
-    spec = InputSpec(dtype, head_dim, queries, length, words, segments, second_order)
+    spec = InputSpec(dtype, head_dim, queries, length, words, segments, biased, second_order)
     return _UNSUPPORTED_REASONS[implementation](spec, Machine.here())
 
 
@@ -70,12 +72,13 @@ def select_implementation(
     head_dim: int | None = None,
     words: int | None = None,
     segments: bool | None = None,
+    biased: bool | None = None,
     second_order: bool | None = None,
 ) -> Selection:
     """Return the implementation for sequences of ``length`` positions on this machine.
 
-    It is one that ``unsupported_reason`` has nothing against: ``xla`` for short sequences and for
-    gradients of gradients, else the kernel for this platform, else ``xla_chunked``.
+    It is one that ``unsupported_reason`` has nothing against: ``xla`` for short sequences, with a
+    bias and for gradients of gradients, else the kernel for this platform, else ``xla_chunked``.
 
     Args:
       length: number of positions of the longest sequences.
@@ -83,12 +86,14 @@ def select_implementation(
       head_dim: size of one head, if known.
       words: words of annotation bits, if known.
       segments: whether there are segment ids, if known.
+      biased: whether something is added to the scores.
       second_order: whether gradients are differentiated again.
     """
     if length <= MATERIALIZED_UP_TO:
         return Selection("xla", f"full maps fit: {length} positions")
-    if second_order:
-        return Selection("xla", "gradients are differentiated again; memory for full maps")
+    if biased or second_order:
+        why = "keys are hidden" if biased else "gradients are differentiated again"
+        return Selection("xla", f"{why}; memory for full maps")
     machine = Machine.here()
     linear_memory = f"memory linear in the {length} positions"
     kernel = _KERNEL_OF_PLATFORM.get(machine.platform)

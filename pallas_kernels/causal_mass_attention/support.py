@@ -24,6 +24,7 @@ class InputSpec(NamedTuple):
         keys: Number of key positions, K.
         words: Words of annotation bits, W; 0 without bits.
         segments: Whether there are segment ids.
+        biased: Whether something is added to the scores, such as -inf where keys are hidden.
         second_order: Whether gradients are differentiated again, as a penalty on them needs.
     """
 
@@ -33,6 +34,7 @@ class InputSpec(NamedTuple):
     keys: int | None = None
     words: int | None = None
     segments: bool | None = None
+    biased: bool | None = None
     second_order: bool | None = None
 
     @classmethod

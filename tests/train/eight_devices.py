@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from cat_jax.config import Guidance, InputGradient, Optimizer
+from cat_jax.config import AttentionDropout, Guidance, InputGradient, Optimizer
 from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import most_targets, stack_examples
 from cat_jax.data.packing import pack_examples
@@ -185,6 +185,11 @@ again = {
 }
 expected, expected_losses, _ = train(one, **again)
 state, losses, _ = train(split, accumulate=2, **again)
+close((state, losses), (expected, expected_losses))
+
+again["regularizer"] = AttentionDropout(rate=0.7)
+expected, expected_losses, _ = train(one, **again)
+state, losses, _ = train(split, **again)
 close((state, losses), (expected, expected_losses))
 
 # Rows and columns of its moments have other shapes than their parameters.

@@ -1,5 +1,6 @@
 """The methods that a comparison knows, by name."""
 
+from cat_jax.compare.methods.attention_dropout import ATTENTION_DROPOUT
 from cat_jax.compare.methods.balanced import BALANCED
 from cat_jax.compare.methods.base import Method
 from cat_jax.compare.methods.baseline import BASELINE
@@ -36,6 +37,7 @@ _ALL = (
     BALANCED,
     GROUP_REWEIGHTING,
     NAMED_CAUSES,
+    ATTENTION_DROPOUT,
     INPUT_GRADIENT,
     UNTUNED,
     FEW_SHOT,

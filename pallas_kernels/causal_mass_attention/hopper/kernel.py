@@ -27,6 +27,8 @@ def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str |
 
     Of the machine, only the versions of JAX and CUDA are checked when ``machine`` is None.
     """
+    if spec.biased:
+        return "mosaic_gpu takes no bias, as keys that are hidden from a query need: use xla"
     if spec.second_order:
         return (
             "mosaic_gpu has a backward of its own, which cannot be differentiated again as a "

@@ -61,6 +61,8 @@ BLOCKS = {"bfloat16": Blocks.square(1024), "float32": Blocks.square(512)}
 
 def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str | None:
     """Return in one sentence why ``mosaic_tpu`` does not support an input, or None."""
+    if spec.biased:
+        return "mosaic_tpu takes no bias, as keys that are hidden from a query need: use xla"
     if spec.second_order:
         return (
             "mosaic_tpu has a backward of its own, which cannot be differentiated again as a "
