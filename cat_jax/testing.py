@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from tokenizers import Regex, Tokenizer
 from tokenizers.decoders import Fuse
@@ -20,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from cat_jax.data.alignment import Example
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
-from cat_jax.models import CausalLM, LanguageModel, ModelConfig
+from cat_jax.models import CausalLM, LanguageModel, ModelConfig, init_params
 from cat_jax.tasks.base import CUE_AGREES, CUE_DISAGREES, TRAIN, Intervention, Rule, Task
 
 END, UNKNOWN, TURN_END = "<end>", "<unknown>", "<turn_end>"
@@ -66,8 +64,7 @@ def toy_model(seed: int = 0, **sizes: Any) -> LanguageModel:
         "head_dim": 8,
     }
     model = CausalLM(ModelConfig(**fields | sizes))
-    params = model.init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
-    return LanguageModel(model, params, tokenizer)
+    return LanguageModel(model, init_params(model, seed), tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from cat_jax.models.lora import attach_lora, init_lora, merge_lora
 from cat_jax.models.partitioning import param_shardings
 from cat_jax.models.quantization import Int8Kernel, dequantize_params, quantize_params
 from cat_jax.models.rope import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
-from cat_jax.models.transformer import Aux, Cache, CausalLM
+from cat_jax.models.transformer import Aux, Cache, CausalLM, init_params
 
 __all__ = [
     "ACTIVATIONS",
@@ -52,6 +52,7 @@ __all__ = [
     "convert_weights",
     "dequantize_params",
     "init_lora",
+    "init_params",
     "load_adapter",
     "load_language_model",
     "load_pretrained",

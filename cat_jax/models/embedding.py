@@ -9,7 +9,13 @@ from cat_jax.sharding import RULES
 from cat_jax.types import Array
 from pallas_kernels import Partition
 
-embed_init = nn.initializers.normal(stddev=0.02)
+
+def embed_init(key: Array, shape: tuple[int, ...], stddev: float = 0.02) -> Array:
+    """Draw a table from the normal distribution around 0, the same inside a program and outside.
+
+    Without the barrier XLA would join the factor to one of the draw, and round once less.
+    """
+    return jax.lax.optimization_barrier(jax.random.normal(key, shape)) * stddev
 
 
 class Embedding(nn.Module):

@@ -1,5 +1,6 @@
 """One decoder-only transformer for every supported family, scanned over its layers."""
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -173,6 +174,16 @@ class CausalLM(nn.Module):
         """Return the logits, float32, of any positions of ``hidden_states``."""
         unembed = self.embed.attend if self.config.tie_embeddings else self.unembed
         return unembed(x_BTD).astype(jnp.float32)
+
+
+def init_params(model: CausalLM, seed: int) -> Any:
+    """Return random parameters, float32, in one program: those of ``model.init``."""
+    return _init_params(model, jax.random.key(seed))
+
+
+@partial(jax.jit, static_argnums=0)
+def _init_params(model: CausalLM, key: Array) -> Any:
+    return model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
 def scanned_layers(config: ModelConfig) -> Any:

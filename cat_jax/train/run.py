@@ -101,7 +101,8 @@ def run_training(
             process_indices=process_indices(setup.mesh, train.batch_size),
         )
         step = _make_step(setup, data, guidance, train, optimizer, regularizer, seed)
-        first = _initial_metrics(run, workdir)
+        state = _initial_state(setup, train, optimizer)
+        first = _initial_metrics(run, state.params, workdir)
     with ExitStack() as stack:
         if workdir is not None:
             again = partial(_begin, workdir, settings, train, known, resume=resume)
@@ -110,7 +111,6 @@ def run_training(
             if is_primary():
                 with save_errors(kept):
                     note_data(workdir, known, begun=bool(saved_steps(workdir)))
-        state = _initial_state(setup, train, optimizer)
         with save_errors(lambda: last_good(workdir)):
             checkpoints = _open_checkpoints(workdir, settings, train)
         stack.callback(checkpoints.close)
@@ -260,15 +260,17 @@ def _make_step(
     )
 
 
-def _initial_metrics(run: _Run, workdir: epath.Path | None) -> dict[str, float]:
+def _initial_metrics(run: _Run, params: Any, workdir: epath.Path | None) -> dict[str, float]:
     """Evaluate before the first step, unless there is a checkpoint to continue from.
+
+    The parameters lie on the mesh as those of later steps do, so that no program is compiled twice.
 
     Raises:
         InputError: No evaluation gives ``train.best``.
     """
     if workdir is not None and saved_steps(workdir):
         return {}
-    values = run.evaluate(run._setup.params)
+    values = run.evaluate(params)
     Evaluations().add(0, values, run._train.best)
     return values
 

@@ -29,7 +29,14 @@ from cat_jax.data.shards import ShardedExamples
 from cat_jax.data.tokenizer import train_tokenizer
 from cat_jax.errors import InputError
 from cat_jax.files import check_writable
-from cat_jax.models import CausalLM, ModelConfig, config_from_hf, init_lora, load_pretrained
+from cat_jax.models import (
+    CausalLM,
+    ModelConfig,
+    config_from_hf,
+    init_lora,
+    init_params,
+    load_pretrained,
+)
 from cat_jax.models.huggingface.companions import listed_end_ids
 from cat_jax.models.huggingface.config import read_config
 from cat_jax.models.huggingface.weights import local_folder
@@ -258,7 +265,7 @@ def _load(
         return start.model, merge_attached(start.params)
     if isinstance(start, Scratch):
         model = CausalLM(_scratch_config(start, vocab_size, length, attention))
-        return model, model.init(jax.random.key(seed), jnp.zeros((1, 1), jnp.int32))["params"]
+        return model, init_params(model, seed)
     config, params = load_pretrained(
         start.name,
         attention=attention.implementation,
