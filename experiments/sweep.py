@@ -121,7 +121,9 @@ def describe(ended: "CellProgress", store: Any) -> str:
         name: tests["right"] / tests["records"] for name, tests in result["test_sets"].items()
     }
     scores = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-    return f"{ended.cell.name}: {scores}, {result['training']['seconds']:.0f} s"
+    trained = result["training"]
+    time = "not trained" if trained is None else f"{trained['seconds']:.0f} s"
+    return f"{ended.cell.name}: {scores}, {time}"
 
 
 def show_plan(console: "Console", cells: Sequence[Cell], args: Args, name: str) -> None:

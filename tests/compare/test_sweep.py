@@ -64,8 +64,11 @@ def test_a_cell_finds_what_a_comparison_finds(tmp_path):
     expected = found.evaluation.scores
     assert scores == pytest.approx(expected, rel=1e-6)
     answers = store.read_answers(cell.name)
-    assert list(answers) == ["iid", "ood"]
-    for name, lines in answers.items():
+    assert list(answers) == ["iid", "ood", "iid [spurious]"]
+    edited = [line["answer"] for line in answers["iid [spurious]"]]
+    assert edited == found.evaluation.edited["spurious"].answers
+    for name in ("iid", "ood"):
+        lines = answers[name]
         assert [line["answer"] for line in lines] == found.evaluation[name].answers
         assert [line["target"] for line in lines] == found.evaluation[name].targets
         assert [line["index"] for line in lines] == list(range(9))
@@ -173,6 +176,14 @@ def test_methods_side_by_side_share_their_preparation(tmp_path):
     ]
 
 
+def test_a_method_that_does_not_train_is_a_cell_too(tmp_path):
+    (cell,) = cells(["untuned"])
+    result = run_cell(cell, tmp_path)
+    assert result["training"] is None
+    assert result["scores"]["seconds_per_step"] is None
+    assert [x.state for x in run_sweep([cell], tmp_path).cells] == ["done"]
+
+
 def test_what_another_process_holds_is_left_to_it(tmp_path):
     store = SweepFolder(tmp_path)
     with store.claim("cat.seed-0") as is_ours:
@@ -247,8 +258,6 @@ def test_a_killed_sweep_continues_to_the_same_answers(tmp_path):
     assert store.progress(grid[0]).state == "missing"
     assert not list(Path(store.path).glob("results/*"))
     run_sweep(grid, store.path, keep_runs=True)
-    environments = store.workdir(grid[0].name) / "environment.json"
-    assert environments.exists()
     metrics = (store.workdir(grid[0].name) / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(x)["step"] for x in metrics if '"train"' in x] == list(range(50, 201, 50))
     run_sweep(grid, undisturbed)

@@ -10,6 +10,9 @@ from scipy import stats
 from cat_jax.compare.sweep import SweepFolder, save_table, summarize_cells, table_cells
 from cat_jax.compare.sweep.folder import cell_settings
 from cat_jax.config import Cell, RunConfig, Scratch
+from cat_jax.data.records import Record
+from cat_jax.evaluation.results import Evaluation, TestAnswers
+from cat_jax.evaluation.statistics import mean_interval
 from cat_jax.testing import ToyTask
 
 RUN = RunConfig(name="toy", model=Scratch(), data=ToyTask())
@@ -25,23 +28,34 @@ def cell(method, seed):
     return Cell(method, replace(RUN, seed=seed), method)
 
 
-def write(store, method, seed):
+def write(store, method, seed, own_records=False):
     """Leaves a result as if the cell had been run."""
     right = RIGHT[method, seed]
-    answers = [
-        {"set": "ood", "index": n, "answer": "a", "target": "a", "right": bool(x)}
-        for n, x in enumerate(right)
-    ]
+    records = [Record(f"{n} ", "a") for n in range(7)]
+    if own_records:
+        records = [Record(f"{n} of {seed} ", "a") for n in range(7)]
+    found, edited = (
+        TestAnswers(
+            answers,
+            ["a"] * 7,
+            np.array(right, bool),
+            None,
+            replies=answers,
+            records=records,
+            groups=[None] * 7,
+        )
+        for answers in (["a"] * 7, ["b", *["a"] * 5, "b"])
+    )
+    evaluation = Evaluation("toy", {"ood": found}, {"spurious": edited})
     result = {
         "title": f"the {method}",
         "scores": {"ood": float(np.mean(right)), "causal_mass": None, "changed_answers": 2 / 7},
-        "changed": {"spurious": {"records": 7, "changed": 2, "interval": [0.08, 0.64]}},
         "training": {"seconds": 3.5},
         "date": f"2026-01-0{seed + 1}T00:00:00+00:00",
         "machine": MACHINE,
         "settings": cell_settings(cell(method, seed)),
     }
-    store.write_result(cell(method, seed).name, result, answers)
+    store.write_result(cell(method, seed).name, result, evaluation)
 
 
 @pytest.fixture
@@ -72,8 +86,21 @@ def test_rows_are_means_over_the_seeds_that_were_run(store):
     expected = stats.binomtest(3, 7).proportion_ci(method="wilson")
     assert single.interval == pytest.approx((expected.low, expected.high))
     assert single.std is None
-    assert baseline.scores["changed_answers"].interval == (0.08, 0.64)
+    changed = stats.binomtest(2, 7).proportion_ci(method="wilson")
+    assert baseline.scores["changed_answers"].interval == pytest.approx((changed.low, changed.high))
+    assert cat.scores["changed_answers"].records == 7
     assert cat.scores["causal_mass"].mean is None
+
+
+def test_records_of_their_own_are_drawn_with_their_seed(tmp_path, store):
+    """The bootstrap of other records in each seed is another one (``mean_interval``)."""
+    own = SweepFolder(tmp_path / "own")
+    for method, seed in RIGHT:
+        write(own, method, seed, own_records=True)
+    same, other = (summarize_cells(GRID, where)[1].scores["ood"].interval for where in (store, own))
+    values = [RIGHT["cat", seed] for seed in (0, 5)]
+    assert same == mean_interval(values, crossed=True)
+    assert other == mean_interval(values, crossed=False)
 
 
 def test_the_table_says_what_was_not_run(store):

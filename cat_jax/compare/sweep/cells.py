@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from cat_jax.compare.comparison import MethodRun
-from cat_jax.compare.evaluations import answer_lines
 from cat_jax.compare.methods import Method, find_method
 from cat_jax.compare.phases import Phases
 from cat_jax.compare.run_method import Progress, RunOptions, describe_setup, run_method
@@ -106,7 +105,7 @@ def run_cell(
         )
         run = run_method(setup, method, options)
     result = _result(cell, setup, run, phases, command)
-    store.write_result(cell.name, result, answer_lines(run.evaluation))
+    store.write_result(cell.name, result, run.evaluation)
     if not keep_run:
         store.remove_workdir(cell.name)
     return result
@@ -130,11 +129,10 @@ def _result(
         "scores": {name: known(score) for name, score in run.scores.items()},
         "test_sets": {name: _test_set(found) for name, found in evaluation.items()},
         "changed": {
-            name: changed_share(share, len(first.answers))
-            for name, share in evaluation.changed.items()
+            name: _changed(share, len(first.answers)) for name, share in evaluation.changed.items()
         },
         "reference_rules": setup.rules,
-        "training": summarize(run.history),
+        "training": summarize(run.history) if run.history else None,
         "curve": [line for line in run.history if line["kind"] == "eval"],
         "time": {name: round(seconds, 2) for name, seconds in phases.seconds.items()},
         "notes": notes,
@@ -157,7 +155,7 @@ def _test_set(found: TestAnswers) -> dict[str, Any]:
     }
 
 
-def changed_share(share: float, records: int) -> dict[str, Any]:
+def _changed(share: float, records: int) -> dict[str, Any]:
     """Return how many of the answers an intervention changed, with Wilson's interval."""
     changed = round(share * records)
     interval = share_interval(np.arange(records) < changed)

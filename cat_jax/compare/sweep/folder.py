@@ -1,7 +1,7 @@
 """Where a sweep keeps its cells: results that stay, runs in progress, claims of processes."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike
@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from etils import epath
 
+from cat_jax.compare.evaluations import write_answers
 from cat_jax.config import Cell
 from cat_jax.errors import InputError
-from cat_jax.files import read_json, write_lines, write_text
+from cat_jax.evaluation.results import Evaluation
+from cat_jax.files import read_json, write_text
 from cat_jax.train.lock import InUse, hold_workdir
 from cat_jax.train.remains import saved_steps
 from cat_jax.train.workdir import (
@@ -112,7 +114,10 @@ class SweepFolder:
         return result
 
     def read_answers(self, name: str) -> dict[str, list[dict[str, Any]]]:
-        """Return a cell's answers by test set, in the order of the records, without edited ones.
+        """Return a cell's answers by test set, in the order of the records.
+
+        Those after an intervention are under its name, in brackets after that of the set:
+        ``iid [spurious]``.
 
         Raises:
             InputError: They cannot be read.
@@ -122,8 +127,8 @@ class SweepFolder:
         try:
             for line in file.read_text().splitlines():
                 answer = json.loads(line)
-                if "intervention" not in answer:
-                    found.setdefault(answer["set"], []).append(answer)
+                edit = f" [{answer['intervention']}]" if "intervention" in answer else ""
+                found.setdefault(answer["set"] + edit, []).append(answer)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{file} cannot be read ({error}); remove the result beside it and the cell runs "
@@ -131,12 +136,9 @@ class SweepFolder:
             ) from None
         return found
 
-    def write_result(
-        self, name: str, result: dict[str, Any], answers: Iterable[dict[str, Any]]
-    ) -> None:
+    def write_result(self, name: str, result: dict[str, Any], evaluation: Evaluation) -> None:
         """Write a cell's answers, then its result: where that is, both are whole."""
-        lines = (json.dumps(answer, ensure_ascii=False) for answer in answers)
-        write_lines(self.answers_file(name), lines)
+        write_answers(self.answers_file(name), evaluation)
         write_text(self.result_file(name), json.dumps(result, indent=1) + "\n")
 
     def write_error(self, name: str, error: dict[str, Any]) -> None:

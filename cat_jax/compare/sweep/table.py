@@ -18,8 +18,8 @@ from cat_jax.files import write_text
 from cat_jax.markdown import markdown_table
 
 NOT_RUN = "not run"
-SAMPLES = 2_000
-"""Draws of the bootstrap: the limits are shown to a tenth of a percent."""
+Answers = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Answers of a cell by test set, as ``SweepFolder.read_answers`` returns them."""
 
 CAPTION = (
     "Values are the mean over seeds, ± standard deviation of several. In brackets: 95 % interval, "
@@ -101,22 +101,28 @@ def _row(name: str, cells: Sequence[Cell], store: SweepFolder) -> Row:
     )
 
 
-def _scores(
-    results: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Sequence[Any]]]
-) -> dict[str, Score]:
+def _scores(results: Sequence[Mapping[str, Any]], answers: Sequence[Answers]) -> dict[str, Score]:
     names = dict.fromkeys(name for result in results for name in result["scores"])
     scores = {}
     for name in names:
-        right_SR = [[x["right"] for x in found[name]] for found in answers if name in found]
-        interval = _interval(right_SR) if len(right_SR) == len(results) else None
-        records = len(right_SR[0]) if right_SR else None
-        if name == "changed_answers" and len(results) == 1:
-            changed = results[0]["changed"]["spurious"]
-            (low, high), records = changed["interval"], changed["records"]
-            interval = low, high
+        interval, records = _interval(name, answers)
         values = tuple(result["scores"].get(name) for result in results)
         scores[name] = score_of(values, interval, records)
     return scores
+
+
+def _shared_values(name: str, sets: Answers) -> tuple[list[bool], list[Any]] | None:
+    """Return the values of a score that is a share, and the records; None of another score."""
+    first = next(iter(sets))
+    edited = sets.get(f"{first} [spurious]")
+    if name in sets:
+        lines = sets[name]
+        return [line["right"] for line in lines], [line["record"] for line in lines]
+    if name == "changed_answers" and edited is not None:
+        pairs = zip(sets[first], edited, strict=True)
+        changed = [a["answer"].strip() != b["answer"].strip() for a, b in pairs]
+        return changed, [line["record"] for line in edited]
+    return None
 
 
 def score_of(
@@ -132,13 +138,19 @@ def score_of(
     return Score(fmean(known), std, interval, tuple(values), records)
 
 
-def _interval(right_SR: Sequence[Sequence[bool]]) -> tuple[float, float] | None:
-    """Return the interval of a share over seeds and records, if all seeds have as many records."""
-    if len({len(right_R) for right_R in right_SR}) != 1:
-        return None
-    if len(right_SR) == 1:
-        return share_interval(right_SR[0])
-    return mean_interval(right_SR, samples=SAMPLES)
+def _interval(
+    name: str, answers: Sequence[Answers]
+) -> tuple[tuple[float, float] | None, int | None]:
+    """Return the interval of a share over seeds and records, and the records of a seed."""
+    found = [x for sets in answers if (x := _shared_values(name, sets)) is not None]
+    if not found or len(found) < len(answers):
+        return None, None
+    shares_SR, records_SR = zip(*found, strict=True)
+    count = len(shares_SR[0])
+    if len(shares_SR) == 1:
+        return share_interval(shares_SR[0]), count
+    crossed = all(records_R == records_SR[0] for records_R in records_SR)
+    return mean_interval(shares_SR, crossed=crossed), count
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -206,13 +218,17 @@ def save_table(
         "title": title,
         "command": command,
         "dates": sorted({result["date"][:10] for result in results}),
-        "seconds": round(sum(result["training"]["seconds"] for result in results), 1),
+        "seconds": round(sum(_seconds(result) for result in results), 1),
         "machines": [json.loads(machine) for machine in machines],
         "rows": [asdict(row) for row in rows],
     }
     write_text(path / "table.json", json.dumps(values, indent=1) + "\n")
     write_text(path / "table.md", table_page(rows, name, title))
     return rows
+
+
+def _seconds(result: Mapping[str, Any]) -> float:
+    return result["training"]["seconds"] if result["training"] else 0.0
 
 
 def table_page(rows: Sequence[Row], name: str, title: str) -> str:
