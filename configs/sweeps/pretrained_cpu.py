@@ -9,7 +9,6 @@ the smaller batch.
 
 from dataclasses import replace
 
-from cat_jax.config import Cell
 from configs.sweeps import pretrained
 
 RUN = replace(
@@ -24,8 +23,4 @@ RUN = replace(
     ),
 )
 
-CELLS = [
-    Cell(method, replace(RUN, seed=seed), method)
-    for seed in pretrained.SEEDS
-    for method in pretrained.METHODS
-]
+CELLS = pretrained.cells(RUN)
