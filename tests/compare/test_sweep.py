@@ -248,6 +248,7 @@ def wait_for(condition, process=None, seconds=500):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::cat_jax.train.checkpoint.DamagedCheckpoint")
 def test_a_killed_sweep_continues_to_the_same_answers(tmp_path):
     grid = cells(run=LONG)
     store, undisturbed = SweepFolder(tmp_path / "killed"), tmp_path / "undisturbed"
