@@ -15,10 +15,11 @@ class InputGradient:
     ``cat_jax.losses.input_gradient``.
 
     Attributes:
-        weight: Weight of the penalty.
+        weight: Weight of the penalty, in units of squared embeddings: at the default it begins
+            near the next-token loss for embeddings of usual size.
     """
 
-    weight: Annotated[float, Range(ge=0, le=10**9)] = 1.0
+    weight: Annotated[float, Range(ge=0, le=10**9)] = 1e-3
 
     def __post_init__(self):
         check_ranges(self, "regularizer")
