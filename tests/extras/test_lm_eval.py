@@ -48,8 +48,8 @@ PAIRS = [
     ("", "The dog"),
     ("", " The dog was sad."),
     ("Straße und Café: ", "naïve 日本語 🙂"),
-    ("日本", "語"),
-    ("x", "y"),
+    ("日本", " 語"),
+    ("x", " y"),
     (LONG, " Tim"),
     (LONG + LONG, " Tim was happy. He said: thank you!"),
     (LONG[:600], LONG[600:696]),  # as long as what the random model reads
