@@ -30,6 +30,7 @@ SETTINGS: list[tuple[str, Any, Any]] = [
     ("base", str | None, None),
     ("interventions", tuple[str, ...], ("spurious",)),
     ("forced_choice", bool, False),
+    ("reference_rules", bool, True),
     ("text_loss", bool, False),
     ("seed", Seed, 0),
     ("batch_size", int, 64),
@@ -57,6 +58,7 @@ def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Task]]:
         base: Base model of adapters; None takes the one that each names.
         interventions: Edits of the first test set to answer too (docs/tasks.md).
         forced_choice: Measure too how often the right answer is the most likely one.
+        reference_rules: Score the task's reference rules too; they read its training records.
         text_loss: Measure the loss on texts that come with Python: what was forgotten.
         seed: Seed of generated test records and of interventions.
         batch_size: Prompts that are decoded at a time.
@@ -144,6 +146,7 @@ def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[st
                     seed=args.seed,
                     interventions=args.interventions,
                     forced_choice=args.forced_choice,
+                    reference_rules=args.reference_rules,
                     batch_size=args.batch_size,
                 )
                 found[name].setdefault(method, []).append(evaluation)

@@ -33,6 +33,7 @@ def evaluate(
     match: Match = "offsets",
     interventions: Sequence[str] = ("spurious",),
     forced_choice: bool = False,
+    reference_rules: bool = False,
     batch_size: int = 256,
 ) -> Evaluation:
     """Answer the test sets of a task, greedily, and score the answers.
@@ -50,6 +51,7 @@ def evaluate(
         forced_choice: Measure too how often the right answer is the most likely one of a test
             set's answers, where they are few (``find_choices``): what a model knows that does not
             write answers of that form.
+        reference_rules: Score the task's reference rules too; they read its training records.
         batch_size: Prompts that are decoded at a time.
 
     Raises:
@@ -68,7 +70,8 @@ def evaluate(
     sets = found.sets
     if forced_choice:
         sets = {name: _with_forced_choice(run, answered) for name, answered in sets.items()}
-    return replace(found, sets=sets, rules=evaluate_rules(task, tests, edited, seed=seed))
+    rules = evaluate_rules(task, tests, edited, seed=seed) if reference_rules else {}
+    return replace(found, sets=sets, rules=rules)
 
 
 def _with_forced_choice(run: LanguageModel, found: TestAnswers) -> TestAnswers:

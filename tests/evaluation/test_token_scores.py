@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import jax
 import numpy as np
 import pytest
@@ -5,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cat_jax.errors import InputError
-from cat_jax.evaluation import token_scores as module
 from cat_jax.evaluation.token_scores import token_scores
 from cat_jax.testing import toy_model
 
+# In its package, a function of the same name hides the module.
+module = import_module("cat_jax.evaluation.token_scores")
 TOY = toy_model(seed=3)
 MODEL, PARAMS = TOY.model, TOY.params
 VOCAB = MODEL.config.vocab_size
