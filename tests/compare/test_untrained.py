@@ -32,7 +32,7 @@ UNTUNED, FEW_SHOT = (
 
 def loaded(task, method, model=None):
     setup = setup_comparison(model or toy_model(), task, [method], None, TRAIN, seed=0)
-    return setup.tests[method.name], load_untrained(setup, method.name, TRAIN, None)[0]
+    return setup.tests[method.name], load_untrained(setup, method.name, TRAIN, None)
 
 
 def test_the_model_is_evaluated_as_it_is(tmp_path):
