@@ -123,6 +123,8 @@ def process_indices(mesh: Mesh, batch_size: int, process: int | None = None) -> 
 def shard_batch(batch: T, mesh: Mesh) -> T:
     """Put a batch on the mesh, split by sequences; each process gives its ``process_indices``."""
     sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)  # all at once: several times as fast
     shares = Partition(mesh).devices(BATCH_AXES)
     own = len(process_indices(mesh, shares))
 

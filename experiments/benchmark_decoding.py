@@ -7,6 +7,7 @@ Each decoder runs in a process of its own, on the same prompts of mixed lengths.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal
@@ -52,6 +53,11 @@ class Args:
         check_ranges(self, "")
         if not (Path(self.model) / "config.json").is_file():
             raise InputError(f"{self.model} has no config.json; give a Hugging Face folder")
+        if self.gguf is not None:
+            if find_spec("llama_cpp") is None:
+                raise InputError("--gguf needs llama.cpp: pip install llama-cpp-python")
+            if not Path(self.gguf).is_file():
+                raise InputError(f"there is no file {self.gguf}; give a model in GGUF")
         if not self.prompts or min(self.prompts) < 1:
             raise InputError("--prompts must name numbers of at least 1")
         if not self.stops or not all(0 <= share < 1 for share in self.stops):

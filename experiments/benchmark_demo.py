@@ -18,10 +18,10 @@ from typing import Annotated
 import tyro
 
 from cat_jax.ranges import Seed
+from experiments.benchmarking.processes import ROOT
 from experiments.command_line import exit_status, parse_arguments
 from experiments.compare import TIMES
 
-ROOT = Path(__file__).resolve().parents[1]
 MOST_SECONDS = 150.0
 LEAST_OOD = 0.995
 

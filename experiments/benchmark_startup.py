@@ -21,9 +21,9 @@ import tyro
 
 from cat_jax.errors import InputError
 from cat_jax.ranges import Count, check_ranges
+from experiments.benchmarking.processes import ROOT
 from experiments.command_line import exit_status, parse_arguments
 
-ROOT = Path(__file__).resolve().parents[1]
 MOST_IMPORT_SECONDS = 0.3
 MOST_HELP_SECONDS = 4.0 if find_spec("torch") else 2.0
 """Of CPU time; transformers imports torch where it is installed."""

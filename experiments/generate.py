@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from cat_jax.config import Dtype
+from cat_jax.config import Dtype, ParamDtype
 from cat_jax.errors import InputError
 from experiments.command_line import exit_status, parse_arguments
 
@@ -29,6 +29,8 @@ class Args:
         top_p: Sample from the fewest most probable tokens that together reach this probability.
         seed: Seed of sampling.
         dtype: Dtype of activations.
+        param_dtype: Dtype of the parameters; int8 holds the projections' kernels in 8 bits, stored
+            takes that of the files.
     """
 
     model: Annotated[str, tyro.conf.Positional]
@@ -42,6 +44,7 @@ class Args:
     top_p: float | None = None
     seed: int = 0
     dtype: Dtype = "float32"
+    param_dtype: ParamDtype = "float32"
 
 
 def main() -> None:
@@ -59,8 +62,11 @@ def main() -> None:
     from cat_jax.models import load_language_model
 
     sampling = Sampling(args.temperature, args.top_k, args.top_p)
+    model = load_language_model(
+        args.model, base=args.base, dtype=args.dtype, param_dtype=args.param_dtype
+    )
     completions = complete(
-        load_language_model(args.model, base=args.base, dtype=args.dtype),
+        model,
         args.prompt,
         chat=args.chat,
         template_options=args.template_options,

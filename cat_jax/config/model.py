@@ -14,6 +14,8 @@ mass and log-sum-exp of its attention, which a kernel's backward starts from."""
 Dtype = Literal["float32", "bfloat16"]
 FrozenDtype = Literal["float32", "bfloat16", "int8"]
 """Dtype of frozen parameters; with ``int8`` that of the projections' kernels alone."""
+ParamDtype = Literal[FrozenDtype, "stored"]
+"""Dtype of loaded parameters; ``stored`` keeps what the files have."""
 Size = Annotated[int, Range(ge=1, le=2**20)]
 """Size of an axis of parameters."""
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

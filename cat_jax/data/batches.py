@@ -68,8 +68,10 @@ def stack_examples(examples: Sequence[Example], shape: tuple[int, int] | None = 
     length, words = common_shape(examples) if shape is None else shape
 
     def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-        trailing = (words,) if arrays[0].ndim == 2 else ()
-        stacked = np.zeros((len(arrays), length, *trailing), arrays[0].dtype)
+        whole = (length, words)[: arrays[0].ndim]
+        if all(array.shape == whole for array in arrays):
+            return np.stack(arrays)  # much faster
+        stacked = np.zeros((len(arrays), *whole), arrays[0].dtype)
         for padded, array in zip(stacked, arrays, strict=True):
             padded[tuple(slice(size) for size in array.shape)] = array
         return stacked

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cat_jax.config import Dtype
+from cat_jax.config import Dtype, ParamDtype
 from cat_jax.models.huggingface.companions import listed_end_ids
 from cat_jax.models.huggingface.located import locate
 from cat_jax.models.huggingface.peft import load_adapter
-from cat_jax.models.huggingface.weights import ParamDtype, load_pretrained
+from cat_jax.models.huggingface.weights import load_pretrained
 from cat_jax.models.lora import attach_lora
 from cat_jax.models.tokenizer import load_tokenizer
 from cat_jax.models.transformer import CausalLM

@@ -6,12 +6,10 @@ gradient with respect to queries and keys.
 
 import functools
 import json
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 
 import jax
@@ -20,6 +18,7 @@ import numpy as np
 
 from cat_jax.errors import InputError
 from cat_jax.losses import attention_guidance_loss
+from experiments.benchmarking.processes import peak_bytes, run_module
 from pallas_kernels import Implementation, causal_mass_attention
 
 LAYERS, HEADS, SIZE = 2, 2, 64
@@ -30,6 +29,21 @@ EFFECTS, CAUSES = 1 / 4, 1 / 8
 TORCH = "torch, maps and rows"
 OURS: tuple[Implementation, ...] = ("xla", "xla_chunked")
 IMPLEMENTATIONS = (TORCH, *OURS)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured.
+
+    Attributes:
+        implementation: One of ``IMPLEMENTATIONS``.
+        length: T, positions of the sequence.
+        repeats: Timed calls.
+    """
+
+    implementation: str
+    length: int
+    repeats: int
 
 
 @dataclass(frozen=True)
@@ -59,50 +73,38 @@ def compare(length: int, repeats: int) -> list[Result]:
     Raises:
         InputError: torch is missing, an implementation fails, or they differ.
     """
-    results = [in_own_process(name, length, repeats) for name in IMPLEMENTATIONS]
+    results = [in_own_process(Task(name, length, repeats)) for name in IMPLEMENTATIONS]
     check_agreement(results)
     return results
 
 
-def in_own_process(implementation: str, length: int, repeats: int) -> Result:
-    """Run ``measure`` in a new process, whose peak memory is that of this implementation alone.
+def in_own_process(task: Task) -> Result:
+    """Measure in a new process, whose peak memory is that of this implementation alone.
 
     Raises:
         InputError: The process failed.
     """
-    call = f"print_result({implementation!r}, {length}, {repeats})"
-    command = [sys.executable, "-c", f"from {__name__} import print_result; {call}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1]
-        raise InputError(f"{implementation} failed at T = {length}: {reason}")
-    return Result(**json.loads(done.stdout.splitlines()[-1]))
+    found = run_module(__name__, task)
+    if isinstance(found, str):
+        raise InputError(f"{task.implementation} failed at T = {task.length}: {found}")
+    return Result(**found)
 
 
-def print_result(implementation: str, length: int, repeats: int) -> None:
-    """Print the JSON line that ``in_own_process`` reads."""
-    print(json.dumps(vars(measure(implementation, length, repeats))))
-
-
-def measure(implementation: str, length: int, repeats: int) -> Result:
+def measure(task: Task) -> Result:
     """Time one implementation in this process; the first call is not counted."""
-    case = make_case(length)
+    case = make_case(task.length)
     ours = {name: functools.partial(prepare_jax, case, name) for name in OURS}
-    call = (ours | {TORCH: functools.partial(prepare_torch, case)})[implementation]()
+    call = (ours | {TORCH: functools.partial(prepare_torch, case)})[task.implementation]()
     before = peak_bytes()
     loss, gradients = call()
     times = []
-    for _ in range(repeats):
+    for _ in range(task.repeats):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
     norm = float(np.sqrt(sum(np.square(x.astype(np.float64)).sum() for x in gradients)))
-    return Result(implementation, length, loss, norm, median(times), peak_bytes() - before)
-
-
-def peak_bytes() -> int:
-    """Return the peak resident memory of this process."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used = peak_bytes() - before
+    return Result(task.implementation, task.length, loss, norm, median(times), used)
 
 
 @dataclass(frozen=True)
@@ -206,3 +208,7 @@ def check_agreement(results: Sequence[Result]) -> None:
                     f"implementations differ at T = {first.length}: the {name} of "
                     f"{other.implementation} is {ours}, of {first.implementation} {theirs}"
                 )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(measure(Task(**json.loads(sys.argv[1]))))))

@@ -8,8 +8,8 @@ import sys
 import pytest
 from transformers import AutoTokenizer
 
-from cat_jax.evaluation import Sampling, chat_prompt, generate
-from cat_jax.models import CausalLM, load_pretrained
+from cat_jax.evaluation import Sampling, chat_prompt, complete, generate
+from cat_jax.models import CausalLM, Int8Kernel, load_language_model, load_pretrained
 from cat_jax.models.tokenizer import load_tokenizer
 from experiments import generate as command
 from experiments.command_line import exit_status
@@ -66,6 +66,18 @@ def test_samples_by_seed(stories, run, capsys):
         CausalLM(config), params, [ids], max_new_tokens=20, stop_ids=[2], sampling=sampling, seed=4
     )
     assert texts[0] == tokenizer.decode(ids + new, skip_special_tokens=True) + "\n"
+
+
+@pytest.mark.parametrize("param_dtype", ["bfloat16", "int8", "stored"])
+def test_weights_are_held_as_asked(stories, run, capsys, param_dtype):
+    options = ("--max-new-tokens", 15, "--param-dtype", param_dtype)
+    assert run(stories, "--prompt", "Once upon a time", *options) == 0
+    model = load_language_model(stories, param_dtype=param_dtype)
+    expected = complete(model, ["Once upon a time"], max_new_tokens=15)
+    assert capsys.readouterr().out == expected.texts[0] + "\n"
+    held = model.params["layers"]["mlp"]["up"]["kernel"]
+    assert isinstance(held, Int8Kernel) == (param_dtype == "int8")
+    assert param_dtype != "bfloat16" or held.dtype == "bfloat16"
 
 
 def test_a_chat_prints_the_answer_alone(stories, run, capsys, tmp_path):

@@ -3,12 +3,14 @@
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
+from random_models import TOKENS_BT, make
 from transformers import GenerationConfig
 
 from cat_jax.errors import InputError
-from cat_jax.models import load_language_model
-from cat_jax.testing import toy_model
+from cat_jax.models import load_language_model, save_pretrained
+from cat_jax.testing import toy_model, toy_tokenizer
 
 
 @pytest.fixture
@@ -31,6 +33,24 @@ def test_a_model_in_memory_ends_with_its_tokenizer():
     toy = toy_model()
     assert toy.stop_ids == (toy.tokenizer.eos_token_id,)
     assert dataclasses.replace(toy, end_ids=(3,)).stop_ids == (1, 3)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3-tied"])
+@pytest.mark.parametrize(("param_dtype", "bound"), [("bfloat16", 0.01), ("int8", 0.05)])
+def test_parameters_held_in_less_give_near_logits(family, param_dtype, bound, tmp_path):
+    """Root mean square error in standard deviations; docs/decoding.md names the bounds."""
+    config, params = make(family)
+    save_pretrained(tmp_path, config, params, "float32")
+    toy_tokenizer().save_pretrained(tmp_path)
+
+    def logits(**options):
+        model = load_language_model(tmp_path, **options)
+        return np.asarray(model.model.apply({"params": model.params}, TOKENS_BT)[0])
+
+    exact, near = logits(), logits(param_dtype=param_dtype)
+    assert exact.dtype == near.dtype == np.float32
+    error = np.sqrt(np.mean((near - exact) ** 2) / np.var(exact))
+    assert bound / 100 < error < bound
 
 
 def test_what_is_no_model_is_named(tmp_path):

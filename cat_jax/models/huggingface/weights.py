@@ -15,6 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, Sharding
 
+from cat_jax.config import ParamDtype
 from cat_jax.errors import InputError
 from cat_jax.models.config import ModelConfig, Remat
 from cat_jax.models.huggingface.config import config_from_hf, first_sentence, read_config
@@ -34,8 +35,6 @@ from pallas_kernels import Implementation
 
 COMPANIONS = ("*.json", "tokenizer.model", "merges.txt", "chat_template.jinja")
 """The files of a folder that are not weights."""
-ParamDtype = Literal["float32", "bfloat16", "int8", "stored"]
-"""Dtype of loaded parameters."""
 
 
 def load_pretrained(
