@@ -108,8 +108,8 @@ def test_bad_settings(words, says, run_command):
 def test_llama_cpp_must_be_there_and_have_a_file(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    with pytest.raises(InputError, match="--gguf needs llama.cpp: pip install llama-cpp-python"):
+    with pytest.raises(InputError, match=r"--gguf needs llama\.cpp: pip install llama-cpp-python"):
         Args("out", str(tmp_path), gguf="some.gguf")
     monkeypatch.setattr(benchmark_decoding, "find_spec", lambda name: name)
-    with pytest.raises(InputError, match="there is no file nowhere.gguf; give a model in GGUF"):
+    with pytest.raises(InputError, match=r"there is no file nowhere\.gguf; give a model in GGUF"):
         Args("out", str(tmp_path), gguf="nowhere.gguf")

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from cat_jax.errors import InputError
-from experiments.benchmarking.loss import IMPLEMENTATIONS, Result, check_agreement, measure
+from experiments.benchmarking.loss import IMPLEMENTATIONS, Result, Task, check_agreement, measure
 from experiments.benchmarking.tables import loss_page
 
 
 def test_all_implementations_agree():
     pytest.importorskip("torch")
-    results = [measure(name, 75, repeats=1) for name in IMPLEMENTATIONS]
+    results = [measure(Task(name, 75, repeats=1)) for name in IMPLEMENTATIONS]
     check_agreement(results)
     assert results[0].loss > 0.1
     assert results[0].gradient_norm > 1e-3
