@@ -43,13 +43,14 @@ def test_all_methods_in_one_comparison(tmp_path):
     others = {"random_spans", "shuffled_causes", "spurious_spans", "wrong_prior"}
     guided = {"cat", *published, *spoiled, *others}
     assert {name for name, line in lines.items() if "gamma" in line} == guided
-    alike = {*guided, "baseline"}
+    alike = {*guided, "baseline", "input_gradient"}
     losses = [lines[name]["next_token_loss"] for name in alike]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
     for name in {*lines} - {*alike, "balanced", "group_reweighting"}:
         assert abs(lines[name]["next_token_loss"] - losses[0]) > 1e-4, name
     masses = {name: lines[name]["causal_mass"] for name in guided - published - spoiled}
     assert len({round(x, 6) for x in masses.values()}) == len(masses)
+    assert {name for name, line in lines.items() if "input_gradient" in line} == {"input_gradient"}
     page = save_report(found, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     assert all(0 <= report[name]["ood"] <= 1 for name in METHODS)
