@@ -47,7 +47,7 @@ def test_own_files_from_command_line_to_report(files, tmp_path, monkeypatch, cap
     assert command(monkeypatch, *files) == 0
     said, folder = capsys.readouterr().out, tmp_path / "runs" / "own_toy"
     report = json.loads((folder / "report.json").read_text())
-    assert list(report) == ["baseline", "cat", "seconds", "config", "machine"]
+    assert list(report) == ["baseline", "cat", "intervals", "seconds", "config", "machine"]
     for method in ("baseline", "cat"):
         assert {"iid", "ood", "[odd] name", "causal_mass"} <= report[method].keys()
         assert "changed_answers" not in report[method]

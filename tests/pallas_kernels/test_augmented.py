@@ -114,7 +114,7 @@ def struct(dtype, *shape):
 )
 def test_what_cudnn_does_not_support(change, message):
     """Refused in the same words when traced and, for a Hopper GPU, beforehand."""
-    dtype, head_dim, queries, keys, words, segments = InputSpec(
+    dtype, head_dim, queries, keys, words, segments, *_ = InputSpec(
         "bfloat16", 16, 8, 8, 1, False
     )._replace(**change)
     query, key = struct(dtype, 3, queries, 4, head_dim), struct(dtype, 3, keys, 2, head_dim)
