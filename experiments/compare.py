@@ -34,13 +34,16 @@ class Args:
         methods: Methods to compare: baseline, cat, cat_published, and controls (docs/controls.md):
             random_spans, shuffled_causes, spurious_spans, wrong_prior, counterfactual,
             masked_spurious, causes_only, balanced, group_reweighting, named_causes,
-            attention_dropout, input_gradient, untuned, few_shot.
+            attention_dropout, input_gradient, untuned, few_shot, cat_annotated_10 and the like.
         seeds: Seeds; None takes the run's own.
+        interventions: Edits of the first test set after which its records are asked again
+            (docs/tasks.md), such as reorder.
     """
 
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     methods: tuple[str, ...] = ("baseline", "cat")
     seeds: tuple[Seed, ...] | None = None
+    interventions: tuple[str, ...] = ("spurious",)
 
 
 def main(
@@ -83,6 +86,7 @@ def run(args: Args) -> None:
             train=config.train,
             optimizer=config.optimizer,
             seeds=seeds,
+            interventions=args.interventions,
             workdir=folder,
             resume=config.resume,
             progress=show_run,

@@ -11,7 +11,7 @@ import tyro
 from cat_jax.config import Dtype
 from cat_jax.errors import InputError
 from cat_jax.ranges import Seed, check_number
-from cat_jax.tasks import Task
+from cat_jax.tasks import Task, files
 from cat_jax.tasks.registry import TASKS, find_task
 from experiments.command_line import exit_status, parse_arguments
 
@@ -22,7 +22,8 @@ of the same NAME are seeds of one method, whose scores are averaged; every other
 against the first on the same records. Written to FOLDER: report.md, report.json, figures, and every
 answer in answers/TASK/NAME.jsonl.
 
-TASK is one of {", ".join(TASKS)}; its settings are options of its name
+TASK is one of {", ".join(TASKS)}, or files, your own (--files.iid A.jsonl
+--files.test-files B.jsonl C.jsonl); its settings are options of its name
 (--stg.test-records 200, --mawps.folder DATA). MODEL --tasks TASK --help shows them all."""
 
 SETTINGS: list[tuple[str, Any, Any]] = [
@@ -38,10 +39,14 @@ SETTINGS: list[tuple[str, Any, Any]] = [
 ]
 
 
+EVALUATED: dict[str, Task] = {**TASKS, "files": files()}
+"""Tasks by name; ``files`` are your own test files."""
+
+
 def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Task]]:
     """Parse the command line; options of tasks are known once ``--tasks`` is read."""
     names = _task_names(arguments)
-    tasks = {name: find_task(name) for name in names}
+    tasks = {name: find_task(name, EVALUATED) for name in names}
     fields: list[Any] = [
         ("models", Annotated[tuple[str, ...], tyro.conf.Positional]),
         ("tasks", str, field(default=",".join(names))),
@@ -77,7 +82,7 @@ def _task_names(arguments: Sequence[str]) -> list[str]:
     ]
     names = list(filter(None, ",".join(given).split(",")))
     if not names:
-        raise InputError(f"--tasks names no task; give some of {', '.join(TASKS)}")
+        raise InputError(f"--tasks names no task; give some of {', '.join(EVALUATED)}")
     return list(dict.fromkeys(names))
 
 

@@ -20,6 +20,7 @@ from cat_jax.config import Guidance, LoraConfig, Optimizer, Training
 from cat_jax.distributed import sync_errors
 from cat_jax.errors import InputError
 from cat_jax.evaluation.results import Evaluation
+from cat_jax.evaluation.testsets import SPURIOUS
 from cat_jax.files import check_name
 from cat_jax.models.language_model import LanguageModel
 from cat_jax.ranges import Seed, check_number
@@ -48,6 +49,7 @@ def compare(
     optimizer: Optimizer | None = None,
     lora: LoraConfig | None = None,
     seeds: Sequence[int] = (0,),
+    interventions: Sequence[str] = (SPURIOUS,),
     workdir: str | PathLike[str] | None = None,
     resume: bool = True,
     progress: Progress = lambda title, steps: nullcontext(),
@@ -64,6 +66,8 @@ def compare(
         optimizer: Optimizer, the same for every run.
         lora: Train low-rank adapters.
         seeds: Each gives its own initialisation, data order and generated records.
+        interventions: Names of the task's interventions (``Task.interventions``): how many answers
+            each changes is reported. "spurious" is left out of a task that has none.
         workdir: Folder or ``gs://`` path; each run has ``seed-SEED/METHOD`` in it.
         resume: Continue the runs that the workdir holds.
         progress: Shows the progress of each run.
@@ -91,6 +95,7 @@ def compare(
             train=training_settings(train),
             methods=[method.name for method in chosen],
             seeds=seeds,
+            interventions=interventions,
         )
         path = None if workdir is None else epath.Path(workdir)
         if path is not None:
@@ -103,7 +108,9 @@ def compare(
         stack.enter_context(comparison.phases.compilation_apart())
         for number, seed in enumerate(seeds):
             with sync_errors(), phase("preparation"):
-                setup = setup_comparison(start, task, chosen, guidance, train, seed)
+                setup = setup_comparison(
+                    start, task, chosen, guidance, train, seed, interventions=interventions
+                )
                 comparison.rules.append(setup.rules)
             if path is not None and number == 0:
                 again = partial(check_workdir, path, settings, resume=resume)

@@ -16,6 +16,7 @@ from cat_jax.compare.comparison import Comparison, MethodRun
 from cat_jax.compare.evaluations import summary_tables, write_answers
 from cat_jax.evaluation.aggregate import summarize_evaluations
 from cat_jax.evaluation.results import Evaluation, is_absolute
+from cat_jax.evaluation.rules import changed_name, changing_intervention
 from cat_jax.files import write_text
 from cat_jax.markdown import escape, markdown_table
 from cat_jax.train.provenance import describe_environment, environment
@@ -187,6 +188,9 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def score_title(score: str) -> str:
     """Return the title of a score's column."""
+    intervention = changing_intervention(score)
+    if intervention is not None and score not in SCORE_TITLES:
+        return f"{intervention} changed %"
     if is_absolute(score):
         return f"{score.removesuffix('_absolute_error')} error"
     return SCORE_TITLES.get(score, f"{score} %")
@@ -220,6 +224,10 @@ def _explain_others(comparison: Comparison) -> list[str]:
         if name.startswith("within_"):
             limit = name.removeprefix("within_")
             sentences.append(f"*{name}*: share of answers that are off by {limit} at most.")
+    edits = [name for name in map(changing_intervention, comparison.runs[0].scores) if name]
+    for name in edits:
+        if changed_name(name) not in EXPLANATIONS:
+            sentences.append(f"*{name} changed*: the same after the intervention of this name.")
     if any(comparison.rules):
         sentences.append("*rule*: answers without a model (docs/tasks.md).")
     return sentences

@@ -17,7 +17,7 @@ from cat_jax.data.duplicates import Duplicates
 from cat_jax.errors import InputError
 from cat_jax.evaluation.rules import evaluate_rules
 from cat_jax.evaluation.suite import answer_test_set
-from cat_jax.evaluation.testsets import TestSet, make_interventions, make_test_sets
+from cat_jax.evaluation.testsets import SPURIOUS, TestSet, make_interventions, make_test_sets
 from cat_jax.tasks.base import TRAIN, VALIDATION, Task
 from cat_jax.train.evaluations import check_best
 from cat_jax.train.result import RunResult
@@ -132,7 +132,12 @@ def prompt_kind(method: Method) -> PromptKind:
 
 @collector_paused()
 def prepare_seed(
-    start: Start, task: Task, methods: Sequence[Method], train: Training, seed: int
+    start: Start,
+    task: Task,
+    methods: Sequence[Method],
+    train: Training,
+    seed: int,
+    interventions: Sequence[str] = (SPURIOUS,),
 ) -> SeedData:
     """Read the records of one seed, and align the test sets for each kind of prompt.
 
@@ -173,6 +178,7 @@ def prepare_seed(
             seed=seed,
             match=train.match,
             prompt=prompt and prompt(task, seed),
+            names=interventions,
         )
     first = next(iter(tests.values()))  # of any prompt: its records are the task's
     return SeedData(
@@ -194,6 +200,7 @@ def setup_comparison(
     train: Training,
     seed: int,
     *,
+    interventions: Sequence[str] = (SPURIOUS,),
     prepared: SeedData | None = None,
 ) -> ComparisonSetup:
     """Read and align all data of one seed; load no parameters.
@@ -207,6 +214,7 @@ def setup_comparison(
         guidance: Second objective of the method "cat".
         train: Training loop.
         seed: Seed.
+        interventions: Names of the task's interventions that test records are edited by.
         prepared: From ``prepare_seed`` with the same arguments, and methods of the same prompts.
 
     Raises:
@@ -214,7 +222,7 @@ def setup_comparison(
     """
     own = {method.name: method.guidance(guidance) for method in methods}
     if prepared is None:
-        prepared = prepare_seed(start, task, methods, train, seed)
+        prepared = prepare_seed(start, task, methods, train, seed, interventions)
     objectives = [(own[method.name], method.regularizer) for method in methods]
     check_start(start, prepared.tokenizer, train, objectives)
     data = {

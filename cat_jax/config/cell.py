@@ -17,11 +17,13 @@ class Cell:
         row: Row of the table; cells of one row are seeds of the same thing.
         run: Model, task, guidance, optimizer, loop and seed; its name and folder are not used.
         method: Name of the method (``cat_jax.compare.METHODS``).
+        interventions: Names of the task's interventions: how many answers each changes is measured.
     """
 
     row: str
     run: RunConfig
     method: str
+    interventions: tuple[str, ...] = ("spurious",)
 
     @property
     def seed(self) -> int:

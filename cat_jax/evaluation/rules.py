@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from cat_jax.data.records import Record
 from cat_jax.evaluation.answers import changed_answers
-from cat_jax.evaluation.testsets import TestSet
+from cat_jax.evaluation.testsets import SPURIOUS, TestSet
 from cat_jax.tasks.base import Task
 from cat_jax.tasks.rules import score_rule
 
@@ -44,9 +44,19 @@ def evaluate_rules(
     return scores
 
 
+CHANGED = "changed_answers"
+
+
 def changed_name(intervention: str) -> str:
     """Return the name of the share of answers that an intervention changes."""
-    return "changed_answers" + ("" if intervention == "spurious" else f"_{intervention}")
+    return CHANGED + ("" if intervention == SPURIOUS else f"_{intervention}")
+
+
+def changing_intervention(score: str) -> str | None:
+    """Return the intervention that a score of this name is of; None of other scores."""
+    if not score.startswith(CHANGED):
+        return None
+    return score.removeprefix(CHANGED).removeprefix("_") or SPURIOUS
 
 
 def _records(test: TestSet) -> list[Record]:

@@ -21,7 +21,7 @@ class Files(Task):
 
     Attributes:
         train: Training records: a file, folder, or name such as hub:REPO:SPLIT (docs/data.md), or a
-            folder of prepared shards.
+            folder of prepared shards. None is a task to test on alone.
         validation: Records to measure the loss on.
         validation_share: Share of the training records to set aside for validation instead.
         iid: Test records distributed like the training data.
@@ -32,7 +32,7 @@ class Files(Task):
             the date that it prints (date=2026-01-31; 2024-07-26 where none is given).
     """
 
-    train: str
+    train: str | None = None
     validation: str | None = None
     validation_share: Share = 0.0
     iid: str | None = None
@@ -52,6 +52,10 @@ class Files(Task):
             raise InputError(
                 "data.validation names a file and data.validation_share asks for training records; "
                 "give one of them"
+            )
+        if self.train is None and self.validation_share:
+            raise SettingError(
+                "data.validation_share", "is a share of data.train, which names no file; give both"
             )
 
     @property
@@ -73,6 +77,7 @@ class Files(Task):
         """
         if split not in (TRAIN, VALIDATION) or (split == VALIDATION and self.validation):
             return self.read_file(getattr(self, split))
+        assert self.train is not None  # it is a split
         kept, set_aside = self._divided(self.read_file(self.train), seed)
         return kept if split == TRAIN else set_aside
 
@@ -84,7 +89,7 @@ class Files(Task):
         """
         from cat_jax.data.shards import ShardedExamples, is_prepared  # imports JAX
 
-        if not is_prepared(self.train):
+        if self.train is None or not is_prepared(self.train):
             return self.records(TRAIN, seed)
         if self.validation_share:
             raise InputError(

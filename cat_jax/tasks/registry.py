@@ -1,5 +1,7 @@
 """Tasks by name, with the settings that they have where none are given."""
 
+from collections.abc import Mapping
+
 from cat_jax.errors import InputError, name_hint
 from cat_jax.tasks.arc import ARC
 from cat_jax.tasks.asdiv import ASDiv
@@ -37,12 +39,12 @@ TASKS: dict[str, Task] = {
 """``stg_l``, ``stg_m``, ``stg_s`` and ``stg_h`` have the sizes and annotations of the paper."""
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str, tasks: Mapping[str, Task] = TASKS) -> Task:
     """Return the task of a name.
 
     Raises:
         InputError: No such task; the nearest name is suggested.
     """
-    if name not in TASKS:
-        raise InputError(f"no task is named {name!r}; {name_hint(name, TASKS)}")
-    return TASKS[name]
+    if name not in tasks:
+        raise InputError(f"no task is named {name!r}; {name_hint(name, tasks)}")
+    return tasks[name]

@@ -10,6 +10,7 @@ wording. Vocabulary and length differ from world to world, so each compiles two 
 plain one, and the guided one of the other two methods.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cat_jax.config import Cell
@@ -17,14 +18,15 @@ from cat_jax.tasks import random_scm
 from configs import scm_tiny
 
 DRAWS = 20
+EDITS = ("spurious", "reorder")
 METHODS = ("baseline", "cat", "random_spans")
 TRAIN = replace(scm_tiny.CONFIG.train, steps=1_000, eval_every=1_000, save_every=500, log_every=50)
 
 
-def CELLS() -> list[Cell]:  # noqa: N802, the name that every sweep has
-    """Draw the worlds: seconds, so not at import."""
+def draw_cells(draws: Sequence[int], seeds: Sequence[int], methods: Sequence[str]) -> list[Cell]:
+    """Return a cell for each draw, seed and method, those of one draw and seed side by side."""
     cells = []
-    for draw in range(DRAWS):
+    for draw in draws:
         world = random_scm(
             draw,
             label="binary",
@@ -33,6 +35,15 @@ def CELLS() -> list[Cell]:  # noqa: N802, the name that every sweep has
             test_records=500,
             trace=True,
         )
-        run = replace(scm_tiny.CONFIG, data=world, train=TRAIN)
-        cells += [Cell(f"world-{draw:02}-{method}", run, method) for method in METHODS]
+        for seed in seeds:
+            run = replace(scm_tiny.CONFIG, data=world, train=TRAIN, seed=seed)
+            cells += [
+                Cell(f"world-{draw:02}-{method}", run, method, interventions=EDITS)
+                for method in methods
+            ]
     return cells
+
+
+def CELLS() -> list[Cell]:  # noqa: N802, the name that every sweep has
+    """Draw the worlds: seconds, so not at import."""
+    return draw_cells(range(DRAWS), seeds=(0,), methods=METHODS)

@@ -24,7 +24,11 @@ def run(methods, task=GAME, model=SCRATCH, **options):
 
 
 def test_every_control_is_a_method():
-    with_a_share = {"few_annotations": "cat_annotated_10", "wrong_causes": "cat_wrong_20"}
+    with_a_share = {
+        "few_annotations": "cat_annotated_10",
+        "missing_causes": "cat_missing_20",
+        "wrong_causes": "cat_wrong_20",
+    }
     assert {with_a_share.get(name, name) for name in controls.__all__} <= METHODS.keys()
     assert len({method.title for method in METHODS.values()}) == len(METHODS)
 
@@ -39,7 +43,9 @@ def test_all_methods_in_one_comparison(tmp_path):
         if x.method.trains
     }
     published = {"cat_published", "cat_published_div"}
-    spoiled = {f"cat_annotated_{share}" for share in (2, 10, 50)} | {"cat_wrong_20"}
+    spoiled = {
+        name for name in lines if name.startswith(("cat_annotated", "cat_missing", "cat_wr"))
+    }
     others = {"random_spans", "shuffled_causes", "spurious_spans", "wrong_prior"}
     guided = {"cat", *published, *spoiled, *others}
     assert {name for name, line in lines.items() if "gamma" in line} == guided

@@ -14,8 +14,15 @@ from pathlib import Path
 import jax
 import pytest
 
+from cat_jax import tasks
 from cat_jax.compare import compare
-from cat_jax.compare.sweep import SweepFolder, run_cell, run_sweep
+from cat_jax.compare.sweep import (
+    SweepFolder,
+    run_cell,
+    run_sweep,
+    summarize_cells,
+    table_cells,
+)
 from cat_jax.compare.sweep.workers import split_cores
 from cat_jax.config import Cell, Guidance, Optimizer, RunConfig, Scratch, Training
 from cat_jax.errors import Diverged, InputError
@@ -81,6 +88,28 @@ def test_a_cell_finds_what_a_comparison_finds(tmp_path):
     assert result["training"]["steps"] == 3
     assert result["settings"]["data"]["task"] == "toy"
     assert not store.workdir(cell.name).exists()
+
+
+def test_other_interventions_are_measured_where_a_cell_names_them(tmp_path):
+    task = tasks.chains(train_records=20, test_records=6)
+    run = replace(RUN, data=task, train=replace(RUN.train, max_length=120))
+    cell = Cell("cat", run, "cat", interventions=("reorder", "causal"))
+    result = run_cell(cell, tmp_path)
+    (row,) = summarize_cells([cell], tmp_path)
+    answers = SweepFolder(tmp_path).read_answers(cell.name)
+    for name in ("reorder", "causal"):
+        edited = answers[f"iid [{name}]"]
+        pairs = zip(answers["iid"], edited, strict=True)
+        share = sum(a["answer"] != b["answer"] for a, b in pairs) / 6
+        assert result["scores"][f"changed_answers_{name}"] == share
+        score = row.scores[f"changed_answers_{name}"]
+        assert (score.mean, score.records) == (share, 6)
+        assert score.interval == pytest.approx(wilson(round(6 * share), 6))
+    # Turning a premise that the answer depends on turns some answers, another order none.
+    assert [x["target"] for x in answers["iid [reorder]"]] == [x["target"] for x in answers["iid"]]
+    assert [x["target"] for x in answers["iid [causal]"]] != [x["target"] for x in answers["iid"]]
+    assert "changed_answers" not in result["scores"]
+    assert {"reorder changed %", "causal changed %"} <= set(table_cells([row])[0])
 
 
 def test_finished_cells_are_skipped_and_runs_kept_if_asked(tmp_path):

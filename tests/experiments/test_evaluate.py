@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cat_jax import tasks
-from cat_jax.data.sources import training_record_fields
+from cat_jax.data.sources import training_record_fields, write_records
 from cat_jax.errors import InputError
 from cat_jax.evaluation import evaluate, force_choice, python_texts, text_loss
 from cat_jax.models import load_language_model, save_pretrained
@@ -70,6 +70,17 @@ def test_models_of_one_name_are_seeds(models, tmp_path):
         "mine-0.jsonl",
         "mine-1.jsonl",
     ]
+
+
+def test_own_files_are_a_task(models, tmp_path):
+    records = tasks.stg(train_records=60, test_records=5).records("ood")
+    write_records(tmp_path / "mine.jsonl", records)
+    mine = ["--tasks", "files", "--files.test-files", str(tmp_path / "mine.jsonl")]
+    main([str(models / "model-0"), *mine, "--out", str(tmp_path / "out")])
+    lines = (tmp_path / "out/answers/files/model-0.jsonl").read_text().splitlines()
+    assert [json.loads(x)["record"] for x in lines] == list(map(training_record_fields, records))
+    with pytest.raises(InputError, match=r"has no test set; give .* --data\.test-files"):
+        main([str(models / "model-0"), "--tasks", "files", "--out", str(tmp_path / "none")])
 
 
 def test_nothing_is_answered_before_all_tasks_can_be_asked(models, tmp_path):

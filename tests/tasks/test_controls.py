@@ -29,7 +29,8 @@ def apply(name, task=STG, records=None, seed=0):
     records = task.records("train", 0) if records is None else records
     if name == "named_causes":
         return [controls.named_causes(record) for record in records]
-    options = {"share": 0.5} if name in ("few_annotations", "wrong_causes") else {}
+    shared = ("few_annotations", "missing_causes", "wrong_causes")
+    options = {"share": 0.5} if name in shared else {}
     return getattr(controls, name)(task, records, seed, **options)
 
 
@@ -280,6 +281,7 @@ NEEDS = {
     "shuffled_causes": ("no record is annotated", [Record("a ", "b")]),
     "spurious_spans": ("does not say what is spurious", None),
     "few_annotations": ("no record is annotated", [Record("a ", "b")]),
+    "missing_causes": ("no record is annotated", [Record("a ", "b")]),
     "wrong_causes": ("no record is annotated", [Record("a ", "b")]),
     "masked_spurious": ("does not say what is spurious", None),
     "counterfactual": ("has no intervention 'spurious'", None),
@@ -313,6 +315,22 @@ def test_a_share_of_the_records_keeps_its_annotations():
     assert kept[0.0] < kept[0.1] < kept[0.5] < kept[1.0]
     others = controls.few_annotations(STG, records, 4, share=0.5)
     assert {n for n, x in enumerate(others) if x.important} != kept[0.5]
+
+
+def test_a_share_of_the_causes_is_missing():
+    task = tasks.stg(train_records=400, granularity="span")
+    records = task.records("train", 0)
+    right = [{(x.start, x.stop) for x in answer_causes(record)} for record in records]
+    before = right
+    for share in (0.0, 0.2, 0.5, 1.0):
+        thinned = controls.missing_causes(task, records, 3, share=share)
+        assert [x.text for x in thinned] == [x.text for x in records]
+        found = [{(x.start, x.stop) for x in answer_causes(record)} for record in thinned]
+        assert all(x <= y for x, y in zip(found, before, strict=True))  # the same ones and more
+        assert all(bool(x.important) == bool(y) for x, y in zip(thinned, found, strict=True))
+        missing = sum(len(x - y) for x, y in zip(right, found, strict=True))
+        assert abs(missing / 1200 - share) <= 5 * (share * (1 - share) / 1200) ** 0.5
+        before = found
 
 
 def test_a_share_of_the_causes_is_wrong():

@@ -122,6 +122,17 @@ def test_a_share_that_leaves_nothing_on_one_side(make_file, share, split):
         task.records(split)
 
 
+def test_test_files_alone_are_a_task(make_file):
+    task = files(ood=make_file("o.jsonl", "a"), test_files=(make_file("more.jsonl", "b"),))
+    assert (task.splits, task.test_splits) == (("ood",), ("ood", "more"))
+    assert targets(task, "more") == ["b"]
+    for ask in (lambda: task.records("train"), task.training_data):
+        with pytest.raises(InputError, match="files has no split 'train'; there are ood, more"):
+            ask()
+    with pytest.raises(SettingError, match="is a share of data.train, which names no file"):
+        files(validation_share=0.1)
+
+
 def test_settings_that_contradict():
     for share in (-0.1, 1.0, float("nan")):
         with pytest.raises(InputError, match="validation_share must be at least 0 and less than 1"):

@@ -16,7 +16,7 @@ from cat_jax.compare.methods.masked_spurious import MASKED_SPURIOUS
 from cat_jax.compare.methods.named_causes import NAMED_CAUSES
 from cat_jax.compare.methods.random_spans import RANDOM_SPANS
 from cat_jax.compare.methods.shuffled_causes import SHUFFLED_CAUSES
-from cat_jax.compare.methods.spoiled_annotations import CAT_ANNOTATED, CAT_WRONG
+from cat_jax.compare.methods.spoiled_annotations import CAT_ANNOTATED, CAT_MISSING, CAT_WRONG
 from cat_jax.compare.methods.spurious_spans import SPURIOUS_SPANS
 from cat_jax.compare.methods.untuned import UNTUNED
 from cat_jax.compare.methods.wrong_prior import WRONG_PRIOR
@@ -42,6 +42,7 @@ _ALL = (
     UNTUNED,
     FEW_SHOT,
     *CAT_ANNOTATED,
+    *CAT_MISSING,
     *CAT_WRONG,
 )
 METHODS = {method.name: method for method in _ALL}

@@ -45,11 +45,13 @@ class LastSeed:
             InputError: Whatever is wrong with data or tokenizer.
         """
         run = cell.run
-        key = run.model, run.data, prompt_kind(method), run.train, run.seed
+        key = run.model, run.data, prompt_kind(method), run.train, run.seed, cell.interventions
         if self._data is None or key != self._key:
             self._key = self._data = None  # not two at a time
             start = resolve_start(run.model)
-            self._data = prepare_seed(start, run.data, [method], run.train, run.seed)
+            self._data = prepare_seed(
+                start, run.data, [method], run.train, run.seed, cell.interventions
+            )
             self._key = key
         return self._data
 

@@ -166,5 +166,6 @@ def cell_settings(cell: Cell) -> dict[str, Any]:
         optimizer=run.optimizer,
         train=training_settings(run.train),
         method=cell.method,
+        interventions=cell.interventions,
         seed=cell.seed,
     )

@@ -13,6 +13,7 @@ from cat_jax.compare.report import format_score, score_title
 from cat_jax.compare.sweep.folder import SweepFolder, cell_settings
 from cat_jax.config import Cell
 from cat_jax.evaluation.results import is_absolute
+from cat_jax.evaluation.rules import changing_intervention
 from cat_jax.evaluation.statistics import mean_interval, share_interval
 from cat_jax.files import write_text
 from cat_jax.markdown import markdown_table
@@ -114,11 +115,12 @@ def _scores(results: Sequence[Mapping[str, Any]], answers: Sequence[Answers]) ->
 def _shared_values(name: str, sets: Answers) -> tuple[list[bool], list[Any]] | None:
     """Return the values of a score that is a share, and the records; None of another score."""
     first = next(iter(sets))
-    edited = sets.get(f"{first} [spurious]")
+    intervention = changing_intervention(name)
+    edited = None if intervention is None else sets.get(f"{first} [{intervention}]")
     if name in sets:
         lines = sets[name]
         return [line["right"] for line in lines], [line["record"] for line in lines]
-    if name == "changed_answers" and edited is not None:
+    if edited is not None:
         pairs = zip(sets[first], edited, strict=True)
         changed = [a["answer"].strip() != b["answer"].strip() for a, b in pairs]
         return changed, [line["record"] for line in edited]

@@ -6,7 +6,7 @@ same ones. A comparison knows them by name (``cat_jax.compare.methods``, docs/co
 
 from cat_jax.tasks.controls.annotations import random_spans, shuffled_causes, spurious_spans
 from cat_jax.tasks.controls.samples import balanced, counterfactual, group_reweighting
-from cat_jax.tasks.controls.shares import few_annotations, wrong_causes
+from cat_jax.tasks.controls.shares import few_annotations, missing_causes, wrong_causes
 from cat_jax.tasks.controls.texts import causes_only, masked_spurious, named_causes
 from cat_jax.tasks.controls.wrong_prior import wrong_prior
 
@@ -17,6 +17,7 @@ __all__ = [
     "few_annotations",
     "group_reweighting",
     "masked_spurious",
+    "missing_causes",
     "named_causes",
     "random_spans",
     "shuffled_causes",

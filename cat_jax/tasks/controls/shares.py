@@ -1,4 +1,4 @@
-"""Controls that spoil a share of the annotations: few records annotated, or some causes wrong."""
+"""Controls that spoil annotations: few records annotated, causes missing, or causes wrong."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +37,31 @@ def few_annotations(
     return [
         record if n in kept else replace(record, important=()) for n, record in enumerate(plain)
     ]
+
+
+def missing_causes(
+    task: Task, records: Sequence[TrainingRecord], seed: int, *, share: float
+) -> list[Record]:
+    """Leave out each cause with probability ``share``; an effect that has none left is unguided.
+
+    A larger share leaves out the same ones and more.
+
+    Raises:
+        InputError: A conversation, or no record is annotated.
+    """
+    plain = plain_records(records, "missing_causes")
+    check_annotated(plain, "missing_causes")
+    return [
+        annotated(record, [left for left in kept if left.causes])
+        for n, record in enumerate(plain)
+        for rng in [np.random.default_rng([seed, n, 2])]
+        for kept in [[_thinned(place, share, rng) for place in places(record)]]
+    ]
+
+
+def _thinned(place: Place, share: float, rng: np.random.Generator) -> Place:
+    is_kept = (rng.random(len(place.causes)) >= share).tolist()
+    return Place(place.effect, [c for c, kept in zip(place.causes, is_kept, strict=True) if kept])
 
 
 def wrong_causes(
