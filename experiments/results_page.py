@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from cat_jax.compare.sweep import Row, table_cells
 from cat_jax.markdown import markdown_table
 from experiments.results_data import Results, wilson
+from experiments.results_worlds import worlds_summary
 from experiments.sweep_files import sweep_names, sweep_title
 
 
@@ -33,10 +34,11 @@ def section(results: Results, figures: Mapping[str, str]) -> str:
         results.title.rstrip(".") + ".",
         markdown_table(columns, cells),
         intervals,
+        worlds_summary(results.rows),
         *(f"![{caption}](figures/{file})" for file, caption in figures.items()),
         "\n".join([*(f"- {line}" for line in results.made), *failed]),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def _by_seed(row: Row) -> str:

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cat_jax.compare.sweep import Row
+from cat_jax.compare.sweep.table import Score
 from cat_jax.errors import InputError
+from cat_jax.evaluation.statistics import share_interval
 from experiments import report_results
 from experiments.results_data import read_file, seed_interval, wilson
+from experiments.results_worlds import worlds_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,3 +100,43 @@ def test_what_is_no_file_of_results_is_refused(tmp_path):
     (tmp_path / "bad.json").write_text('{"rows": [{"name": "a"}]}')
     with pytest.raises(InputError, match=r"bad.json holds no results \(KeyError"):
         report_results.main(["--results", str(tmp_path), "--page", str(tmp_path / "page.md")])
+
+
+def world_row(number, method, right, **data):
+    low, high = share_interval(np.arange(500) < right)
+    score = Score(right / 500, None, (low, high), (right / 500,), 500)
+    world = {"task": "scm", "strength": [0.9, 0.7], "causes": 2, "noise": 0.1} | data
+    world |= {"order": "fixed", "wording": "list"}
+    name = f"world-{number:02}-{method}"
+    return Row(name, method, method.upper(), (0,), (), {}, {"ood": score}, {"data": world})
+
+
+def test_worlds_where_a_method_helps_and_hurts():
+    rng = np.random.default_rng(0)
+    base = rng.integers(300, 350, 11)
+    gain = rng.permutation(np.arange(11) * 25 - 75)
+    strength = rng.random(11)
+    rows = []
+    for n, (x, y, s) in enumerate(zip(base, gain, strength, strict=True)):
+        data = {"strength": [s, s], "causes": int(y) // 25 + 3, "noise": 0.0}
+        rows += [world_row(n, "baseline", x, **data), world_row(n, "cat", x + y, **data)]
+    rows.append(world_row(11, "cat", 500))  # without a baseline it is compared with nothing
+    caption, table = worlds_summary(rows).split("\n\n")
+    assert caption.startswith("Against BASELINE, ")
+    (line,) = [x for x in table.splitlines() if x.startswith("| CAT")]
+    cells = [x.strip() for x in line.strip("|").split("|")]
+    lows, highs = zip(*[share_interval(np.arange(500) < x) for x in base], strict=True)
+    ours = [share_interval(np.arange(500) < x) for x in base + gain]
+    above = sum(low > high for (low, _), high in zip(ours, highs, strict=True))
+    below = sum(high < low for (_, high), low in zip(ours, lows, strict=True))
+    assert above > 0
+    assert below > 0
+    gains = gain / 5
+    spread = f"{np.median(gains):.1f} ({gains.min():.1f} to {gains.max():.1f})"
+    assert cells[:5] == ["CAT", "11", str(above), str(below), spread]
+    expected = stats.spearmanr(strength, gains).statistic
+    assert cells[5].startswith(f"{expected:.2f} ")
+    low, high = map(float, re.findall(r"-?[\d.]+", cells[5])[1:])
+    assert low <= expected <= high
+    assert cells[6:] == ["1.00 \\[1.00, 1.00\\]", "–"]
+    assert worlds_summary(rows[-1:]) == worlds_summary([]) == ""

@@ -129,7 +129,7 @@ def test_test_files_alone_are_a_task(make_file):
     for ask in (lambda: task.records("train"), task.training_data):
         with pytest.raises(InputError, match="files has no split 'train'; there are ood, more"):
             ask()
-    with pytest.raises(SettingError, match="is a share of data.train, which names no file"):
+    with pytest.raises(InputError, match=r"is a share of data\.train, which names no file"):
         files(validation_share=0.1)
 
 
