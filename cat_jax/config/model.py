@@ -71,6 +71,7 @@ class Scratch:
         num_layers: Transformer layers.
         num_heads: Query heads; must divide the width into heads of an even size.
         num_kv_heads: Key/value heads; must divide the query heads.
+        tokenizer: Tokens of "NAME: VALUE" texts (``fields``), or words and what is between them.
         attention: Attention implementation.
     """
 
@@ -79,6 +80,7 @@ class Scratch:
     num_layers: Annotated[int, Range(ge=1, le=10_000)] = 2
     num_heads: Size = 4
     num_kv_heads: Size = 4
+    tokenizer: Literal["fields", "words"] = "fields"
     attention: Attention = "auto"
 
     def __post_init__(self):

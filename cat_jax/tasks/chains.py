@@ -9,14 +9,14 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, ClassVar, Literal, cast, get_args
 
 import networkx as nx
 import numpy as np
 
 from cat_jax.data.conversations import TrainingRecord
 from cat_jax.data.records import Annotation, Record, Span
-from cat_jax.errors import InputError
+from cat_jax.errors import InputError, SettingError
 from cat_jax.ranges import Count, Range, check_ranges
 from cat_jax.tasks.base import TRAIN, VALIDATION, Intervention, Rule, Task
 from cat_jax.tasks.edits import draw_order
@@ -25,6 +25,7 @@ from cat_jax.tasks.streams import random_stream
 from cat_jax.tasks.wording import ANSWER
 
 Edge = tuple[str, str]
+Shift = Literal["longer", "reversed", "shuffled", "branching", "renamed"]
 
 NAMES = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 NEW_NAMES = tuple(f"{a}{b}{c}" for a in "bdgk" for b in "aeiou" for c in "lmnr")
@@ -112,22 +113,25 @@ class Chains(Task):
         train_records: Records in the training set.
         test_records: Records in each test set, and in the validation set.
         flips: Share of training edges that point backwards.
+        shifts: Test sets out of distribution. A model from scratch cannot read "renamed".
     """
 
     train_records: Count = 4_000
     test_records: Count = 400
     flips: Annotated[float, Range(ge=0, le=1)] = 0.5
+    shifts: tuple[Shift, ...] = get_args(Shift)
 
     name: ClassVar[str] = "chains"
 
     def __post_init__(self):
         check_ranges(self, "data")
+        if len(set(self.shifts)) < len(self.shifts):
+            raise SettingError("data.shifts", f"must be different, got {', '.join(self.shifts)}")
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits."""
-        shifts = ("longer", "reversed", "shuffled", "branching", "renamed")
-        return (TRAIN, VALIDATION, "iid", *shifts)
+        return (TRAIN, VALIDATION, "iid", *self.shifts)
 
     def make_records(self, split: str, seed: int) -> list[TrainingRecord]:
         """Return the first records of the split's stream."""

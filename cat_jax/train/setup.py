@@ -121,7 +121,7 @@ def make_tokenizer(start: Start, records: Sequence[Any]) -> PreTrainedTokenizerB
         texts = [record.text for record in records if isinstance(record, Record)]
         if not texts:
             raise InputError("a model from scratch makes its tokenizer from records; give some")
-        return train_tokenizer(texts)
+        return train_tokenizer(texts, start.tokenizer)
     config = config_from_hf(read_config(local_folder(start.name)))
     return load_tokenizer(start.name, config.vocab_size)
 

@@ -91,8 +91,9 @@ def test_a_cell_finds_what_a_comparison_finds(tmp_path):
 
 
 def test_other_interventions_are_measured_where_a_cell_names_them(tmp_path):
-    task = tasks.chains(train_records=20, test_records=6)
-    run = replace(RUN, data=task, train=replace(RUN.train, max_length=120))
+    task = tasks.chains(train_records=200, test_records=6, shifts=("longer",))
+    model = replace(RUN.model, tokenizer="words")
+    run = replace(RUN, model=model, data=task, train=replace(RUN.train, max_length=120))
     cell = Cell("cat", run, "cat", interventions=("reorder", "causal"))
     result = run_cell(cell, tmp_path)
     (row,) = summarize_cells([cell], tmp_path)

@@ -121,3 +121,14 @@ def test_any_training_text_comes_back(rows):
         encoded = tokenizer(row, return_offsets_mapping=True)
         assert tokenizer.decode(encoded["input_ids"]) == row
         assert "".join(row[a:b] for a, b in encoded["offset_mapping"]) == row
+
+
+@pytest.mark.parametrize("text", ["", "A causes B. Does B cause C7? Answer: Yes", " é  x,y\n"])
+def test_words_and_what_is_between_them(text):
+    tokenizer = train_tokenizer([text], "words")
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    expected = [x for x in re.split(r"(\w+)", text) if x]
+    assert tokenizer.convert_ids_to_tokens(encoded["input_ids"]) == expected
+    assert "".join(text[a:b] for a, b in encoded["offset_mapping"]) == text
+    assert tokenizer.decode(encoded["input_ids"]) == text
+    assert tokenizer.unk_token_id not in encoded["input_ids"]

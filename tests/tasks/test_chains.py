@@ -46,6 +46,14 @@ def test_answers_are_right_and_balanced(split):
         assert write(edges, a, b) == record
 
 
+def test_shifts_are_chosen():
+    task = replace(TASK, shifts=("branching", "longer"))
+    assert task.test_splits == ("iid", "branching", "longer")
+    assert task.records("longer", 3) == TASK.records("longer", 3)
+    with pytest.raises(InputError, match="data.shifts must be different, got longer, longer"):
+        replace(TASK, shifts=("longer", "longer"))
+
+
 def test_structure_of_the_splits():
     def graphs(split):
         return [read(record.input)[0] for record in TASK.records(split)]
