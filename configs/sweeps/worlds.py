@@ -18,7 +18,8 @@ from cat_jax.tasks import random_scm
 from configs import scm_tiny
 
 DRAWS = 20
-EDITS = ("spurious", "reorder")
+EDITS = {"shuffled": ("spurious", "reorder"), "fixed": ("spurious",)}
+"""Of a world of fixed order a model from scratch knows no word but in its place."""
 METHODS = ("baseline", "cat", "random_spans")
 TRAIN = replace(scm_tiny.CONFIG.train, steps=1_000, eval_every=1_000, save_every=500, log_every=50)
 
@@ -38,7 +39,7 @@ def draw_cells(draws: Sequence[int], seeds: Sequence[int], methods: Sequence[str
         for seed in seeds:
             run = replace(scm_tiny.CONFIG, data=world, train=TRAIN, seed=seed)
             cells += [
-                Cell(f"world-{draw:02}-{method}", run, method, interventions=EDITS)
+                Cell(f"world-{draw:02}-{method}", run, method, interventions=EDITS[world.order])
                 for method in methods
             ]
     return cells

@@ -102,9 +102,9 @@ def test_other_interventions_are_measured_where_a_cell_names_them(tmp_path):
         edited = answers[f"iid [{name}]"]
         pairs = zip(answers["iid"], edited, strict=True)
         share = sum(a["answer"] != b["answer"] for a, b in pairs) / 6
-        assert result["scores"][f"changed_answers_{name}"] == share
+        assert result["scores"][f"changed_answers_{name}"] == pytest.approx(share)
         score = row.scores[f"changed_answers_{name}"]
-        assert (score.mean, score.records) == (share, 6)
+        assert (score.mean, score.records) == (pytest.approx(share), 6)
         assert score.interval == pytest.approx(wilson(round(6 * share), 6))
     # Turning a premise that the answer depends on turns some answers, another order none.
     assert [x["target"] for x in answers["iid [reorder]"]] == [x["target"] for x in answers["iid"]]

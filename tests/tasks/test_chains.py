@@ -1,4 +1,5 @@
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_shifts_are_chosen():
     task = replace(TASK, shifts=("branching", "longer"))
     assert task.test_splits == ("iid", "branching", "longer")
     assert task.records("longer", 3) == TASK.records("longer", 3)
-    with pytest.raises(InputError, match="data.shifts must be different, got longer, longer"):
+    with pytest.raises(InputError, match=r"data\.shifts must be different, got longer, longer"):
         replace(TASK, shifts=("longer", "longer"))
 
 
