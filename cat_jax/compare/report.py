@@ -23,12 +23,15 @@ from cat_jax.train.provenance import describe_environment, environment
 
 logger = logging.getLogger(__name__)
 
+TEXT_LOSS = "text_loss"
+
 SCORE_TITLES = {
     "iid": "IID %",
     "ood": "OOD %",
     "changed_answers": "changed %",
     "causal_mass": "mass %",
     "seconds_per_step": "ms/step",
+    TEXT_LOSS: "loss on plain texts, nats",
 }
 """Titles of scores in tables; other test sets keep their names."""
 
@@ -199,12 +202,14 @@ def score_title(score: str) -> str:
 def format_score(name: str, value: float | None, std: float | None) -> str:
     """Format shares in percent with "± std" over seeds, times in milliseconds, None as "–".
 
-    Errors stay in units of the answer.
+    Errors stay in units of the answer, losses in nats per token.
     """
     if value is None:
         return "–"
     if name == "seconds_per_step":
         return f"{1000 * value:.1f}"
+    if name == TEXT_LOSS:
+        return f"{value:.3f}" + ("" if std is None else f" ± {std:.3f}")
     scale = 1 if is_absolute(name) else 100
     spread = "" if std is None else f" ± {scale * std:.1f}"
     return f"{scale * value:.1f}{spread}"

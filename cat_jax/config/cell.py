@@ -18,12 +18,14 @@ class Cell:
         run: Model, task, guidance, optimizer, loop and seed; its name and folder are not used.
         method: Name of the method (``cat_jax.compare.METHODS``).
         interventions: Names of the task's interventions: how many answers each changes is measured.
+        text_loss: Measure the loss on texts that come with Python too: what was forgotten.
     """
 
     row: str
     run: RunConfig
     method: str
     interventions: tuple[str, ...] = ("spurious",)
+    text_loss: bool = False
 
     @property
     def seed(self) -> int:

@@ -3,7 +3,8 @@
 python -m experiments.sweep pretrained
 
 Settings of stg_smollm2. A step of 64 records takes 0.09 s on an H200. The untuned model does not
-depend on the seed but for its test records, and is asked once.
+depend on the seed but for its test records, and is asked once. The loss on plain texts says what is
+forgotten.
 """
 
 from dataclasses import replace
@@ -25,10 +26,9 @@ SEEDS = (0, 1, 2)
 
 def cells(run: RunConfig) -> list[Cell]:
     """Return a run by every method and seed."""
-    return [
-        *(Cell(method, run, method) for method in UNTUNED),
-        *(Cell(method, replace(run, seed=seed), method) for seed in SEEDS for method in METHODS),
-    ]
+    runs = [(method, run) for method in UNTUNED]
+    runs += [(method, replace(run, seed=seed)) for seed in SEEDS for method in METHODS]
+    return [Cell(method, run, method, text_loss=True) for method, run in runs]
 
 
 CELLS = cells(stg_smollm2.CONFIG)

@@ -26,6 +26,8 @@ from cat_jax.compare.sweep import (
 from cat_jax.compare.sweep.workers import split_cores
 from cat_jax.config import Cell, Guidance, Optimizer, RunConfig, Scratch, Training
 from cat_jax.errors import Diverged, InputError
+from cat_jax.evaluation import python_texts, text_loss
+from cat_jax.models import load_language_model
 from cat_jax.testing import ToyTask, raise_at
 
 RUN = RunConfig(
@@ -111,6 +113,18 @@ def test_other_interventions_are_measured_where_a_cell_names_them(tmp_path):
     assert [x["target"] for x in answers["iid [causal]"]] != [x["target"] for x in answers["iid"]]
     assert "changed_answers" not in result["scores"]
     assert {"reorder changed %", "causal changed %"} <= set(table_cells([row])[0])
+
+
+def test_what_was_forgotten_is_measured_where_a_cell_asks(tmp_path):
+    (cell,) = cells(["baseline"])
+    cell = replace(cell, text_loss=True)
+    result = run_cell(cell, tmp_path, keep_run=True)
+    saved = load_language_model(str(SweepFolder(tmp_path).workdir(cell.name)))
+    expected = text_loss(saved, python_texts()).loss
+    assert result["scores"]["text_loss"] == pytest.approx(expected, rel=1e-5)
+    (row,) = summarize_cells([cell], tmp_path)
+    columns, ((*_, shown),) = table_cells([row])
+    assert (columns[-1], shown) == ("loss on plain texts, nats", f"{expected:.3f}")
 
 
 def test_finished_cells_are_skipped_and_runs_kept_if_asked(tmp_path):

@@ -1,7 +1,7 @@
 """One cell of a sweep: trained, evaluated, and left as a result that stays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from os import PathLike
@@ -12,6 +12,7 @@ import numpy as np
 from cat_jax.compare.comparison import MethodRun
 from cat_jax.compare.methods import Method, find_method
 from cat_jax.compare.phases import Phases
+from cat_jax.compare.report import TEXT_LOSS
 from cat_jax.compare.run_method import Progress, RunOptions, describe_setup, run_method
 from cat_jax.compare.setup import (
     ComparisonSetup,
@@ -23,8 +24,11 @@ from cat_jax.compare.setup import (
 from cat_jax.compare.sweep.folder import SweepFolder, cell_settings
 from cat_jax.compare.sweep.workers import usable_cores
 from cat_jax.config import Cell
+from cat_jax.evaluation.results import Evaluation
 from cat_jax.evaluation.statistics import share_interval
 from cat_jax.evaluation.suite import TestAnswers
+from cat_jax.evaluation.text_loss import python_texts, text_loss
+from cat_jax.models.language_model import LanguageModel
 from cat_jax.train.provenance import describe_environment, environment
 from cat_jax.train.result import summarize
 from cat_jax.train.setup import resolve_start
@@ -105,8 +109,14 @@ def run_cell(
             progress=progress,
             phases=phases,
         )
-        run = run_method(setup, method, options)
-    result = _result(cell, setup, run, phases, command)
+        losses: dict[str, float] = {}
+
+        def inspect(model: LanguageModel, found: Evaluation) -> None:
+            if cell.text_loss:
+                losses[TEXT_LOSS] = text_loss(model, python_texts()).loss
+
+        run = run_method(setup, method, options, inspect)
+    result = _result(cell, setup, run, run.scores | losses, phases, command)
     store.write_result(cell.name, result, run.evaluation)
     if not keep_run:
         store.remove_workdir(cell.name)
@@ -114,7 +124,12 @@ def run_cell(
 
 
 def _result(
-    cell: Cell, setup: ComparisonSetup, run: MethodRun, phases: Phases, command: str | None
+    cell: Cell,
+    setup: ComparisonSetup,
+    run: MethodRun,
+    scores: Mapping[str, float],
+    phases: Phases,
+    command: str | None,
 ) -> dict[str, Any]:
     notes = describe_setup(setup, run.method, cell.run.train)
     if setup.guidance[run.method.name] is not None:
@@ -128,7 +143,7 @@ def _result(
         "method": run.method.name,
         "title": run.method.title,
         "seed": cell.seed,
-        "scores": {name: known(score) for name, score in run.scores.items()},
+        "scores": {name: known(score) for name, score in scores.items()},
         "test_sets": {name: _test_set(found) for name, found in evaluation.items()},
         "changed": {
             name: _changed(share, len(first.answers)) for name, share in evaluation.changed.items()

@@ -167,5 +167,6 @@ def cell_settings(cell: Cell) -> dict[str, Any]:
         train=training_settings(run.train),
         method=cell.method,
         interventions=cell.interventions,
+        text_loss=cell.text_loss,
         seed=cell.seed,
     )
