@@ -143,6 +143,7 @@ function makePanels() {
     text.onclick = (event) => chooseQuery(event.target.dataset.place);
     return one;
   });
+  drawn[0].box.classList.toggle("alone", drawn.length === 1);
   $("panels").replaceChildren(...drawn.map((one) => one.box));
 }
 
@@ -262,7 +263,8 @@ function point(pair) {
     const row = pair.isPooled ? pair.rows[0] : pair.row, key = pair.isPooled ? pair.keys[0] : pair.key;
     place(box, picture, blockOf(row, HEIGHT, picture.high), blockOf(key, WIDTH, picture.wide));
   }
-  $("reading").replaceChildren(...(pair ? reading(pair) : []));
+  $("reading").replaceChildren(...(pair ? reading(pair)
+    : [element("em", { textContent: "Point at a map or at a word." })]));
 }
 
 function reading(pair) {
@@ -369,8 +371,8 @@ function whatIsWhole() {
   if (isAllWhole) return "All maps are whole.";
   const maps = data.maps.map((cell) =>
     headName(Math.floor(cell / (HEADS + 1)), cell % (HEADS + 1))).join("; ");
-  const rows = data.rows.map((row) => queries[row]).join(", ");
-  return `Whole maps: ${maps || "none"}. Whole in every map: ${rows ? `queries ${rows}` : "no query"}. `
+  const rows = data.rows.map((row) => `query ${queries[row]}`).join(", ");
+  return `Whole maps: ${maps || "none"}. Whole in every map: ${rows || "no query"}. `
     + `All else is pooled to ${data.bins.join(" × ")} blocks, each showing its largest value.`;
 }
 

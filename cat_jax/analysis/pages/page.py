@@ -122,7 +122,9 @@ def _texts(name: str, maps_NHQK: Any, shape: Shape, contents: Contents) -> dict[
     for layer in range(shape.layers):
         mean_QK = np.zeros(seen_QK.shape, np.float32)
         for head in range(shape.heads):
-            map_QK = check_map(maps_NHQK[layer, head], seen_QK, f"{name!r}, layer {layer}, head {head}")
+            map_QK = check_map(
+                maps_NHQK[layer, head], seen_QK, f"{name!r}, layer {layer}, head {head}"
+            )
             add(shape.cell((layer, head)), map_QK)
             mean_QK += map_QK / shape.heads
             means_HQK[head] += map_QK / shape.layers
