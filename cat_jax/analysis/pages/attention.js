@@ -103,7 +103,7 @@ function keepInView(place) {
   const box = $("grid-box"), outer = box.getBoundingClientRect();
   const inner = place.getBoundingClientRect();
   box.scrollTop += Math.min(0, inner.top - outer.top - 24) + Math.max(0, inner.bottom - outer.bottom);
-  box.scrollLeft += Math.min(0, inner.left - outer.left - 40) + Math.max(0, inner.right - outer.right);
+  box.scrollLeft += Math.min(0, inner.left - outer.left - 48) + Math.max(0, inner.right - outer.right);
 }
 
 // One head
