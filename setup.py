@@ -17,6 +17,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["cat_jax*", "pallas_kernels*"]),
     package_data={
+        "cat_jax.analysis.pages": ["*.html", "*.css", "*.js"],
         "cat_jax.annotation": ["priors/*.yaml"],
         "cat_jax.annotation.review": ["review.*"],
     },

@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     )
     from cat_jax.analysis import (
         attention_maps,
+        attention_page,
         knock_out,
         patch_activations,
         propose_causes,
         read_attention,
+        save_attention_page,
         show_records,
         trace_records,
         trace_spurious,
@@ -119,8 +121,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analysis": (
-        "attention_maps knock_out patch_activations propose_causes read_attention show_records "
-        "trace_records trace_spurious twin_pairs"
+        "attention_maps attention_page knock_out patch_activations propose_causes read_attention "
+        "save_attention_page show_records trace_records trace_spurious twin_pairs"
     ),
     "annotation": (
         "AnswerCache OpenAIClient Prior annotate annotate_calculations annotate_equation "

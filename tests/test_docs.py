@@ -1,5 +1,6 @@
 """What the pages in docs/ show runs as it stands there."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -234,6 +235,17 @@ def test_the_examples_of_interventions_run():
     assert names["patched"].restored[-1].round(4).tolist() == [0, 0, 0, 1]
     assert len(names["ids"]) == 4
     assert np.isfinite(names["logits"]).all()
+
+
+def test_the_example_of_the_attention_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "".join(blocks("attention_page.md"))
+    found = {"toy": toy_model()}
+    exec(re.sub(r"cat.load_language_model\(.*?\)", "toy", code), found)
+    for name, models in (("attention.html", ["model"]), ("both.html", ["before", "after"])):
+        page = Path(name).read_text()
+        assert f'"models": {json.dumps(models)}' in page
+        assert page.count('"cause"') > 1
 
 
 @pytest.mark.slow

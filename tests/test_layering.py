@@ -17,6 +17,7 @@ ORDER = [
     "cat_jax.ranges",
     "cat_jax.files",
     "cat_jax.markdown",
+    "cat_jax.offline_page",
     "cat_jax.data",
     "cat_jax.annotation",
     "cat_jax.tasks",

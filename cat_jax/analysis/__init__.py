@@ -14,6 +14,7 @@ from cat_jax.analysis.interventions import (
     trace_spurious,
     twin_pairs,
 )
+from cat_jax.analysis.pages import attention_page, save_attention_page
 from cat_jax.analysis.proposals import Proposal, causes_ranked_first, propose_causes
 from cat_jax.analysis.records import ShownRecord, ShownRecords, show_records
 
@@ -25,12 +26,14 @@ __all__ = [
     "ShownRecords",
     "answer_attention_figure",
     "attention_maps",
+    "attention_page",
     "causes_ranked_first",
     "knock_out",
     "layer_figure",
     "patch_activations",
     "propose_causes",
     "read_attention",
+    "save_attention_page",
     "save_figure",
     "show_records",
     "trace_records",

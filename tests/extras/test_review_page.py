@@ -10,12 +10,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
 
-from browser import open_browser, requested
+from browser import open_browser, severe_errors
 
 import cat_jax as cat
 from cat_jax.annotation import read_prior
 from cat_jax.annotation.review import ReviewItem, read_review_items, save_review
 from cat_jax.data.records import Annotation, Record, Span
+from experiments.benchmarking.browser import requested_elsewhere
 
 PRIOR = read_prior("math")
 TEXTS = {
@@ -161,10 +162,8 @@ def test_markup_in_texts_stays_text_and_nothing_is_asked_for(page):
     assert page.execute_script("return document.querySelectorAll('img, #text script').length") == 0
     click(page, "next")
     press(page, "a", "d", "u")
-    own = ("file:", "data:", "about:", "chrome", "blob:")
-    assert [url for url in requested(page) if not url.startswith(own)] == []
-    errors = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
-    assert errors == []
+    assert requested_elsewhere(page) == []
+    assert severe_errors(page) == []
     # The policy holds: a script that a text would bring in does not run.
     page.execute_script(
         "const s = document.createElement('script'); s.textContent = 'window.bad = 1';"

@@ -3,7 +3,6 @@
 Texts are held as code points, as Python counts them; a browser counts UTF-16 units.
 """
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from cat_jax.annotation.prior import Prior
 from cat_jax.annotation.review.items import ReviewItem, as_items
 from cat_jax.data.matching import borders
 from cat_jax.files import write_text
+from cat_jax.offline_page import offline_page
 
 FILES = resources.files("cat_jax.annotation.review")
 
@@ -50,21 +50,12 @@ def review_page(items: Iterable[Any] | Annotated, prior: Prior) -> str:
     }
     content = json.dumps(data)
     data["digest"] = hashlib.sha256(content.encode()).hexdigest()[:16]
-    script, style = (FILES / "review.js").read_text(), _style()
-    policy = (
-        f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    # "<" would end the script block, or open a comment in it.
-    shown = json.dumps(data).replace("<", "\\u003c")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Review of annotations</title><style>{style}</style></head>\n<body>"
-        + (FILES / "review.html").read_text().replace("<!-- graph -->", graph_svg(prior))
-        + f'<script type="application/json" id="data">{shown}</script>\n'
-        f"<script>{script}</script></body></html>\n"
+    return offline_page(
+        "Review of annotations",
+        (FILES / "review.html").read_text().replace("<!-- graph -->", graph_svg(prior)),
+        style=_style(),
+        script=(FILES / "review.js").read_text(),
+        data=data,
     )
 
 
@@ -103,8 +94,3 @@ def _style() -> str:
         f".kind{number} {{ background: {colour}; }}\n" for number, colour in enumerate(COLOURS)
     )
     return (FILES / "review.css").read_text() + colours
-
-
-def _source(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
