@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         train,
     )
     from cat_jax.analysis import (
+        AttentionMaps,
         attention_maps,
+        attention_rows,
         knock_out,
         patch_activations,
         propose_causes,
@@ -119,8 +121,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analysis": (
-        "attention_maps knock_out patch_activations propose_causes read_attention show_records "
-        "trace_records trace_spurious twin_pairs"
+        "AttentionMaps attention_maps attention_rows knock_out patch_activations propose_causes "
+        "read_attention show_records trace_records trace_spurious twin_pairs"
     ),
     "annotation": (
         "AnswerCache OpenAIClient Prior annotate annotate_calculations annotate_equation "

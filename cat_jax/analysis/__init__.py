@@ -1,6 +1,11 @@
 """Analysis: maps, figures and interventions of trained models; records as training sees them."""
 
-from cat_jax.analysis.attention_maps import AttentionReading, attention_maps, read_attention
+from cat_jax.analysis.attention import (
+    AttentionMaps,
+    attention_maps,
+    attention_rows,
+    read_attention,
+)
 from cat_jax.analysis.figures import (
     answer_attention_figure,
     save_figure,
@@ -18,13 +23,14 @@ from cat_jax.analysis.proposals import Proposal, causes_ranked_first, propose_ca
 from cat_jax.analysis.records import ShownRecord, ShownRecords, show_records
 
 __all__ = [
-    "AttentionReading",
+    "AttentionMaps",
     "Panel",
     "Proposal",
     "ShownRecord",
     "ShownRecords",
     "answer_attention_figure",
     "attention_maps",
+    "attention_rows",
     "causes_ranked_first",
     "knock_out",
     "layer_figure",
