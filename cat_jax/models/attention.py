@@ -22,8 +22,8 @@ from pallas_kernels import (
 MAPS = "attention_maps"
 """Collection of the tap: make it mutable in ``apply`` to receive the full maps, "probs"."""
 ROWS = "attention_rows"
-"""Likewise: chosen rows of the maps, "probs", [N, B, H, R, T], whatever the implementation; give the
-positions of their queries, "queries", [N, B, R], in the same collection."""
+"""Likewise: chosen rows of the maps, "probs", [N, B, H, R, T], whatever the implementation; the
+same collection takes the positions of their queries, "queries", [N, B, R]."""
 KEYS_VALUES = "keys_and_values"
 """Likewise: "key" and "value", [N, B, T, G, C], as they enter the attention."""
 

@@ -24,8 +24,8 @@ ATTENTION_EDITS = "attention_edits"
 PATCHES = "patches"
 """Collection of activations to put in place, from ``activation_patches``."""
 OFFSETS = "offsets"
-"""Collection of what is added to activations of the same names and shapes as in ``ACTIVATIONS``: the
-gradient by an offset of zero is the gradient by the activations."""
+"""Collection of what is added to activations, of the names and shapes of ``ACTIVATIONS``: the
+gradient by an offset of zero is that by the activations."""
 ACTIVATIONS = "activations"
 """Collection of the tap: make it mutable in ``apply`` to receive the activations that can be
 patched, as they are after it: "residual" [N, B, T, D] below "layers", the output of each layer, and

@@ -1,9 +1,9 @@
 """Rival readings of attention maps: rollout, and attention weighted by gradients.
 
-They combine maps into one number for each query and token, and are offered beside the maps because
-readers ask for them. None is a measurement of what the model uses: rollout follows attention through
-layers as if values, output projections and feed-forward blocks were not there; gradients are local.
-Interventions measure it (docs/interventions.md).
+They combine maps into one number for each query and token, and stand beside the maps because
+readers ask for them. None is a measurement of what the model uses: rollout follows attention
+through layers as if values, output projections and feed-forward blocks were not there, and
+gradients are local. Interventions measure it (docs/interventions.md).
 """
 
 from dataclasses import replace
@@ -39,9 +39,10 @@ def attention_rollout(maps: AttentionMaps) -> AttentionMaps:
 
 
 def gradient_weighted(maps: AttentionMaps, gradients: AttentionMaps) -> AttentionMaps:
-    """Return attention times its gradient, element by element (Barkan et al. 2021: Grad-SAM).
+    """Return attention times its gradient, element by element.
 
-    Where it is positive, more of this attention would make the answer more probable.
+    Where it is positive, more of this attention would make the answer more probable. Grad-SAM
+    (Barkan et al. 2021, arXiv 2204.11073) drops what is negative.
 
     Args:
         maps: Maps, or rows of them, from ``read_attention``.
@@ -56,7 +57,7 @@ def gradient_weighted(maps: AttentionMaps, gradients: AttentionMaps) -> Attentio
 
 
 def gradient_rollout(maps: AttentionMaps, gradients: AttentionMaps) -> AttentionMaps:
-    """Follow attention weighted by gradients (Chefer et al. 2021, arXiv 2103.15679, eq. 5 and 6).
+    """Follow attention weighted by gradients (Chefer et al. 2021, arXiv 2103.15679).
 
     From R = I, each layer adds E_h[max(attention x gradient, 0)] R.
 

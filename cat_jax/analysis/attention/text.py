@@ -16,7 +16,7 @@ from cat_jax.errors import InputError
 from cat_jax.tasks.controls.places import answer_causes
 
 Kind = Literal["cause", "effect", "spurious", "other"]
-"""What a token is: of a cause of the answer, of the answer, of words that only correlate with it."""
+"""A token is of a cause of the answer, of the answer, of words that only correlate with it."""
 Words = str | Span
 Places = int | Words | Iterable[int | Words]
 """Positions, words that are searched for as those of annotations are, or several of either."""
