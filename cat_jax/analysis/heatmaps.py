@@ -26,11 +26,13 @@ class Panel:
         values: [N, columns]; NaN is left blank.
         columns: Names of the columns; None numbers them, as heads.
         unit: What a value is, beside the colour bar.
+        rows: Names of the rows, the lowest first; None numbers them, as layers.
     """
 
     values: Float[np.ndarray, "N X"]
     columns: Sequence[str] | None = None
     unit: str = ""
+    rows: Sequence[str] | None = None
 
 
 def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
@@ -76,8 +78,11 @@ def _check(panels: Mapping[str, Panel]) -> None:
         shape = panel.values.shape
         if len(shape) != 2 or not panel.values.size:
             raise InputError(f"{name!r} has values of shape {shape}; give [layers, columns]")
-        if panel.columns is not None and len(panel.columns) != shape[1]:
-            raise InputError(f"{name!r} names {len(panel.columns)} columns of {shape[1]}")
+        for what, names, size in zip(
+            ("rows", "columns"), (panel.rows, panel.columns), shape, strict=True
+        ):
+            if names is not None and len(names) != size:
+                raise InputError(f"{name!r} names {len(names)} {what} of {size}")
 
 
 def _limit(panels: Mapping[str, Panel], unit: str) -> float:
@@ -95,7 +100,10 @@ def _draw(axis: Axes, panel: Panel, limit: float):
         interpolation="nearest",
     )
     layers, columns = panel.values.shape
-    axis.set_yticks(range(0, layers, max(1, layers // 12)))
+    if panel.rows is None:
+        axis.set_yticks(range(0, layers, max(1, layers // 12)))
+    else:
+        axis.set_yticks(range(layers), panel.rows, parse_math=False)
     if panel.columns is None:
         axis.set_xticks(range(0, columns, max(1, columns // 16)))
         axis.set_xlabel("head", fontsize=NORMAL)

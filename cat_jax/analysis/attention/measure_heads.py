@@ -76,6 +76,34 @@ def head_scores(
     return _measure(model, ids, asked, batch_size)
 
 
+def attention_shares(
+    records: Sequence[Record],
+    spurious: Callable[[Record], Sequence[Words]] | None = None,
+    *,
+    batch_size: int = 64,
+) -> Callable[[LanguageModel], dict[str, float]]:
+    """Return an evaluator of ``fit`` that measures attention on causes and on spurious words.
+
+    Args:
+        records: Annotated prompts and answers.
+        spurious: As in ``head_scores``.
+        batch_size: Sequences that are computed at a time.
+
+    Returns:
+        A function of a model: means over records, layers and heads of the attention of the queries
+        that predict the answer, "attention_on_causes" and "attention_on_spurious_words".
+    """
+
+    def measure(model: LanguageModel) -> dict[str, float]:
+        found = head_scores(model, records, spurious=spurious, patterns={}, batch_size=batch_size)
+        shares = {"attention_on_causes": float(found["causal"].mean())}
+        if spurious:
+            shares["attention_on_spurious_words"] = float(found["spurious"].mean())
+        return shares
+
+    return measure
+
+
 def induction_scores(
     model: LanguageModel,
     *,
