@@ -63,10 +63,13 @@ def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
         image = _draw(axis, panel, limit)
         axis.set_title("\n".join(wrap(name, 34)), loc="left", fontsize=NORMAL, parse_math=False)
         bar = figure.colorbar(image, ax=axis, fraction=0.06, pad=0.02)
+        if not _is_signed(panels, panel.unit):
+            bar.ax.set_ylim(0, limit)
         bar.set_label(panel.unit, fontsize=SMALL)
         bar.ax.tick_params(labelsize=SMALL)
         axis.set_ylabel("layer", fontsize=NORMAL)
     if title:
+        title = "\n".join(wrap(title, int(9 * size[0])))
         figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE, parse_math=False)
     return figure
 
@@ -88,6 +91,10 @@ def _check(panels: Mapping[str, Panel]) -> None:
 def _limit(panels: Mapping[str, Panel], unit: str) -> float:
     same = [np.abs(x.values[np.isfinite(x.values)]) for x in panels.values() if x.unit == unit]
     return max(float(np.concatenate([x.ravel() for x in same]).max(initial=0.0)), 1e-6)
+
+
+def _is_signed(panels: Mapping[str, Panel], unit: str) -> bool:
+    return any((panel.values < 0).any() for panel in panels.values() if panel.unit == unit)
 
 
 def _draw(axis: Axes, panel: Panel, limit: float):

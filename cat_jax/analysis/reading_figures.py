@@ -68,15 +68,13 @@ def attention_figure(
     rows = {name: _over_heads(x) for name, x in chosen.items()}
     end = max(int(x.queries.max()) for x in chosen.values()) + 1  # what follows is not seen
     folds = [range(start, min(start + FOLD, end)) for start in range(0, end, FOLD)]
-    queries = len(next(iter(chosen.values())).queries)
-    # A label below the last model of a fold takes as much room as some queries.
-    heights = [0.26 * queries + 0.34, *[0.26 * queries + 0.34] * (len(maps) - 1)]
-    heights[-1] += 0.9
-    width = 1.9 + 0.21 * min(FOLD, end)
-    figure = Figure((max(width, 6.0), sum(heights) * len(folds) + 0.8), layout="constrained")
-    axes = figure.subplots(
-        len(folds) * len(maps), 1, squeeze=False, height_ratios=heights * len(folds)
-    )[:, 0]
+    panels, queries = len(folds) * len(maps), len(next(iter(chosen.values())).queries)
+    size = (
+        max(1.9 + 0.21 * min(FOLD, end), 6.0),
+        panels * (0.26 * queries + 0.34) + 1.0 * len(folds) + 0.7,
+    )
+    figure = Figure(size, layout="constrained")
+    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
     top = max(max(float(row_QK[:, 1:].max(initial=0.0)) for row_QK in rows.values()), 1e-3)
     image = None
     for number, axis in enumerate(axes):
@@ -89,12 +87,12 @@ def attention_figure(
         else:
             axis.set_xticks([])
     bar = figure.colorbar(image, ax=list(axes), fraction=0.03, pad=0.01, aspect=30)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     bar.set_label(_scale_label(rows, top), fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     _legend(figure, first)
     if title:
-        figure.suptitle("\n".join(wrap(title, int(10 * width))), x=0.01, ha="left",
+        figure.suptitle("\n".join(wrap(title, int(10 * size[0]))), x=0.01, ha="left",
                         fontsize=LARGE, parse_math=False)  # fmt: skip
     return figure
 
@@ -207,7 +205,7 @@ def _legend(figure: Figure, maps: AttentionMaps) -> None:
     ]
     if handles:
         figure.legend(
-            handles=handles, loc="outside upper right", ncols=2, fontsize=SMALL, frameon=False
+            handles=handles, loc="outside lower left", ncols=2, fontsize=SMALL, frameon=False
         )
 
 
