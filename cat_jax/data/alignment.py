@@ -58,6 +58,11 @@ class Example:
     segment_ids: np.ndarray | None = None
     positions: np.ndarray | None = None
 
+    def _repr_html_(self) -> str:
+        from cat_jax.data.html_views import example_html
+
+        return example_html(self)
+
 
 @collector_paused()
 def align_records(
