@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cat_jax.errors import InputError
 from cat_jax.types import Float
 
-CELL, SMALL, NORMAL, LARGE = 0.42, 8, 9, 11
+CELL, SMALL_CELL, SMALL, NORMAL, LARGE = 0.42, 0.16, 8, 9, 11
 SIDE_BY_SIDE = 3
 MOST_WRITTEN = 200
 """Cells of a panel up to which each has its value written into it."""
@@ -53,7 +53,9 @@ def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
     layers, columns = np.max([panel.values.shape for panel in panels.values()], axis=0)
     beside = min(len(panels), SIDE_BY_SIDE)
     below = -(-len(panels) // beside)
-    size = beside * max(3.2, 1.6 + CELL * columns), below * max(2.2, 1.3 + CELL * layers)
+    # Cells without a written value need less room.
+    cell = CELL if layers * columns <= MOST_WRITTEN else SMALL_CELL
+    size = beside * max(3.2, 1.6 + cell * columns), below * max(2.2, 1.3 + cell * layers)
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(below, beside, squeeze=False).ravel()
     for axis in axes[len(panels) :]:

@@ -89,13 +89,15 @@ class HeadScores:
         return HeadScores({x: y - before.by_record[x] for x, y in self.by_record.items()})
 
     def figure(self, title: str = "", *, names: Sequence[str] | None = None):
-        """Draw the means by layer and head, a panel for each score, as a matplotlib ``Figure``.
+        """Draw the means by layer and head as a matplotlib ``Figure``.
+
+        Each score has a panel and a scale of its own.
 
         Args:
             title: Title of the figure.
             names: Scores to draw; None draws all.
         """
-        panels = {name: Panel(self[name], unit="share of attention")
+        panels = {name: Panel(self[name], unit=f"share, {name}")
                   for name in names or self.by_record}  # fmt: skip
         return layer_figure(panels, title)
 

@@ -164,7 +164,7 @@ def _measure(
         examples = [_marked(x, y) for x, y in zip(ids, edges, strict=True)]
         parts = [
             np.asarray(_mean_mass(model.model, model.params, batch))
-            for batch in batches(examples, batch_size)
+            for batch in batches(examples, min(batch_size, len(ids)))
         ]
         found[name] = np.concatenate(parts)[: len(ids)]
     return HeadScores(found)
