@@ -40,8 +40,10 @@ if TYPE_CHECKING:
         train,
     )
     from cat_jax.analysis import (
+        AttentionMaps,
         attention_maps,
         attention_page,
+        attention_rows,
         knock_out,
         patch_activations,
         propose_causes,
@@ -121,8 +123,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "analysis": (
-        "attention_maps attention_page knock_out patch_activations propose_causes read_attention "
-        "save_attention_page show_records trace_records trace_spurious twin_pairs"
+        "AttentionMaps attention_maps attention_page attention_rows knock_out patch_activations "
+        "propose_causes read_attention save_attention_page show_records trace_records "
+        "trace_spurious twin_pairs"
     ),
     "annotation": (
         "AnswerCache OpenAIClient Prior annotate annotate_calculations annotate_equation "

@@ -5,6 +5,7 @@ from pallas_kernels.causal_mass_attention.differentiable import RESIDUAL_NAMES
 from pallas_kernels.causal_mass_attention.reference import (
     annotated_pairs,
     attention_probabilities,
+    attention_rows,
     biased_attention,
 )
 from pallas_kernels.causal_mass_attention.selection import (
@@ -23,6 +24,7 @@ __all__ = [
     "Selection",
     "annotated_pairs",
     "attention_probabilities",
+    "attention_rows",
     "biased_attention",
     "causal_mass_attention",
     "select_implementation",

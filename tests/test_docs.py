@@ -249,6 +249,29 @@ def test_the_example_of_the_attention_page_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_examples_of_reading_attention_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("docs/figures").mkdir(parents=True)
+    code = "".join(blocks("reading_attention.md"))
+    for theirs, ours in {
+        'cat.load_language_model("HuggingFaceTB/SmolLM2-135M-Instruct")': "toy",
+        '("ood")[:24]': '("ood")[:3]',
+        "(8, sentences=12)": "(2, sentences=2)",
+        "steps=40, batch_size=8, log_every=10, eval_every=8": "steps=2, batch_size=4, eval_every=1",
+    }.items():
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    names = {"toy": toy_model(max_positions=1024)}
+    exec(code, names)
+    assert capsys.readouterr().out.startswith("AttentionMaps(layers: 2, heads: 2, queries: ")
+    figures = {path.name for path in Path("docs/figures").iterdir()}
+    page = (DOCS / "reading_attention.md").read_text()
+    drawn = set(re.findall(r"figures/(reading-\w+\.png)\)", page)) - {"reading-leaks.png"}
+    assert figures == drawn
+    assert all((DOCS / "figures" / name).stat().st_size < 300_000 for name in figures)
+
+
+@pytest.mark.slow
 def test_the_example_of_sweeps_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = blocks("sweeps.md")

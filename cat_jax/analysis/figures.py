@@ -28,6 +28,7 @@ METHODS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours of training curves, none of which the other figure uses for a kind of token."""
 STYLES = {"solid": "-", "dashed": "--", "dotted": ":", "dash-dotted": "-."}
 SPLIT_NAMES = {"iid": "IID", "ood": "OOD"}
+SHARES = {"attention_on_causes": "causes", "attention_on_spurious_words": "spurious words"}
 
 History = Mapping[str, Sequence[Mapping[str, float]]]
 """By method, one dict per evaluation."""
@@ -85,7 +86,8 @@ def training_curves_figure(history: History, splits: Sequence[str] = ("iid", "oo
     Args:
         history: By method, entries with "step" and values between 0 and 1 of the splits and of
             "causal_mass"; values that are missing or NaN are skipped. Entries of one step are
-            seeds: drawn are their mean and a band from smallest to largest.
+            seeds: drawn are their mean and a band from smallest to largest. ``RunResult.history``
+            may stand here as it is.
         splits: Test splits to draw, each in a line style of its own.
 
     Raises:
@@ -112,6 +114,31 @@ def training_curves_figure(history: History, splits: Sequence[str] = ("iid", "oo
     return figure
 
 
+def attention_curves_figure(
+    history: History, title: str = "Attention of the queries that predict the answer"
+) -> Figure:
+    """Draw attention on causes (solid) and on spurious words (dashed) over the steps of training.
+
+    Args:
+        history: By method, entries with "step" and values of the evaluator ``attention_shares``, as
+            in ``training_curves_figure``.
+        title: Title of the figure.
+
+    Raises:
+        InputError: No entry has a value of either.
+    """
+    if not _measured(history, *SHARES):
+        raise InputError(
+            f"no training history to draw: no entry has a value of {' or '.join(SHARES)}; train "
+            "with evaluators=[attention_shares(...)]"
+        )
+    figure = Figure((6.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    _draw_curves(axis, history, dict(zip(SHARES, STYLES.values(), strict=False)))
+    axis.set_title(title, loc="left", fontsize=LARGE, parse_math=False)
+    return figure
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, whole or not at all."""
     content = io.BytesIO()
@@ -130,14 +157,14 @@ def _check_row(tokens, attention, causal, spurious) -> None:
 
 
 def _label_tokens(axis: Axes, tokens: Sequence[str], kinds: Sequence[str]) -> None:
-    axis.set_xticks(range(len(tokens)), [_shown(token) for token in tokens], parse_math=False)
+    axis.set_xticks(range(len(tokens)), [shown_token(token) for token in tokens], parse_math=False)
     axis.tick_params(axis="x", rotation=90, labelsize=SMALL)
     for label, kind in zip(axis.get_xticklabels(), kinds, strict=True):
         label.set_color(TEXT[kind])
         label.set_fontweight("normal" if kind == "other" else "bold")
 
 
-def _shown(token: str) -> str:
+def shown_token(token: str) -> str:
     """Return a token as a short label in one line, with invisible characters made visible."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token.strip(" "))
     text = text or "␣" * len(token)
@@ -174,7 +201,7 @@ def _write_shares(axis: Axes, shares: Mapping[str, float]) -> None:
 
 
 def _split_name(split: str) -> str:
-    return SPLIT_NAMES.get(split, split)
+    return (SPLIT_NAMES | SHARES).get(split, split)
 
 
 def _measured(history: History, *quantities: str) -> bool:

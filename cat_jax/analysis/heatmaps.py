@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from cat_jax.errors import InputError
 from cat_jax.types import Float
 
-CELL, SMALL, NORMAL, LARGE = 0.42, 8, 9, 11
+CELL, SMALL_CELL, SMALL, NORMAL, LARGE = 0.42, 0.16, 8, 9, 11
 SIDE_BY_SIDE = 3
 MOST_WRITTEN = 200
 """Cells of a panel up to which each has its value written into it."""
@@ -26,11 +26,13 @@ class Panel:
         values: [N, columns]; NaN is left blank.
         columns: Names of the columns; None numbers them, as heads.
         unit: What a value is, beside the colour bar.
+        rows: Names of the rows, the lowest first; None numbers them, as layers.
     """
 
     values: Float[np.ndarray, "N X"]
     columns: Sequence[str] | None = None
     unit: str = ""
+    rows: Sequence[str] | None = None
 
 
 def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
@@ -51,7 +53,9 @@ def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
     layers, columns = np.max([panel.values.shape for panel in panels.values()], axis=0)
     beside = min(len(panels), SIDE_BY_SIDE)
     below = -(-len(panels) // beside)
-    size = beside * max(3.2, 1.6 + CELL * columns), below * max(2.2, 1.3 + CELL * layers)
+    # Cells without a written value need less room.
+    cell = CELL if layers * columns <= MOST_WRITTEN else SMALL_CELL
+    size = beside * max(3.2, 1.6 + cell * columns), below * max(2.2, 1.3 + cell * layers)
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(below, beside, squeeze=False).ravel()
     for axis in axes[len(panels) :]:
@@ -61,10 +65,13 @@ def layer_figure(panels: Mapping[str, Panel], title: str = "") -> Figure:
         image = _draw(axis, panel, limit)
         axis.set_title("\n".join(wrap(name, 34)), loc="left", fontsize=NORMAL, parse_math=False)
         bar = figure.colorbar(image, ax=axis, fraction=0.06, pad=0.02)
+        if not _is_signed(panels, panel.unit):
+            bar.ax.set_ylim(0, limit)
         bar.set_label(panel.unit, fontsize=SMALL)
         bar.ax.tick_params(labelsize=SMALL)
         axis.set_ylabel("layer", fontsize=NORMAL)
     if title:
+        title = "\n".join(wrap(title, int(9 * size[0])))
         figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE, parse_math=False)
     return figure
 
@@ -76,13 +83,20 @@ def _check(panels: Mapping[str, Panel]) -> None:
         shape = panel.values.shape
         if len(shape) != 2 or not panel.values.size:
             raise InputError(f"{name!r} has values of shape {shape}; give [layers, columns]")
-        if panel.columns is not None and len(panel.columns) != shape[1]:
-            raise InputError(f"{name!r} names {len(panel.columns)} columns of {shape[1]}")
+        for what, names, size in zip(
+            ("rows", "columns"), (panel.rows, panel.columns), shape, strict=True
+        ):
+            if names is not None and len(names) != size:
+                raise InputError(f"{name!r} names {len(names)} {what} of {size}")
 
 
 def _limit(panels: Mapping[str, Panel], unit: str) -> float:
     same = [np.abs(x.values[np.isfinite(x.values)]) for x in panels.values() if x.unit == unit]
     return max(float(np.concatenate([x.ravel() for x in same]).max(initial=0.0)), 1e-6)
+
+
+def _is_signed(panels: Mapping[str, Panel], unit: str) -> bool:
+    return any((panel.values < 0).any() for panel in panels.values() if panel.unit == unit)
 
 
 def _draw(axis: Axes, panel: Panel, limit: float):
@@ -95,7 +109,10 @@ def _draw(axis: Axes, panel: Panel, limit: float):
         interpolation="nearest",
     )
     layers, columns = panel.values.shape
-    axis.set_yticks(range(0, layers, max(1, layers // 12)))
+    if panel.rows is None:
+        axis.set_yticks(range(0, layers, max(1, layers // 12)))
+    else:
+        axis.set_yticks(range(layers), panel.rows, parse_math=False)
     if panel.columns is None:
         axis.set_xticks(range(0, columns, max(1, columns // 16)))
         axis.set_xlabel("head", fontsize=NORMAL)

@@ -58,6 +58,11 @@ class Example:
     segment_ids: np.ndarray | None = None
     positions: np.ndarray | None = None
 
+    def _repr_html_(self) -> str:
+        from cat_jax.data.html_views import example_html
+
+        return example_html(self)
+
 
 @collector_paused()
 def align_records(
@@ -263,15 +268,15 @@ def _offset_rectangles(
     """Return each annotation's rows and columns of the mask, and whether each span was found."""
     rectangles, found = [], []
     for annotation in text.annotations:
-        effect = _token_indices(encoding, annotation.effect)
-        causes = [_token_indices(encoding, cause) for cause in annotation.causes]
+        effect = token_indices(encoding, annotation.effect)
+        causes = [token_indices(encoding, cause) for cause in annotation.causes]
         found += map(bool, (effect, *causes))
         rows = [p - 1 for p in effect if p > 0]  # nothing predicts the first token
         rectangles.append((rows, list(chain(*causes))))
     return rectangles, found
 
 
-def _token_indices(encoding: Encoding, occurrences: Sequence[range]) -> list[int]:
+def token_indices(encoding: Encoding, occurrences: Sequence[range]) -> list[int]:
     """Return the indices of the tokens that overlap one of the occurrences.
 
     Occurrences are stripped of whitespace, so a space that is merged into the next token adds none.

@@ -91,6 +91,11 @@ class Record:
                     )
                 check_span(span, text, "input + target")
 
+    def _repr_html_(self) -> str:
+        from cat_jax.data.html_views import record_html
+
+        return record_html(self)
+
     @property
     def text(self) -> str:
         """Return the prompt followed by the answer, which is what a model reads."""

@@ -14,12 +14,16 @@ from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import (
     Partition,
     attention_probabilities,
+    attention_rows,
     biased_attention,
     causal_mass_attention,
 )
 
 MAPS = "attention_maps"
 """Collection of the tap: make it mutable in ``apply`` to receive the full maps, "probs"."""
+ROWS = "attention_rows"
+"""Likewise: chosen rows of the maps, "probs", [N, B, H, R, T], whatever the implementation; the
+same collection takes the positions of their queries, "queries", [N, B, R]."""
 KEYS_VALUES = "keys_and_values"
 """Likewise: "key" and "value", [N, B, T, G, C], as they enter the attention."""
 
@@ -115,6 +119,17 @@ class SelfAttention(nn.Module):
                 query_BTHC, key_BTGC, context.segment_ids_BT, bias_BHQK=bias_BHQK
             )
             self.put_variable(MAPS, "probs", probs_BHQK)
+
+        if self.is_mutable_collection(ROWS) and self.has_variable(ROWS, "queries"):
+            rows_BR = self.get_variable(ROWS, "queries")
+            probs_BHRT = attention_rows(
+                query_BTHC,
+                key_BTGC,
+                rows_BR,
+                context.segment_ids_BT,
+                bias_BHQQ=bias_BHQK,
+            )
+            self.put_variable(ROWS, "probs", probs_BHRT)
 
         if self.is_mutable_collection(KEYS_VALUES):
             self.put_variable(KEYS_VALUES, "key", key_BTGC)

@@ -23,6 +23,9 @@ ATTENTION_EDITS = "attention_edits"
 """Collection of edits of attention scores, from ``attention_edits``."""
 PATCHES = "patches"
 """Collection of activations to put in place, from ``activation_patches``."""
+OFFSETS = "offsets"
+"""Collection of what is added to activations, of the names and shapes of ``ACTIVATIONS``: the
+gradient by an offset of zero is that by the activations."""
 ACTIVATIONS = "activations"
 """Collection of the tap: make it mutable in ``apply`` to receive the activations that can be
 patched, as they are after it: "residual" [N, B, T, D] below "layers", the output of each layer, and
@@ -121,10 +124,12 @@ def score_bias(module: nn.Module) -> Float[Array, "B H T T"] | None:
 
 
 def patched(module: nn.Module, name: str, x: Array) -> Array:
-    """Return a module's activations as patches leave them; the tap gets the same."""
+    """Return a module's activations as patches and offsets leave them; the tap gets the same."""
     if module.has_variable(PATCHES, name):
         patch = module.get_variable(PATCHES, name)
         x = jnp.where(patch["where"][..., None], patch["value"].astype(x.dtype), x)
+    if module.has_variable(OFFSETS, name):
+        x = x + module.get_variable(OFFSETS, name).astype(x.dtype)
     if module.is_mutable_collection(ACTIVATIONS):
         module.put_variable(ACTIVATIONS, name, x)
     return x
@@ -136,7 +141,7 @@ def check_no_interventions(variables: Mapping[str, Any]) -> None:
     Raises:
         InputError: There are some.
     """
-    given = [name for name in (ATTENTION_EDITS, PATCHES) if name in variables]
+    given = [name for name in (ATTENTION_EDITS, PATCHES, OFFSETS) if name in variables]
     if given:
         raise InputError(
             f"decoding with a cache takes no {', '.join(given)}; run the whole sequence instead "

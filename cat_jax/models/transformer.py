@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from cat_jax.models.attention import KEYS_VALUES, MAPS, Context, KVCache, SelfAttention
+from cat_jax.models.attention import KEYS_VALUES, MAPS, ROWS, Context, KVCache, SelfAttention
 from cat_jax.models.config import ModelConfig
 from cat_jax.models.edits import (
     ACTIVATIONS,
     ATTENTION_EDITS,
+    OFFSETS,
     PATCHES,
     check_no_interventions,
     patched,
@@ -23,7 +24,7 @@ from cat_jax.models.projection import Projection
 from cat_jax.types import Array, Float, Int, UInt32
 from pallas_kernels import RESIDUAL_NAMES, Partition
 
-COLLECTIONS = (MAPS, KEYS_VALUES, ACTIVATIONS, ATTENTION_EDITS, PATCHES)
+COLLECTIONS = (MAPS, ROWS, KEYS_VALUES, ACTIVATIONS, ATTENTION_EDITS, PATCHES, OFFSETS)
 """What may enter and leave the layers beside parameters, stacked over them."""
 
 Cache = KVCache | tuple[KVCache, ...]

@@ -49,6 +49,11 @@ class RunResult(LanguageModel):
     lora: LoraConfig | None = None
     base_name: str | None = None
 
+    def _repr_html_(self) -> str:
+        from cat_jax.train.run_html import run_html
+
+        return run_html(self)
+
     @property
     def selected(self) -> str | None:
         """Which step was selected and why; None if it is the last."""

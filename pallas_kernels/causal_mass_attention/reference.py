@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Float32, Int32, UInt32
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt32
 
 from pallas_kernels.causal_mass_attention.support import InputSpec, Machine
 
@@ -112,6 +112,48 @@ def _grouped_probabilities(
     # A key at -inf is hidden instead, so that scores and their gradients stay finite.
     scores_BGMK = scores_BGMK * scale + jnp.where(is_open_BGMK, bias_BGMK, 0.0)
     return masked_softmax(scores_BGMK, visible_BMK[:, None] & is_open_BGMK)
+
+
+def attention_rows(
+    query_BQHC: Float[Array, "B Q H C"],
+    key_BQGC: Float[Array, "B Q G C"],
+    rows_BR: Int[Array, "B R"],
+    segment_ids_BQ: Int32[Array, "B Q"] | None = None,
+    scale: float | None = None,
+    bias_BHQQ: Float32[Array, "B H Q Q"] | None = None,
+) -> Float32[Array, "B H R Q"]:
+    """Compute the chosen rows of ``attention_probabilities``, in O(R Q) memory.
+
+    Args:
+        query_BQHC: Queries.
+        key_BQGC: Keys.
+        rows_BR: Position of the query of each row, 0 to Q - 1; of each sequence its own.
+        segment_ids_BQ: Queries attend only within equal ids.
+        scale: Factor of the scores; None is C**-0.5.
+        bias_BHQQ: As in ``biased_attention``.
+    """
+    batch, _, heads, size = query_BQHC.shape
+    positions, groups = key_BQGC.shape[1:3]
+    factor = float(size) ** -0.5 if scale is None else scale
+    query_BRHC = jnp.take_along_axis(query_BQHC, rows_BR[:, :, None, None], axis=1)
+    scores_BGPRQ = jnp.einsum(
+        "BRGPC,BQGC->BGPRQ",
+        query_BRHC.reshape(batch, -1, groups, heads // groups, size),
+        key_BQGC,
+        preferred_element_type=jnp.float32,
+    )
+    scores_BHRQ = factor * scores_BGPRQ.reshape(batch, heads, -1, positions)
+    visible_BRQ = jnp.arange(positions)[None, None] <= rows_BR[:, :, None]
+    if segment_ids_BQ is not None:
+        own_BR = jnp.take_along_axis(segment_ids_BQ, rows_BR, axis=1)
+        visible_BRQ &= own_BR[:, :, None] == segment_ids_BQ[:, None]
+    visible_BHRQ = jnp.broadcast_to(visible_BRQ[:, None], scores_BHRQ.shape)
+    if bias_BHQQ is not None:
+        bias_BHRQ = jnp.take_along_axis(bias_BHQQ, rows_BR[:, None, :, None], axis=2)
+        is_open_BHRQ = bias_BHRQ > -jnp.inf
+        scores_BHRQ += jnp.where(is_open_BHRQ, bias_BHRQ, 0.0)
+        visible_BHRQ &= is_open_BHRQ
+    return masked_softmax(scores_BHRQ, visible_BHRQ)
 
 
 def xla(

@@ -129,11 +129,13 @@ def test_a_text_is_read_as_torch_reads_it(shared, stories):
     with torch.no_grad():
         ids = tokenizer(text, return_tensors="pt").input_ids
         expected = torch.stack(oracle(ids, output_attentions=True).attentions).numpy()
-    tokens, maps = read_attention(model, params, tokenizer, text)
-    assert maps.shape == (5, 1, 8, len(tokens), len(tokens))
+    maps = read_attention(model, params, tokenizer, text)
+    tokens = maps.tokens
+    assert maps.axes == ("layers", "heads", "queries", "keys")
+    assert maps.values.shape == (5, 8, len(tokens), len(tokens))
     # Trained attention is sharp: torch's own float32 maps are 3e-6 off its float64 ones.
-    np.testing.assert_allclose(maps, expected, atol=1e-5)
-    assert tokens[:4] == ["<s>", "Once", " upon", " a"]
+    np.testing.assert_allclose(maps, expected[:, 0], atol=1e-5)
+    assert tokens[:4] == ("<s>", "Once", " upon", " a")
     assert "".join(tokens[1:]) == text
 
 
@@ -143,10 +145,9 @@ def test_every_token_shows_what_it_read(shared, name):
     text = "naïve 🦙, 12"
     model = CausalLM(ModelConfig(**vars(CONFIG) | {"vocab_size": len(tokenizer), "num_layers": 1}))
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    tokens, maps = read_attention(model, params, tokenizer, text)
-    ids = tokenizer(text).input_ids
-    assert maps.shape == (1, 1, 4, len(ids), len(ids))
-    np.testing.assert_array_equal(maps, attention_maps(model, params, jnp.array([ids])))
+    maps = read_attention(model, params, tokenizer, text)
+    ids, tokens = tokenizer(text).input_ids, maps.tokens
+    np.testing.assert_array_equal(maps, attention_maps(model, params, jnp.array([ids]))[:, 0])
     assert len(tokens) == len(ids)
     assert any("🦙" in token for token in tokens)
     assert "�" not in "".join(tokens)

@@ -290,3 +290,9 @@ def test_the_commands(tmp_path):
     found = json.loads(out.with_suffix(".json").read_text())["scores"]
     assert set(found["toy"]) == {"replacement", "removal", "gradient", "attention", "random"}
     assert command("benchmark_proposals", tmp_path, out)[0] == 2
+    status, text = command("benchmark_agreement", tmp_path / "runs", out, "--records", 3)
+    assert status == 0, text
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["records"] == 3
+    assert len(found["scores"]["toy"]) == 6
+    assert "replacement, attention" in out.with_suffix(".md").read_text()

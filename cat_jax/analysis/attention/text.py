@@ -1,0 +1,157 @@
+"""A text as a model reads it: its tokens, what kind each is, and where words stand among them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from cat_jax.data.alignment import encode_records, end_id_of, token_indices
+from cat_jax.data.encoding import Encoding, check_offsets, encode_texts
+from cat_jax.data.matching import find_span
+from cat_jax.data.records import Record, Span
+from cat_jax.errors import InputError
+from cat_jax.tasks.controls.places import answer_causes
+
+Kind = Literal["cause", "effect", "spurious", "other"]
+"""A token is of a cause of the answer, of the answer, of words that only correlate with it."""
+Words = str | Span
+Places = int | Words | Iterable[int | Words]
+"""Positions, words that are searched for as those of annotations are, or several of either."""
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A tokenised text.
+
+    Attributes:
+        text: Its characters.
+        encoding: Its T tokens.
+        tokens: Text of each token. Tokens that share the bytes of a character all show it; special
+            tokens that the tokenizer adds show their names.
+        kinds: Kind of each token.
+    """
+
+    text: str
+    encoding: Encoding
+    tokens: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+
+    def positions(self, words: Words) -> list[int]:
+        """Return the positions of all tokens of some words, where they occur.
+
+        Raises:
+            InputError: They do not.
+        """
+        span = Span(words) if isinstance(words, str) else words
+        found = token_indices(self.encoding, find_span(self.text, span))
+        if not found:
+            at = "" if span.start is None else f" at character {span.start}"
+            raise InputError(
+                f"the words {span.text!r} do not stand{at} in the text; words are found whole, as "
+                "those of annotations are"
+            )
+        return sorted(set(found))
+
+    def keys(self, places: Places | None) -> list[int]:
+        """Return positions, and those of the tokens of words; of None all causes.
+
+        Raises:
+            InputError: There are none, or one is outside the text.
+        """
+        if places is None:
+            return self._of_kind("cause")
+        return self._checked(places, lambda words: self.positions(words))
+
+    def queries(self, places: Places | None) -> list[int]:
+        """Return positions, and of words the queries that predict their tokens; of None the answer.
+
+        As training has it, the query that predicts a token is at the position before it.
+
+        Raises:
+            InputError: There are none, or one is outside the text.
+        """
+        if places is None:
+            return _predicting(self._of_kind("effect"))
+        return self._checked(places, lambda words: _predicting(self.positions(words)))
+
+    def _of_kind(self, kind: Kind) -> list[int]:
+        found = [position for position, other in enumerate(self.kinds) if other == kind]
+        if not found:
+            raise InputError(
+                f"no token is known to be of the kind {kind!r}; name words or positions, or read "
+                "an annotated Record"
+            )
+        return found
+
+    def _checked(self, places: Places, find) -> list[int]:
+        several = [places] if isinstance(places, str | Span | Integral) else list(places)
+        found: set[int] = set()
+        for place in several:
+            found |= {_inside(place, len(self.tokens))} if _is_index(place) else {*find(place)}
+        if not found:
+            raise InputError("no words or positions are named; name at least one")
+        return sorted(found)
+
+
+def read_text(
+    text: str | Record, tokenizer: PreTrainedTokenizerBase, spurious: Sequence[Words] = ()
+) -> ReadText:
+    """Tokenise a text, or a record as in training, with its end token.
+
+    Of a record, the target is the effect, and its annotated causes in the prompt are the causes. A
+    token of both is of a cause rather than spurious.
+
+    Args:
+        text: A text, or prompt and answer.
+        tokenizer: Fast tokenizer.
+        spurious: Words that only correlate with the answer.
+
+    Raises:
+        InputError: A tokenizer without offsets, a text without tokens, or words that it lacks.
+    """
+    if isinstance(text, Record):
+        ((_, _, _, encoding),) = encode_records(
+            [text], tokenizer, end_id_of(tokenizer, "offsets"), []
+        )
+        causes = token_indices(encoding, answer_causes(text))
+        characters = text.text
+        start = len(characters) - len(text.target.lstrip())
+        effects = token_indices(encoding, [range(start, len(characters.rstrip()))])
+    else:
+        check_offsets(tokenizer)
+        (encoding,) = encode_texts([text], tokenizer, has_special_tokens=False)
+        causes, effects, characters = [], [], text
+    if not encoding.ids:
+        raise InputError("the text has no tokens; give one with at least a word")
+    tokens = tuple(
+        characters[start:end] or str(tokenizer.convert_ids_to_tokens(token))
+        for token, start, end in zip(encoding.ids, encoding.starts, encoding.ends, strict=True)
+    )
+    kinds: list[Kind] = ["other"] * len(tokens)
+    read = ReadText(characters, encoding, tokens, tuple(kinds))
+    for kind, positions in (
+        ("spurious", [n for words in spurious for n in read.positions(words)]),
+        ("effect", effects),
+        ("cause", causes),
+    ):
+        for position in positions:
+            kinds[position] = kind
+    return ReadText(characters, encoding, tokens, tuple(kinds))
+
+
+def _predicting(positions: Sequence[int]) -> list[int]:
+    """Return the queries that predict tokens; nothing predicts the first."""
+    return [position - 1 for position in positions if position]
+
+
+def _is_index(place: object) -> bool:
+    return isinstance(place, Integral | np.integer) and not isinstance(place, bool)
+
+
+def _inside(place, tokens: int) -> int:
+    if not -tokens <= place < tokens:
+        raise InputError(f"the text has positions 0 to {tokens - 1}, got {place}")
+    return int(place) % tokens
