@@ -240,7 +240,7 @@ def test_the_examples_of_interventions_run():
 def test_the_example_of_the_attention_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "".join(blocks("attention_page.md"))
-    found = {"toy": toy_model()}
+    found = {"toy": toy_model(max_positions=300)}
     exec(re.sub(r"cat.load_language_model\(.*?\)", "toy", code), found)
     for name, models in (("attention.html", ["model"]), ("both.html", ["before", "after"])):
         page = Path(name).read_text()

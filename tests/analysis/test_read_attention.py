@@ -1,7 +1,9 @@
 """Rows of maps against full maps, and views against numpy, at odd sizes."""
 
+import base64
 import dataclasses
 import html
+import json
 import re
 
 import jax
@@ -225,3 +227,31 @@ def test_a_long_text_is_folded_and_scores_are_a_table():
 def test_texts_that_are_neither_are_refused():
     with pytest.raises(InputError, match="do not stand in the text"):
         read_text("a b", TOY.tokenizer, ["c"])
+
+
+def page_data(path):
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
+
+
+@pytest.mark.parametrize("queries", [None, [2, 5]])
+def test_maps_are_saved_as_a_page(tmp_path, queries):
+    maps, path = read(queries=queries), tmp_path / "a.html"
+    maps.save_html(path, name="plain", beside={"CAT": maps}, title="<two>", whole_heads=[(2, 1)])
+    data = page_data(path)
+    assert data["models"] == ["plain", "CAT"]
+    assert tuple(data["tokens"]) == maps.tokens
+    assert tuple(data["kinds"]) == maps.kinds
+    assert data["queries"] == maps.queries.tolist()
+    codes = re.search(r'id="map-1">(.*?)</script>', path.read_text(), re.DOTALL)[1].split()
+    seen = np.arange(TOKEN_COUNT) <= maps.queries[:, None]
+    shown = (np.frombuffer(base64.b64decode(codes[2 * 5 + 1]), np.uint8) / 255) ** 2
+    np.testing.assert_allclose(shown, maps.layer(2).head(1).values[seen], atol=0.004)
+
+
+def test_what_is_no_page_is_refused(tmp_path):
+    maps, path = read(), tmp_path / "a.html"
+    with pytest.raises(InputError, match="maps of 'model' have the axes heads, queries, keys"):
+        maps.layer(0).save_html(path)
+    with pytest.raises(InputError, match="'other' read other tokens or queries than 'model'"):
+        maps.save_html(path, beside={"other": read("High")})
+    assert not path.exists()

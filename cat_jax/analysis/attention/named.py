@@ -150,8 +150,8 @@ class AttentionMaps:
                 )
             if maps.tokens != self.tokens or not np.array_equal(maps.queries, self.queries):
                 raise InputError(
-                    f"{title!r} read other tokens or queries than {name!r}; read the same text with "
-                    "both models"
+                    f"{title!r} read other tokens or queries than {name!r}; read the same text "
+                    "with both models"
                 )
         values = {title: maps.values for title, maps in shown.items()}
         queries = self.queries.tolist()
