@@ -245,7 +245,7 @@ def test_the_examples_of_reading_attention_run(tmp_path, monkeypatch, capsys):
         'cat.load_language_model("HuggingFaceTB/SmolLM2-135M-Instruct")': "toy",
         '("ood")[:24]': '("ood")[:3]',
         "(8, sentences=12)": "(2, sentences=2)",
-        "steps=40, batch_size=8, log_every=10, eval_every=8": "steps=2, batch_size=4, eval_every=1",
+        "steps=24, batch_size=8, log_every=8, eval_every=8": "steps=2, batch_size=4, eval_every=1",
     }.items():
         assert theirs in code
         code = code.replace(theirs, ours)
