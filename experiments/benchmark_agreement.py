@@ -97,8 +97,8 @@ def pooled(seeds: list[list[Any]]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "ways": [found[0].first, found[0].second],
-                "tau": list(mean_score(kept_SR, crossed=True)),
-                "overlap": list(mean_score(known_SR, crossed=True)),
+                "tau": list(mean_score(list(kept_SR), crossed=True)),
+                "overlap": list(mean_score(list(known_SR), crossed=True)),
                 "chance": float(np.nanmean(found[0].chance)),
             }
         )

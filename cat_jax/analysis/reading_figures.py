@@ -5,7 +5,9 @@ their frames as well, and shares in lightness, so that all is legible in print.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,11 +26,12 @@ from cat_jax.types import Float
 FOLD = 48
 """Tokens side by side; longer texts go on below."""
 MOST_TOKENS = 480
-FRAMES: Mapping[Kind, tuple[str, str]] = {
+FRAMES: Mapping[Kind, tuple[str, Any]] = {
     "cause": (KINDS["causal"], "-"),
-    "spurious": (KINDS["spurious"], (0, (2, 1))),  # pyright: ignore[reportAssignmentType]
+    "spurious": (KINDS["spurious"], (0, (2, 1))),
 }
 """Colour and line style of the frames around tokens."""
+NAMES: Mapping[Kind, str] = {"cause": "causes", "spurious": "spurious words"}
 LETTERS: Mapping[Kind, str] = {
     "cause": TEXT["causal"],
     "spurious": TEXT["spurious"],
@@ -57,43 +60,32 @@ def attention_figure(
         InputError: There is nothing to draw, texts differ, a text has more than 480 tokens, or as
             ``AttentionMaps.of_queries``.
     """
-    if not maps:
-        raise InputError("no maps to draw")
+    _check_same_text(maps)
     first = next(iter(maps.values()))
-    if any(x.tokens != first.tokens for x in maps.values()):
-        raise InputError("the maps are of different texts; read the same text with every model")
-    if len(first.tokens) > MOST_TOKENS:
-        raise InputError(f"a figure holds {MOST_TOKENS} tokens, got {len(first.tokens)}")
     chosen = {name: x.of_queries(answer) for name, x in maps.items()}
     rows = {name: _over_heads(x) for name, x in chosen.items()}
     end = max(int(x.queries.max()) for x in chosen.values()) + 1  # what follows is not seen
+    width = min(FOLD, end)
     folds = [range(start, min(start + FOLD, end)) for start in range(0, end, FOLD)]
-    panels, queries = len(folds) * len(maps), len(next(iter(chosen.values())).queries)
-    size = (
-        max(1.9 + 0.21 * min(FOLD, end), 6.0),
-        panels * (0.26 * queries + 0.34) + 1.0 * len(folds) + 0.7,
-    )
+    panels, queries = len(folds) * len(maps), len(next(iter(rows.values())))
+    size = max(1.9 + 0.21 * width, 6.0), panels * (0.26 * queries + 0.34) + len(folds) + 0.7
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
     top = max(max(float(row_QK[:, 1:].max(initial=0.0)) for row_QK in rows.values()), 1e-3)
-    image = None
-    for number, axis in enumerate(axes):
-        fold, name = folds[number // len(maps)], list(maps)[number % len(maps)]
-        image = _draw_fold(axis, chosen[name], rows[name], fold, top)
+    images = []
+    for axis, (fold, name) in zip(axes, product(folds, maps), strict=True):
+        images.append(_draw_fold(axis, chosen[name], rows[name], fold, top))
         axis.set_title(name, loc="left", fontsize=NORMAL, fontweight="bold", parse_math=False)
-        axis.set_xlim(-0.5, min(FOLD, end) - 0.5)
-        if name == list(maps)[-1]:
-            _label_tokens(axis, first, fold)
-        else:
-            axis.set_xticks([])
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.03, pad=0.01, aspect=30)
+        axis.set_xlim(-0.5, width - 0.5)
+        _label_tokens(axis, first, fold if name == list(maps)[-1] else range(0))
+    bar = figure.colorbar(images[0], ax=list(axes), fraction=0.03, pad=0.01, aspect=30)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     bar.set_label(_scale_label(rows, top), fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
     _legend(figure, first)
     if title:
-        figure.suptitle("\n".join(wrap(title, int(10 * size[0]))), x=0.01, ha="left",
-                        fontsize=LARGE, parse_math=False)  # fmt: skip
+        title = "\n".join(wrap(title, int(10 * size[0])))
+        figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE, parse_math=False)
     return figure
 
 
@@ -153,6 +145,16 @@ def leak_figure(
     return layer_figure({f"{paths.records:,} records": panel}, title)
 
 
+def _check_same_text(maps: Mapping[str, AttentionMaps]) -> None:
+    if not maps:
+        raise InputError("no maps to draw")
+    first = next(iter(maps.values()))
+    if any(x.tokens != first.tokens for x in maps.values()):
+        raise InputError("the maps are of different texts; read the same text with every model")
+    if len(first.tokens) > MOST_TOKENS:
+        raise InputError(f"a figure holds {MOST_TOKENS} tokens, got {len(first.tokens)}")
+
+
 def _over_heads(maps: AttentionMaps) -> np.ndarray:
     """Return the mean over layers and heads, as far as they are left, [Q, K]."""
     if maps.axes[-2:] != ("queries", "keys"):
@@ -198,9 +200,8 @@ def _scale_label(rows: Mapping[str, np.ndarray], top: float) -> str:
 
 def _legend(figure: Figure, maps: AttentionMaps) -> None:
     handles = [
-        Patch(fill=False, edgecolor=colour, linestyle=style, linewidth=1.8, label=name)
+        Patch(fill=False, edgecolor=colour, linestyle=style, linewidth=1.8, label=NAMES[kind])
         for kind, (colour, style) in FRAMES.items()
-        for name in [{"cause": "causes", "spurious": "spurious words"}[kind]]
         if kind in maps.kinds
     ]
     if handles:

@@ -40,7 +40,7 @@ def record_html(record: "Record") -> str:
 
 def example_html(example: "Example") -> str:
     """Return the token ids, those that are trained underlined and causes shaded, and counts."""
-    is_cause = decode(example.q_bits, example.k_bits).any(0)
+    is_cause = np.asarray(decode(example.q_bits, example.k_bits).any(0), bool)
     words = [f"{token} " for token in example.tokens.tolist()]
     shown = min(len(words), MOST_TOKENS)
     ids = "".join(

@@ -108,4 +108,4 @@ class HeadScores:
 
 
 def _scored(values_RNH: np.ndarray) -> np.ndarray:
-    return np.isfinite(values_RNH).all((1, 2))
+    return np.asarray(np.isfinite(values_RNH).all((1, 2)))

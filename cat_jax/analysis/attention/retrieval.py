@@ -141,7 +141,8 @@ def _copied(
     for n, (_, prompt, answer) in enumerate(chosen):
         tokens_BT[n, : len(prompt) + len(answer)] = [*prompt, *answer]
         queries_BR[n, : len(answer)] = np.arange(len(answer)) + len(prompt) - 1
-    rows: Any = attention_rows(model.model, model.params, jnp.asarray(tokens_BT), queries_BR)
+    inputs = jnp.asarray(tokens_BT), jnp.asarray(queries_BR)
+    rows: Any = attention_rows(model.model, model.params, *inputs)
     shares = []
     for n, (text, prompt, answer) in enumerate(chosen):
         needle = [x for x in range(len(prompt)) if text.kinds[x] == "cause"]

@@ -1,9 +1,9 @@
 """A text as a model reads it: its tokens, what kind each is, and where words stand among them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -63,7 +63,7 @@ class ReadText:
         """
         if places is None:
             return self._of_kind("cause")
-        return self._checked(places, lambda words: self.positions(words))
+        return self._checked(places, self.positions)
 
     def queries(self, places: Places | None) -> list[int]:
         """Return positions, and of words the queries that predict their tokens; of None the answer.
@@ -86,8 +86,8 @@ class ReadText:
             )
         return found
 
-    def _checked(self, places: Places, find) -> list[int]:
-        several = [places] if isinstance(places, str | Span | Integral) else list(places)
+    def _checked(self, places: Places, find: Callable[[Any], list[int]]) -> list[int]:
+        several: list[Any] = [places] if isinstance(places, str | Span | Integral) else [*places]  # pyright: ignore
         found: set[int] = set()
         for place in several:
             found |= {_inside(place, len(self.tokens))} if _is_index(place) else {*find(place)}
@@ -132,11 +132,12 @@ def read_text(
     )
     kinds: list[Kind] = ["other"] * len(tokens)
     read = ReadText(characters, encoding, tokens, tuple(kinds))
-    for kind, positions in (
-        ("spurious", [n for words in spurious for n in read.positions(words)]),
-        ("effect", effects),
-        ("cause", causes),
-    ):
+    of_kind: dict[Kind, list[int]] = {
+        "spurious": [n for words in spurious for n in read.positions(words)],
+        "effect": effects,
+        "cause": causes,
+    }
+    for kind, positions in of_kind.items():
         for position in positions:
             kinds[position] = kind
     return ReadText(characters, encoding, tokens, tuple(kinds))
@@ -151,7 +152,7 @@ def _is_index(place: object) -> bool:
     return isinstance(place, Integral | np.integer) and not isinstance(place, bool)
 
 
-def _inside(place, tokens: int) -> int:
+def _inside(place: Any, tokens: int) -> int:
     if not -tokens <= place < tokens:
         raise InputError(f"the text has positions 0 to {tokens - 1}, got {place}")
     return int(place) % tokens

@@ -124,24 +124,24 @@ def agreement_markdown(found: Sequence[Agreement]) -> str:
 def _compare(first: str, second: str, one: Ranked, other: Ranked, top: int) -> Agreement:
     if len(one) != len(other):
         raise InputError(f"{first!r} ranks {len(one)} records, {second!r} {len(other)}")
-    found = np.full((3, len(one)), np.nan)
+    tau_R, overlap_R, chance_R = np.full((3, len(one)), np.nan)
     for n, (a, b) in enumerate(zip(one, other, strict=True)):
         places = [x.span for x in a]
         sizes = {x.span: abs(x.effect) for x in b}
         if sizes.keys() != set(places):
             raise InputError(f"record {n + 1}: {first!r} and {second!r} rank different words")
         sizes_b = [sizes[place] for place in places]
-        found[0, n] = _tau([abs(x.effect) for x in a], sizes_b)
+        tau_R[n] = _tau([abs(x.effect) for x in a], sizes_b)
         if len(places) > top:
-            found[1, n] = len(_first(a, top) & _first(b, top)) / top
-            found[2, n] = top / len(places)
-    return Agreement(first, second, *found, top)
+            overlap_R[n] = len(_first(a, top) & _first(b, top)) / top
+            chance_R[n] = top / len(places)
+    return Agreement(first, second, tau_R, overlap_R, chance_R, top)
 
 
 def _tau(one: Sequence[float], other: Sequence[float]) -> float:
     if len(one) < 2 or len(set(one)) == 1 or len(set(other)) == 1:
         return float("nan")
-    return float(stats.kendalltau(one, other)[0])
+    return float(stats.kendalltau(one, other).statistic)  # pyright: ignore
 
 
 def _first(proposals: Sequence[Proposal], top: int) -> set[Any]:
