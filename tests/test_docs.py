@@ -257,7 +257,8 @@ def test_the_examples_of_reading_attention_run(tmp_path, monkeypatch, capsys):
         'cat.load_language_model("HuggingFaceTB/SmolLM2-135M-Instruct")': "toy",
         '("ood")[:24]': '("ood")[:3]',
         "(8, sentences=12)": "(2, sentences=2)",
-        "steps=600, batch_size=64, log_every=100, eval_every=50": "steps=2, batch_size=4, eval_every=1",
+        "steps=600, batch_size=64": "steps=2, batch_size=4",
+        "eval_every=50": "eval_every=1",
         '("ood")[:100]': '("ood")[:4]',
         "train_records=10_000": "train_records=40",
     }.items():

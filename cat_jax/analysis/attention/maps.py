@@ -65,7 +65,8 @@ def attention_rows(
     """Return the attention probabilities of chosen queries: rows of ``attention_maps``.
 
     The model runs with its own attention implementation, which need not build any map; beside it,
-    the rows are computed from the layer's queries and keys, in O(R T) memory.
+    the rows are computed from the layer's queries and keys, in O(R T) memory. (With edited scores
+    the model itself builds the maps of a layer at a time, whatever its implementation.)
 
     Args:
         model: Model.
