@@ -61,7 +61,7 @@ setup(
         # tensorflow-datasets imports importlib_resources and does not say so.
         "tfds": ["tensorflow-datasets>=4.9.8", "importlib_resources>=6.4"],
         "wandb": ["wandb>=0.19"],
-        "notebook": ["jupyterlab>=4.4", "treescope>=0.1.10"],
+        "notebook": ["jupyterlab>=4.4", "nbclient>=0.10", "treescope>=0.1.10"],
         "test": [
             "pytest>=9.0",
             "pytest-xdist>=3.8",
@@ -71,6 +71,8 @@ setup(
             "json-repair>=0.50",
             "markdown-it-py>=3.0",
             "selenium>=4.30",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "ruff>=0.14",
             "pyright[nodejs]>=1.1.400",
             # The parity oracles; torch's CPU build has wheels for this Python alone.

@@ -4,11 +4,12 @@ All show the same maps of a pretrained model over a text of the Spurious Token G
 """
 
 import json
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -187,34 +188,51 @@ def measure(args: Args, contender: Contender, folder: Path, length: int, layers:
     )
 
 
+class TookTooLong(Exception):
+    """A page, and with it the driver, did not answer in time."""
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise TookTooLong when the block takes longer: drivers themselves wait on and try again."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TookTooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def open_page(file: Path, contender: Contender, limit: int) -> tuple[float | None, list[str], str]:
     """Return the seconds until a page is drawn, what it asks a network for, and why it failed."""
     from selenium.common.exceptions import WebDriverException
 
-    from experiments.benchmarking.browser import open_browser, requested_elsewhere
+    from experiments.benchmarking.browser import end, open_browser, requested_elsewhere
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         driver = open_browser(Path(folder))
         try:
-            driver.set_page_load_timeout(limit)
-            driver.set_script_timeout(limit)
-            start = time.perf_counter()
-            driver.get(file.as_uri())
-            while not driver.execute_script(DRAWN[contender]):
-                loads = requested_elsewhere(driver)
-                if loads:
-                    return None, loads, "nothing is drawn without a network"
-                if time.perf_counter() - start > limit:
-                    return None, [], f"nothing is drawn within {limit} s"
-                time.sleep(0.05)
-            driver.execute_script("return document.body.offsetHeight")  # laid out
-            return time.perf_counter() - start, requested_elsewhere(driver), ""
+            with time_limit(limit):
+                start = time.perf_counter()
+                driver.get(file.as_uri())
+                while not driver.execute_script(DRAWN[contender]):
+                    loads = requested_elsewhere(driver)
+                    if loads:
+                        return None, loads, "nothing is drawn without a network"
+                    time.sleep(0.05)
+                driver.execute_script("return document.body.offsetHeight")  # laid out
+                return time.perf_counter() - start, requested_elsewhere(driver), ""
+        except TookTooLong:
+            return None, [], f"nothing is drawn within {limit} s"
         except WebDriverException as error:
-            reason = (error.msg or type(error).__name__).splitlines()[0][:120]
-            return None, [], f"not drawn within {limit} s: {reason}"
+            return None, [], f"the browser failed: {(error.msg or '').splitlines()[:1]}"
         finally:
-            with suppress(WebDriverException):
-                driver.quit()
+            end(driver)
 
 
 def page(

@@ -1,7 +1,10 @@
 """Headless Chromium, for pages that must load nothing."""
 
 import json
+import os
 import shutil
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +37,14 @@ def open_browser(folder: Path) -> Any:
         options.add_argument(flag)
     options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    return Chrome(options, Service(driver))
+    return Chrome(options, Service(driver, popen_kw={"start_new_session": True}))
+
+
+def end(driver: Any) -> None:
+    """End a browser that may no longer answer, with all of its processes."""
+    with suppress(ProcessLookupError):
+        os.killpg(driver.service.process.pid, signal.SIGKILL)
+    driver.service.process.wait()
 
 
 def requested(driver: Any) -> list[str]:
