@@ -27,6 +27,7 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     matrix,
     opaque,
     over_columns,
+    over_rows,
     produce,
     product,
     ring,
@@ -171,9 +172,10 @@ class ForwardBlock(QueryBlock):
         return scores, factor
 
     def _annotated_sum(self, slot: Array, tile, weights: Array) -> Array:
-        return self.tags.where_annotated(
+        return self.tags.by_annotation(
             self.scratch["position_tags_ring"].buffers[0].at[slot],
             tile,
+            lambda marks, weights: (weights * over_rows(marks, weights.shape)).sum(axis=1),
             lambda annotated, weights: jnp.where(annotated, weights, 0.0).sum(axis=1),
             lambda _: full((ROWS,), 0.0, WGMMA.reduce(1)),
             weights,

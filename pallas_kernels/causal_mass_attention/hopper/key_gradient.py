@@ -26,6 +26,7 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     load,
     matrix,
     opaque,
+    over_columns,
     over_rows,
     produce,
     ring,
@@ -144,7 +145,8 @@ class KeyGradientBlock:
         ready = self.scratch["ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(refs.key.at[where], self.key, ready)
         plgpu.copy_gmem_to_smem(refs.value.at[where], self.value, ready)
-        self.tags: Any = tags_of_rows(problem, refs.k_tags, refs.k_tiles, self.sequence, self.start)
+        tags = refs.k_tags, refs.k_tiles, self.sequence, self.start
+        self.tags: Any = tags_of_rows(problem, *tags, rows_are_queries=False)
         plgpu.barrier_wait(ready)
         zeros = full((ROWS, problem.size), 0.0)
         wanted = KeyGradients(*(None if result is None else zeros for result in self.results))
@@ -208,11 +210,16 @@ class KeyGradientBlock:
         if not self.problem.words:
             return share
 
-        def add_mass(annotated, share):
+        def of_class(marks, share):
+            d_mass = over_rows(load(statistics.at[2], 0), shape)
+            return d_mass * over_columns(marks, shape) + share
+
+        def of_pairs(annotated, share):
             d_mass = over_rows(load(statistics.at[2], 0), shape)
             return share + jnp.where(annotated, d_mass, 0.0)
 
-        return self.tags.where_annotated(tags[0], tile, add_mass, lambda share: share, share)
+        choices = of_class, of_pairs, lambda share: share
+        return self.tags.by_annotation(tags[0], tile, *choices, share)
 
     def _store(self, sums: KeyGradients) -> None:
         pairs = []

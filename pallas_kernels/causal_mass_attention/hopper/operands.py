@@ -54,12 +54,14 @@ class Operands(NamedTuple):
         q_tags: Tags of the queries, int32 [B, tags, Q].
         k_tags: Tags of the keys, int32 [B, tags, K].
         q_tiles: Entries of each tile of queries, int32 [B, N, E]: least and greatest segment
-            (if there are segments), and the union of each word of bits.
-        k_tiles: Likewise of each tile of keys.
+            (if there are segments), the union of each word of bits, and (with bits) whether all
+            queries that have bits have the same.
+        k_tiles: Likewise of each tile of keys; only that of queries is read for the last entry.
         reach: int32 [B, N], of every block of 128: the first tile of keys that its queries meet,
             or the end of the tiles of queries that its keys meet.
         d_out: Gradient of the output, as padded.
-        statistics: float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass.
+        statistics: float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass, which is
+            zero for queries without bits.
     """
 
     query: Any
@@ -113,16 +115,22 @@ def with_cotangents(
     """Add d_out and the statistics that the gradient kernels read."""
     return operands._replace(
         d_out=_pad(d_out.astype(problem.dtype), {1: problem.queries, 3: problem.size}),
-        statistics=_statistics(problem, out, mass, lse, d_out, d_mass),
+        statistics=_statistics(problem, operands, out, mass, lse, d_out, d_mass),
     )
 
 
-def _statistics(problem: Problem, out, mass, lse, d_out, d_mass) -> Array:
+def _statistics(problem: Problem, operands: Operands, out, mass, lse, d_out, d_mass) -> Array:
     """Return base-2 log-sum-exp, delta and d_mass of each query, float32 [B, H, 2 or 3, Q]."""
     statistics = [lse * LOG2_E, softmax_delta(out, mass, d_out, d_mass)]
     if mass is not None:
-        statistics.append(d_mass)
+        statistics.append(zero_without_bits(problem, operands, d_mass))
     return _pad(jnp.stack(statistics, axis=2), {3: problem.queries})
+
+
+def zero_without_bits(problem: Problem, operands: Operands, x_BHQ: Array) -> Array:
+    """Zero what belongs to queries without bits, which a tile of one class treats as the others."""
+    words = operands.q_tags[:, problem.segments :, : x_BHQ.shape[-1]]
+    return jnp.where((words != 0).any(1)[:, None], x_BHQ, 0.0)
 
 
 def _round_up(length: int, step: int) -> int:
@@ -145,15 +153,18 @@ def _tags(segments: Array | None, bits: Array | None, length: int) -> Array | No
 
 
 def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
-    """Return, per tile, least and greatest segment and union of each word, int32 [B, N, E]."""
+    """Return the entries of each tile (see ``Operands``), int32 [B, N, E]."""
     if tags is None:
         return None
     cut = tags.reshape(*tags.shape[:2], -1, step)
-    words = cut[:, problem.tag_count - problem.words :]
-    union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
-    entries = [union]
+    entries = []
     if problem.segments:
-        entries = [*(x[:, None] for x in _extremes(tags[:, 0], step)), union]
+        entries += [x[:, None] for x in _extremes(tags[:, 0], step)]
+    if problem.words:
+        words = cut[:, problem.segments :]
+        union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
+        equal = (words == union[..., None]).all(1) | (words == 0).all(1)
+        entries += [union, equal.all(-1)[:, None].astype(jnp.int32)]
     return jnp.concatenate(entries, axis=1).swapaxes(1, 2)
 
 

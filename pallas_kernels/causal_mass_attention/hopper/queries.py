@@ -48,7 +48,12 @@ class QueryBlock:
         """Set the tags of these queries, None without tags."""
         refs = self.refs
         self.tags: Any = tags_of_rows(
-            self.problem, refs.q_tags, refs.q_tiles, self.sequence, self.start
+            self.problem,
+            refs.q_tags,
+            refs.q_tiles,
+            self.sequence,
+            self.start,
+            rows_are_queries=True,
         )
 
     def queries_of(self, ref):

@@ -23,6 +23,7 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     matrix,
     opaque,
     over_columns,
+    over_rows,
     produce,
     ring,
     staging_buffer,
@@ -120,7 +121,11 @@ class QueryGradientBlock(QueryBlock):
         if not self.problem.words:
             return share
 
-        def add_mass(annotated, share):
+        def of_class(marks, share):
+            return over_columns(self.d_mass, shape) * over_rows(marks, shape) + share
+
+        def of_pairs(annotated, share):
             return share + jnp.where(annotated, over_columns(self.d_mass, shape), 0.0)
 
-        return self.tags.where_annotated(tags[0], tile, add_mass, lambda share: share, share)
+        choices = of_class, of_pairs, lambda share: share
+        return self.tags.by_annotation(tags[0], tile, *choices, share)
