@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax import Array
 
 from pallas_kernels.benchmark.attentions import WAYS, Name, attention, refusal
 from pallas_kernels.causal_mass_attention.support import InputSpec
@@ -118,37 +119,41 @@ def supported_cases(args: Args) -> list[Case]:
 
 
 class Programs(NamedTuple):
-    """What is checked, and the float32 reference of the first and the last group."""
+    """What is checked, and the comparison of two runs of it: (given, first, second)."""
 
     actual: Callable[..., dict[str, Any]]
-    reference: Callable[..., dict[str, Any]]
+    compare: Callable[..., tuple[dict[str, Array], Array]]
 
 
 def compile_case(case: Case, args: Args) -> Programs:
     """Compile both programs, from shapes alone."""
     given = jax.eval_shape(partial(zeros, case, args.dtype))
-    actual = jax.jit(partial(value_and_gradient, args.implementation)).lower(*given).compile()
+    run = jax.jit(partial(value_and_gradient, args.implementation))
+    results = jax.eval_shape(run, *given)
     with jax.default_matmul_precision("highest"):
-        small = jax.eval_shape(partial(sampled, case), given)
-        reference = jax.jit(partial(value_and_gradient, "xla_chunked")).lower(*small).compile()
-    return Programs(actual, reference)
+        compare = jax.jit(partial(comparison, case, args)).lower(given, results, results)
+    return Programs(run.lower(*given).compile(), compare.compile())
 
 
 def check(case: Case, args: Args, programs: Programs) -> tuple[dict[str, float], bool]:
     """Return the largest errors over their tolerance, and whether a second run is bit-equal."""
     given = make_inputs(case, args.dtype)
-    actual, again = programs.actual(*given), programs.actual(*given)
-    repeats = all(
-        np.array_equal(x, y, equal_nan=True)
-        for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(again), strict=True)
-    )
-    expected = programs.reference(*sampled(case, given))
+    errors, repeats = programs.compare(given, programs.actual(*given), programs.actual(*given))
+    return {name: float(error) for name, error in errors.items()}, bool(repeats)
+
+
+def comparison(
+    case: Case, args: Args, given: Sequence[Any], actual: dict[str, Any], again: dict[str, Any]
+) -> tuple[dict[str, Array], Array]:
+    """Return the errors of the first and the last group, and whether both runs are bit-equal."""
+    same = [jnp.array_equal(actual[name], again[name], equal_nan=True) for name in actual]
+    expected = value_and_gradient("xla_chunked", *sampled(case, given))
     errors = {}
     for name, found in sampled_results(case, actual).items():
         exact = name == "mass" and args.implementation not in STOCK
         allowed = MASS_TOLERANCE if exact else TOLERANCE[args.dtype]
         errors[name] = relative(found, expected[name]) / allowed
-    return errors, repeats
+    return errors, jnp.stack(same).all()
 
 
 def ends(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -178,9 +183,9 @@ def sampled_results(case: Case, results: dict[str, Any]) -> dict[str, Any]:
     return {name: widen(of_ends(name, x)) for name, x in results.items()}
 
 
-def relative(actual: Any, expected: Any) -> float:
+def relative(actual: Array, expected: Array) -> Array:
     """Return the largest difference, relative to the largest entry or 1."""
-    return float(jnp.abs(actual - expected).max() / jnp.maximum(1, jnp.abs(expected).max()))
+    return jnp.abs(actual - expected).max() / jnp.maximum(1, jnp.abs(expected).max())
 
 
 def widen(x: Any) -> Any:

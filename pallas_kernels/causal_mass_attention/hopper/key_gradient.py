@@ -145,8 +145,7 @@ class KeyGradientBlock:
         ready = self.scratch["ready"].at[self.warpgroup]
         plgpu.copy_gmem_to_smem(refs.key.at[where], self.key, ready)
         plgpu.copy_gmem_to_smem(refs.value.at[where], self.value, ready)
-        tags = refs.k_tags, refs.k_tiles, self.sequence, self.start
-        self.tags: Any = tags_of_rows(problem, *tags, rows_are_queries=False)
+        self.tags: Any = tags_of_rows(problem, refs.k_tags, refs.k_tiles, self.sequence, self.start)
         plgpu.barrier_wait(ready)
         zeros = full((ROWS, problem.size), 0.0)
         wanted = KeyGradients(*(None if result is None else zeros for result in self.results))
@@ -210,16 +209,16 @@ class KeyGradientBlock:
         if not self.problem.words:
             return share
 
-        def of_class(marks, share):
+        def of_class(share):
             d_mass = over_rows(load(statistics.at[2], 0), shape)
-            return d_mass * over_columns(marks, shape) + share
+            return d_mass * over_columns(self.tags.marks_of_rows(tile), shape) + share
 
         def of_pairs(annotated, share):
             d_mass = over_rows(load(statistics.at[2], 0), shape)
             return share + jnp.where(annotated, d_mass, 0.0)
 
         choices = of_class, of_pairs, lambda share: share
-        return self.tags.by_annotation(tags[0], tile, *choices, share)
+        return self.tags.by_annotation(tags[0], tile, tile[-1] >= 0, *choices, share)
 
     def _store(self, sums: KeyGradients) -> None:
         pairs = []

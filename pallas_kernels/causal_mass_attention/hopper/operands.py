@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pallas_kernels.causal_mass_attention.classes import WORD
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, softmax_delta
 from pallas_kernels.causal_mass_attention.hopper.tiles import (
     BLOCK,
@@ -54,9 +55,10 @@ class Operands(NamedTuple):
         q_tags: Tags of the queries, int32 [B, tags, Q].
         k_tags: Tags of the keys, int32 [B, tags, K].
         q_tiles: Entries of each tile of queries, int32 [B, N, E]: least and greatest segment
-            (if there are segments), the union of each word of bits, and (with bits) whether all
-            queries that have bits have the same.
-        k_tiles: Likewise of each tile of keys; only that of queries is read for the last entry.
+            (if there are segments), the union of each word of bits, and (with bits) the number of
+            the bit if the union is a single one, else -1.
+        k_tiles: Likewise of each tile of keys.
+        k_planes: float32 [B, 32 W, K], 1.0 where the key has the bit, else 0.0.
         reach: int32 [B, N], of every block of 128: the first tile of keys that its queries meet,
             or the end of the tiles of queries that its keys meet.
         d_out: Gradient of the output, as padded.
@@ -72,6 +74,7 @@ class Operands(NamedTuple):
     q_tiles: Any
     k_tiles: Any
     reach: Any
+    k_planes: Any = None
     d_out: Any = None
     statistics: Any = None
 
@@ -161,11 +164,23 @@ def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
     if problem.segments:
         entries += [x[:, None] for x in _extremes(tags[:, 0], step)]
     if problem.words:
-        words = cut[:, problem.segments :]
-        union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
-        equal = (words == union[..., None]).all(1) | (words == 0).all(1)
-        entries += [union, equal.all(-1)[:, None].astype(jnp.int32)]
+        union = lax.reduce(cut[:, problem.segments :], jnp.int32(0), lax.bitwise_or, (3,))
+        entries += [union, _single_bit(union)]
     return jnp.concatenate(entries, axis=1).swapaxes(1, 2)
+
+
+def _single_bit(words: Array) -> Array:
+    """Return the number of the only bit of each column of words [B, W, N], or -1, [B, 1, N]."""
+    bits = _bits(words)
+    number = jnp.argmax(bits, axis=1).astype(jnp.int32)
+    return jnp.where(bits.sum(1) == 1, number, -1)[:, None]
+
+
+def _bits(words: Array) -> Array:
+    """Unpack words [B, W, T] into bits of 0 and 1, [B, 32 W, T], in their own type."""
+    shifts = jnp.arange(WORD, dtype=words.dtype)[None, None, :, None]
+    bits = (words[:, :, None] >> shifts) & 1
+    return bits.reshape(len(words), -1, words.shape[-1])
 
 
 def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
@@ -175,7 +190,14 @@ def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
         q_tiles=_tiles(problem, operands.q_tags, ROWS),
         k_tiles=_tiles(problem, operands.k_tags, step),
         reach=None if meet is None else jnp.argmax(meet, axis=-1).astype(jnp.int32),
+        k_planes=_planes(problem, operands),
     )
+
+
+def _planes(problem: Problem, operands: Operands) -> Array | None:
+    if not problem.words:
+        return None
+    return _bits(operands.k_tags[:, problem.segments :]).astype(jnp.float32)
 
 
 def cut_queries(problem: Problem, operands: Operands, step: int) -> Operands:

@@ -6,7 +6,7 @@ Inside a kernel an array [64, n] is one tile: rows of this warpgroup against a t
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +84,13 @@ def tags_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], .
     if not problem.tag_count:
         return ()
     return (lambda lead: plgpu.SMEM((lead, problem.tag_count, columns), jnp.int32),)
+
+
+def plane_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
+    """Return the buffer for one bit of a tile of keys, as floats; empty without bits."""
+    if not problem.words:
+        return ()
+    return (lambda lead: plgpu.SMEM((lead, columns), jnp.float32),)
 
 
 def staging_buffer(problem: Problem, tile: Tile) -> Any:
@@ -214,7 +221,6 @@ class Tags(NamedTuple):
     problem: Problem
     rows: Callable[[int], Array]
     row_tile: Callable[[], tuple[Array, ...]]
-    rows_are_queries: bool
 
     def hide_other_segments(self, x: Array, columns_ref, column_tile) -> Array:
         """Set to -inf across segments; nothing is compared if the tile has a single segment."""
@@ -229,62 +235,50 @@ class Tags(NamedTuple):
 
         return lax.cond(single, lambda x: x, compare, x)
 
-    def by_annotation(self, columns_ref, column_tile, of_class, of_pairs, nothing, *operands):
+    def by_annotation(
+        self, columns_ref, column_tile, is_one_class, of_class, of_pairs, nothing, *operands
+    ):
         """Run the function that does least for a tile, on ``operands``.
 
-        of_class: If all queries of the tile that have bits have the same. Its first argument has
-          1.0 at the keys that share one, else 0.0, as one value per row or per column; queries
-          without bits are treated like the others.
-        of_pairs: If they do not. Its first argument says which pairs share a bit.
+        is_one_class: Whether the bits of all queries of the tile together are a single one, and
+          ``of_class`` may treat queries without bits like the others.
+        of_pairs: Its first argument says which pairs share a bit.
         nothing: If no pair of the tile does.
         """
-        row_words, column_words = self._words(self.row_tile()), self._words(column_tile)
-        unions = zip(row_words, column_words, strict=True)
-        touched = functools.reduce(operator.or_, [row & column for row, column in unions]) != 0
-        is_one_class = (self.row_tile() if self.rows_are_queries else column_tile)[-1] != 0
-
-        def compare_keys(*operands):
-            if self.rows_are_queries:
-                of_keys = [load(columns_ref.at[n], 0) for n in self._tags_of_words()]
-            else:
-                of_keys = [self.rows(n) for n in self._tags_of_words()]
-            of_class_words = row_words if self.rows_are_queries else column_words
-            common = [key & word for key, word in zip(of_keys, of_class_words, strict=True)]
-            return of_class(_is_nonzero(common).astype(jnp.float32), *operands)
-
-        def compare_pairs(*operands):
-            shape = (ROWS, columns_ref.shape[1])
-            common = [
-                over_columns(self.rows(n), shape) & over_rows(load(columns_ref.at[n], 0), shape)
-                for n in self._tags_of_words()
-            ]
-            return of_pairs(_is_nonzero(common), *operands)
+        unions = zip(self._words(self.row_tile()), self._words(column_tile), strict=True)
+        touched = _or(row & column for row, column in unions) != 0
 
         def compare(*operands):
-            return lax.cond(is_one_class, compare_keys, compare_pairs, *operands)
+            shape = (ROWS, columns_ref.shape[1])
+            common = _or(
+                over_columns(self.rows(n), shape) & over_rows(load(columns_ref.at[n], 0), shape)
+                for n in range(self.problem.segments, self.problem.tag_count)
+            )
+            return of_pairs(common != 0, *operands)
 
-        return lax.cond(touched, compare, nothing, *operands)
+        def some(*operands):
+            return lax.cond(is_one_class, of_class, compare, *operands)
+
+        return lax.cond(touched, some, nothing, *operands)
+
+    def marks_of_rows(self, column_tile) -> Array:
+        """Return 1.0 for rows that have a bit of the tile of columns, else 0.0."""
+        words = self._words(column_tile)
+        first = self.problem.segments
+        common = _or(self.rows(first + n) & word for n, word in enumerate(words))
+        return (common != 0).astype(jnp.float32)
 
     def _words(self, tile: tuple[Array, ...]) -> tuple[Array, ...]:
         first = 2 * self.problem.segments
         return tile[first : first + self.problem.words]
 
-    def _tags_of_words(self) -> range:
-        return range(self.problem.segments, self.problem.tag_count)
 
-
-def _is_nonzero(words: list[Array]) -> Array:
-    return functools.reduce(operator.or_, words) != 0
+def _or(words: Iterable[Array]) -> Array:
+    return functools.reduce(operator.or_, words)
 
 
 def tags_of_rows(
-    problem: Problem,
-    tags_ref,
-    tiles_ref,
-    sequence: Array,
-    start: Array,
-    *,
-    rows_are_queries: bool,
+    problem: Problem, tags_ref, tiles_ref, sequence: Array, start: Array
 ) -> Tags | None:
     """Return the tags of the rows from ``start``; few stay in registers, many are loaded on use."""
     if not problem.tag_count:
@@ -297,9 +291,9 @@ def tags_of_rows(
         return tile_of(tiles_ref, sequence, lax.div(start, ROWS))
 
     if problem.tag_count > TAGS_IN_REGISTERS:
-        return Tags(problem, rows, row_tile, rows_are_queries)
+        return Tags(problem, rows, row_tile)
     loaded, entries = [rows(n) for n in range(problem.tag_count)], row_tile()
-    return Tags(problem, loaded.__getitem__, lambda: entries, rows_are_queries)
+    return Tags(problem, loaded.__getitem__, lambda: entries)
 
 
 def tile_of(ref, *index) -> tuple[Array, ...]:
