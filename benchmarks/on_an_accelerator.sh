@@ -13,8 +13,8 @@ results=benchmarks/$name checks=() shapes=(--minutes 5)
 traced=(--lengths 8192 --heads 32 --sizes 128 --layouts whole)
 if [ -n "${SMALL:-}" ]; then
     results=$out/$name checks=(--cases 1) shapes=(--lengths 64 --heads 12 --samples 2)
-    shapes+=(--layouts whole packed)
-    traced=(--lengths 64 --heads 12 --sizes 64 --layouts whole)
+    shapes+=(--sizes 64 --layouts whole packed --names "$implementation")
+    traced=(--lengths 64 --heads 12 --sizes 64 --layouts whole --names "$implementation")
 fi
 
 check() {

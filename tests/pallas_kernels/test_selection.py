@@ -1,5 +1,6 @@
 """What runs where, on invented machines."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -10,6 +11,7 @@ from pallas_kernels.causal_mass_attention import stock
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
 from pallas_kernels.causal_mass_attention.hopper import kernel as hopper
 from pallas_kernels.causal_mass_attention.hopper.kernel import mosaic_gpu_kernel
+from pallas_kernels.causal_mass_attention.support import InputSpec
 from pallas_kernels.causal_mass_attention.tpu.kernel import mosaic_tpu_kernel
 
 KERNELS = {"mosaic_gpu": mosaic_gpu_kernel(), "mosaic_tpu": mosaic_tpu_kernel()}
@@ -103,6 +105,32 @@ def test_what_neither_supports_is_chunked(machine, machine_of, facts, reasons):
     assert reasons[0] in of_kernel
     assert reasons[1] in of_cudnn
     assert unsupported_reason("xla_chunked", **facts) is None
+
+
+def documented():
+    """Yield compute capability and the two implementations of each row of docs/kernel.md."""
+    page = (Path(__file__).resolve().parents[2] / "docs/kernel.md").read_text()
+    table = page.split("### What runs on which GPU")[1].split("\n\n")[2]
+    for line in table.splitlines()[2:]:
+        _, _, capabilities, whole, packed, how, _ = (cell.strip() for cell in line.split("|"))
+        for capability in capabilities.split(", "):
+            yield capability, whole.strip("`"), packed.strip("`"), how
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_table_of_gpus_is_true(machine, dtype):
+    machine("gpu")
+    rows = list(documented())
+    found = [capability for capability, *_ in rows]
+    assert sorted(found) == sorted(["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"])
+    for capability, whole, packed, how in rows:
+        gpu = Machine("gpu", "some GPU", capability)
+        for segments, expected in ((False, whole), (True, packed)):
+            facts = {"head_dim": 128, "words": 1, "segments": segments, "machine": gpu}
+            assert select_implementation(513, dtype, **facts).implementation == expected
+        spec = InputSpec(dtype, 128, 4096, 4096, 1, False)
+        second = whole == "augmented" and not stock.stock_kernel(spec, gpu).wide_values
+        assert second == ("second attention" in how)
 
 
 def test_another_machine_can_be_asked_for(machine):
