@@ -40,6 +40,8 @@ class Args:
         rounds: Rounds in which every contender has its turn.
         device: Where to compute.
         contenders: Who takes part; all where none is named.
+        trace: Folder for a profiler trace of one step of each of this package's contenders; none
+            if empty.
     """
 
     out: Annotated[str, tyro.conf.Positional]
@@ -51,6 +53,7 @@ class Args:
     rounds: Count = 1
     device: Literal["cpu", "gpu"] = "cpu"
     contenders: tuple[Contender, ...] = get_args(Contender)
+    trace: str = ""
 
     def __post_init__(self):
         check_ranges(self, "")
@@ -111,13 +114,8 @@ def main() -> None:
 
 def measure(args: Args, length: int, sequences: int) -> list[Result]:
     """Give each contender its turn, round by round."""
-    rounds = [
-        [
-            run(Task(name, args.model, length, sequences, args.targets, args.steps, args.device))
-            for name in args.contenders
-        ]
-        for _ in range(args.rounds)
-    ]
+    common = args.model, length, sequences, args.targets, args.steps, args.device, args.trace
+    rounds = [[run(Task(name, *common)) for name in args.contenders] for _ in range(args.rounds)]
     results = []
     for name, turns in zip(args.contenders, zip(*rounds, strict=True), strict=True):
         good = [turn for turn in turns if isinstance(turn, Timing)]

@@ -15,11 +15,13 @@ from pallas_kernels.causal_mass_attention.selection import (
     unsupported_reason,
 )
 from pallas_kernels.causal_mass_attention.sharded import Partition
+from pallas_kernels.causal_mass_attention.support import Machine
 
 __all__ = [
     "KERNELS",
     "RESIDUAL_NAMES",
     "Implementation",
+    "Machine",
     "Partition",
     "Selection",
     "annotated_pairs",

@@ -1,11 +1,12 @@
 """Token masks as bitsets: M[i, j] = any_w(q_bits[i, w] & k_bits[j, w]) != 0 and j <= i.
 
-A mask is a union of rectangles (rows of an effect x columns of its causes), so one bit for each
-effect represents it exactly. Source: CAT (Han et al., EMNLP 2025).
+A mask is a union of rectangles (rows of an effect x columns of its causes). Rows of the same
+effects make a class, and each class has one bit: a query then has one bit at most, so that no pair
+of positions shares two. Source: CAT (Han et al., EMNLP 2025).
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -18,7 +19,7 @@ Rectangle = tuple[Sequence[int], Sequence[int]]
 def encode_rectangles(
     masks: Sequence[Sequence[Rectangle]], lengths: Sequence[int]
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Encode unions of rectangles, one bit each; rectangles of the same columns share a bit.
+    """Encode unions of rectangles; rows that see the same columns share their one bit.
 
     All masks are encoded at once, into slices of the same arrays.
 
@@ -28,53 +29,47 @@ def encode_rectangles(
         lengths: T of each mask, the number of positions.
 
     Returns:
-        For each mask q_bits_TW and k_bits_TW, uint32, where W is 1 up to 32 bits and grows as
-        needed, and causal_count_T, int32, as ``mask_counts`` counts it.
+        For each mask q_bits_TW and k_bits_TW, uint32, where a query has one bit at most and W is 1
+        up to 32 classes and grows as needed, and causal_count_T, int32, as ``mask_counts`` counts
+        it.
     """
-    groups = [_groups(effects) for effects in masks]
+    classes = [_classes(effects) for effects in masks]
     counts = np.zeros(sum(lengths), np.int32)
     starts = list(accumulate(lengths, initial=0))
     rows, seen = [], []
-    for start, of_one in zip(starts, groups, strict=False):
-        for row, count in _causal_counts(of_one):
-            rows.append(start + row)
-            seen.append(count)
+    for start, of_one in zip(starts, classes, strict=False):
+        for class_rows, columns in of_one:
+            rows += [start + row for row in class_rows]
+            seen += [bisect_right(columns, row) for row in class_rows]
     counts[rows] = seen
-    bits = _assign_bits(groups, lengths)
-    return [(*bits[n], counts[starts[n] : starts[n + 1]]) for n in range(len(groups))]
+    bits = _assign_bits(classes, lengths)
+    return [(*bits[n], counts[starts[n] : starts[n + 1]]) for n in range(len(classes))]
 
 
-def _groups(effects: Sequence[Rectangle]) -> list[Rectangle]:
-    """Merge the rectangles of the same columns; return sorted rows and columns."""
-    rows_of: dict[tuple[int, ...], set[int]] = {}
-    for effect_rows, effect_columns in effects:
-        rows = set(effect_rows)
+def _classes(effects: Sequence[Rectangle]) -> list[Rectangle]:
+    """Return disjoint rows, each with the union of the columns of their effects, both sorted."""
+    effects_of: dict[int, tuple[int, ...]] = {}
+    for number, (rows, _) in enumerate(effects):
+        for row in set(rows):
+            effects_of[row] = (*effects_of.get(row, ()), number)
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, numbers in effects_of.items():
+        rows_of.setdefault(numbers, []).append(row)
+    classes: dict[tuple[int, ...], list[int]] = {}
+    for numbers, rows in rows_of.items():
         # Columns above the diagonal are dropped: they would cost a bit where nothing else is left,
-        # and keep apart effects that are equal below it.
-        last = max(rows, default=-1)
-        columns = tuple(sorted({j for j in effect_columns if j <= last}))
+        # and keep apart rows that see the same.
+        last = max(rows)
+        columns = tuple(sorted({j for n in numbers for j in effects[n][1] if j <= last}))
         if columns:
-            rows_of.setdefault(columns, set()).update(rows)
-    return [(sorted(rows), columns) for columns, rows in rows_of.items()]
-
-
-def _causal_counts(groups: Sequence[Rectangle]) -> Iterator[tuple[int, int]]:
-    """Yield each row of the groups and the number of columns that it sees."""
-    groups_of: dict[int, tuple[int, ...]] = {}
-    for number, (rows, _) in enumerate(groups):
-        for row in rows:
-            groups_of[row] = (*groups_of.get(row, ()), number)
-    unions: dict[tuple[int, ...], Sequence[int]] = {}
-    for row, numbers in groups_of.items():
-        if numbers not in unions:
-            unions[numbers] = sorted({j for n in numbers for j in groups[n][1]})
-        yield row, bisect_right(unions[numbers], row)
+            classes.setdefault(columns, []).extend(rows)
+    return [(sorted(rows), columns) for columns, rows in classes.items()]
 
 
 def encode_mask(mask_TT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Encode any mask, exactly below the diagonal, in greedily few bits.
+    """Encode any mask, exactly below the diagonal, in greedily few bits and one a row.
 
-    Two rows i < i' share a bit if M[i, :i+1] equals M[i', :i+1].
+    Two rows i < i' share their bit if M[i, :i+1] equals M[i', :i+1].
 
     Args:
         mask_TT: Mask, bool; entries above the diagonal are ignored.

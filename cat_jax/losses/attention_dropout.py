@@ -3,8 +3,8 @@
 It uses the annotation without asking for attention on causes: what is not annotated is hidden now
 and then from the queries that predict an effect, so that they cannot rely on it (compare dropout of
 whole columns of a map in DropAttention, Zehui et al. 2019, arXiv 1907.11065). A key that is drawn
-is hidden from all queries of the effect, in every layer and head; what other queries have read of
-it is not.
+is hidden from all queries of the same effects, in every layer and head; what other queries have
+read of it is not.
 """
 
 from typing import Any
@@ -26,9 +26,9 @@ def dropped_edges(
 ) -> tuple[UInt32[Array, "B T W"], UInt32[Array, "B T W"]]:
     """Draw the edges to hide, as bits of queries and keys (``cat_jax.data.bitset``).
 
-    For each effect every key that is no cause of it is drawn with probability ``rate``. A cause of
-    another effect that a query of this one belongs to as well is never hidden from it, and neither
-    are keys from queries that see no cause.
+    For each bit, that of the queries of the same effects, every key that is no cause of theirs is
+    drawn with probability ``rate``. Causes that queries of several bits have by another of them are
+    never hidden from them, and neither are keys from queries that see no cause.
 
     Args:
         batch: Sequences with their annotation.

@@ -198,7 +198,7 @@ def resolve_attention(
             what the regularizer needs.
     """
     length, packed = train.max_length, train.pack
-    needs = {
+    needs: dict[str, Any] = {
         "biased": isinstance(regularizer, AttentionDropout),
         "second_order": isinstance(regularizer, InputGradient),
     }
@@ -209,21 +209,21 @@ def resolve_attention(
             raise InputError(f"the model's own attention is {own}, but {refusal}")
         return Selection(own, "the model's own")
     dtype = start.dtype if isinstance(start, Pretrained) else "float32"
+    needs |= {"head_dim": _head_dim(start), "segments": packed}
     if start.attention == "auto":
-        return select_implementation(length, dtype, segments=packed, **needs)
-    refusal = unsupported_reason(
-        start.attention,
-        dtype,
-        length=length,
-        queries=length,
-        segments=packed,
-        **needs,
-    )
+        return select_implementation(length, dtype, **needs)
+    refusal = unsupported_reason(start.attention, dtype, length=length, **needs)
     if refusal is not None:
         raise InputError(
             f"model.attention is {start.attention}, but {refusal}; auto takes one that runs here"
         )
     return Selection(start.attention, "the configuration names it")
+
+
+def _head_dim(start: Scratch | Pretrained) -> int:
+    if isinstance(start, Scratch):
+        return start.width // start.num_heads
+    return config_from_hf(read_config(local_folder(start.name))).head_dim
 
 
 def check_start(
@@ -292,7 +292,7 @@ def _scratch_config(
         num_layers=source.num_layers,
         num_heads=source.num_heads,
         num_kv_heads=source.num_kv_heads,
-        head_dim=source.width // source.num_heads,
+        head_dim=_head_dim(source),
         max_positions=max(ModelConfig.max_positions, length),
         attention=attention.implementation,
     )

@@ -31,6 +31,7 @@ class Task:
         targets: Tokens at the end of each sequence that are trained; they are annotated, too.
         steps: Steps that are timed, after two that are not.
         device: "cpu" or "gpu"; activations are float32 on the former and bfloat16 on the latter.
+        trace: Folder for a profiler trace of one more step of this package; none if empty.
     """
 
     contender: Contender
@@ -40,6 +41,7 @@ class Task:
     targets: int
     steps: int
     device: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ def ours(task: Task) -> Timing:
         return float(jax.block_until_ready(metrics)["loss"])
 
     seconds, loss = time_steps(once, task.steps)
+    if task.trace:
+        with jax.profiler.trace(str(Path(task.trace) / f"{task.contender}_{task.length}")):
+            once()
     stats = jax.devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use") or peak_bytes()
     return Timing(seconds, peak, loss)

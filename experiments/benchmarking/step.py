@@ -100,7 +100,8 @@ def model_config(sizes: Sizes, length: int) -> ModelConfig:
     """Return the model's configuration; ``auto`` selects the attention for this length."""
     values: dict[str, Any] = dict(vars(sizes))
     if sizes.attention == "auto":
-        values["attention"] = select_implementation(length, sizes.dtype).implementation
+        selection = select_implementation(length, sizes.dtype, head_dim=sizes.head_dim)
+        values["attention"] = selection.implementation
     return ModelConfig(**values)
 
 

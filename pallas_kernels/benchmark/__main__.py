@@ -1,6 +1,7 @@
 """Measure every implementation that can run on this machine, and torch's attention on a CPU."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,22 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from pallas_kernels.benchmark.candidates import Candidate, candidates
+from pallas_kernels.benchmark.attentions import Name
+from pallas_kernels.benchmark.candidates import Candidate, candidates, default_names
 from pallas_kernels.benchmark.exact import exact_rows, relative_error, sample_rows
 from pallas_kernels.benchmark.measure import (
+    Compiled,
     Program,
-    compile_program,
+    compile_all,
     resident_bytes,
     time_in_turn,
 )
-from pallas_kernels.benchmark.report import Result, environment, write_report
+from pallas_kernels.benchmark.report import environment, write_report
+from pallas_kernels.benchmark.results import Result
 from pallas_kernels.benchmark.shapes import (
     ANNOTATIONS,
+    CPU_LENGTHS,
     HEADS,
     LENGTHS,
     SIZES,
     Annotation,
     Case,
+    Layout,
     Shape,
     make_case,
 )
@@ -42,22 +48,30 @@ class Args:
 
     Attributes:
         out: Path of the results without suffix: OUT.json and OUT.md.
-        lengths: Sequence lengths; by default 256 and 1024 on a CPU, to 131072 elsewhere.
-        heads: Numbers of query heads, 32 (8 key/value heads) or 12 (2 key/value heads).
+        lengths: Sequence lengths; by default 256 and 1024 on a CPU, 2048 to 32768 elsewhere.
+        heads: Numbers of query heads, 32 (8 key/value heads) or 12 (2 key/value heads); by default
+            both on a CPU, 32 elsewhere.
         sizes: Head sizes.
         annotations: Dense or sparse.
+        layouts: One record, or several in segments; by default both, whole ones alone on a CPU.
+        names: What is measured; by default all on a CPU, elsewhere the kernel of the machine and
+            both ways of augmented, beside stock attention.
         dtype: Dtype of queries, keys and values; by default float32 on a CPU, bfloat16 elsewhere.
         samples: Number of samples of every time.
+        minutes: Time after which no further shape is begun.
         trace: Folder for a profiler trace of one call of every program.
     """
 
     out: Path
     lengths: tuple[int, ...] = ()
-    heads: tuple[int, ...] = tuple(heads for heads, _ in HEADS)
+    heads: tuple[int, ...] = ()
     sizes: tuple[int, ...] = SIZES
     annotations: tuple[Annotation, ...] = ANNOTATIONS
+    layouts: tuple[Layout, ...] = ()
+    names: tuple[Name, ...] = ()
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    samples: int = 9
+    samples: int = 5
+    minutes: float = 60.0
     trace: Path | None = None
 
 
@@ -65,40 +79,63 @@ def main() -> None:
     """Print the progress and write the results after every shape."""
     args = complete(tyro.cli(Args, prog="python -m pallas_kernels.benchmark", description=__doc__))
     settings = {**environment(), "dtype": args.dtype, "samples": args.samples}
+    deadline = time.monotonic() + 60 * args.minutes
     results: list[Result] = []
-    for shape in chosen_shapes(args):
-        print(shape, flush=True)
-        results += measure_shape(shape, args)
+    left_out: list[Shape] = []
+    for shapes in chosen_shapes(args):
+        if time.monotonic() > deadline:
+            left_out += shapes
+            continue
+        print("; ".join(map(str, shapes)), flush=True)
+        results += measure_shapes(shapes, args)
         write_report(args.out, settings, results)
-    print(f"wrote {args.out}.json and {args.out}.md")
+    write_report(args.out, settings, results, left_out)
+    print(f"wrote {args.out}.json and {args.out}.md, {len(left_out)} shapes left out")
 
 
 def complete(args: Args) -> Args:
     """Fill in the defaults that depend on the machine."""
     on_cpu = jax.default_backend() == "cpu"
-    lengths = args.lengths or tuple(t for t in LENGTHS if t <= 1024 or not on_cpu)
-    return replace(args, lengths=lengths, dtype=args.dtype or ("float32" if on_cpu else "bfloat16"))
+    known = HEADS if on_cpu else HEADS[:1]
+    return replace(
+        args,
+        lengths=args.lengths or (CPU_LENGTHS if on_cpu else LENGTHS),
+        heads=args.heads or tuple(heads for heads, _ in known),
+        layouts=args.layouts or (("whole",) if on_cpu else ("whole", "packed")),
+        names=args.names or default_names(),
+        dtype=args.dtype or ("float32" if on_cpu else "bfloat16"),
+    )
 
 
-def chosen_shapes(args: Args) -> Iterator[Shape]:
-    """Yield the shapes that the arguments name."""
+def chosen_shapes(args: Args) -> Iterator[list[Shape]]:
+    """Yield the shapes that the arguments name; those of one list run the same programs."""
     heads = [pair for pair in HEADS if pair[0] in args.heads]
-    for length, pair, size, annotation in product(
-        args.lengths, heads, args.sizes, args.annotations
-    ):
-        yield Shape(length, *pair, size, annotation)
+    for length, size, pair, layout in product(args.lengths, args.sizes, heads, args.layouts):
+        yield [Shape(length, *pair, size, each, layout) for each in args.annotations]
 
 
-def measure_shape(shape: Shape, args: Args) -> list[Result]:
+def measure_shapes(shapes: Sequence[Shape], args: Args) -> list[Result]:
+    """Compile all candidates, and measure them on shapes that differ in the annotation alone."""
+    dtype = str(args.dtype)
+    found = candidates(shapes[0], dtype, args.names)
+    able = {c.name: c for c in found if c.refusal is None}
+    functions = {name: forward_of(c) for name, c in able.items()}
+    functions |= {f"{name}, both": with_gradient(c) for name, c in able.items()}
+    compiled = compile_all(functions, on_device(make_case(shapes[0]), dtype))
+    return [result for shape in shapes for result in measure_shape(shape, args, found, compiled)]
+
+
+def measure_shape(
+    shape: Shape, args: Args, found: Sequence[Candidate], compiled: dict[str, Compiled]
+) -> list[Result]:
     """Measure all candidates on one shape, timed in turn."""
     dtype = str(args.dtype)
     case = round_to(make_case(shape), dtype)
     arguments = on_device(case, dtype)
-    found = {c.name: c for c in candidates(shape, dtype)}
-    able = {name: c for name, c in found.items() if c.refusal is None}
-    forwards = {name: compile_program(c.run, arguments[:5]) for name, c in able.items()}
-    boths = {name: compile_program(with_gradient(c), arguments) for name, c in able.items()}
-    refusals = {name: c.refusal for name, c in found.items()} | {TORCH: torch_refusal()}
+    able = [c.name for c in found if c.refusal is None]
+    forwards = {name: compiled[name].on(arguments) for name in able}
+    boths = {name: compiled[f"{name}, both"].on(arguments) for name in able}
+    refusals = {c.name: c.refusal for c in found} | {TORCH: torch_refusal(shape)}
     if refusals[TORCH] is None:
         forwards[TORCH], boths[TORCH] = torch_programs(case, dtype)
     timings = time_in_turn([*forwards.values(), *boths.values()], args.samples)
@@ -128,18 +165,29 @@ def round_to(case: Case, dtype: str) -> Case:
 
 
 def on_device(case: Case, dtype: str) -> list[Any]:
-    """Put queries, keys, values, bits of both, and the cotangents on the device."""
+    """Put queries, keys, values, bits of both, segments, and the cotangents on the device."""
     floats = [jnp.asarray(x, dtype) for x in (case.query, case.key, case.value)]
+    ids = None if case.segment_ids is None else jnp.asarray(case.segment_ids)
     bits = [jnp.asarray(case.q_bits), jnp.asarray(case.k_bits)]
-    return [*floats, *bits, jnp.asarray(case.d_out, dtype), jnp.asarray(case.d_mass)]
+    return [*floats, *bits, ids, jnp.asarray(case.d_out, dtype), jnp.asarray(case.d_mass)]
+
+
+def forward_of(candidate: Candidate):
+    """Return a function of the same arguments as ``with_gradient``, without the gradient."""
+
+    def run(query, key, value, q_bits, k_bits, segment_ids, d_out, d_mass):
+        del d_out, d_mass
+        return candidate.run(query, key, value, q_bits, k_bits, segment_ids)
+
+    return run
 
 
 def with_gradient(candidate: Candidate):
     """Return a function (inputs, cotangents) -> out, mass, gradients of query, key and value."""
 
-    def run(query, key, value, q_bits, k_bits, d_out, d_mass):
+    def run(query, key, value, q_bits, k_bits, segment_ids, d_out, d_mass):
         (out, mass), pullback = jax.vjp(
-            lambda *arrays: candidate.run(*arrays, q_bits, k_bits), query, key, value
+            lambda *arrays: candidate.run(*arrays, q_bits, k_bits, segment_ids), query, key, value
         )
         return out, mass, pullback((d_out, None if mass is None else d_mass))
 

@@ -1,10 +1,15 @@
 """Check an implementation on this machine, where the tests have interpreters only.
 
-Values and gradients are compared with xla_chunked in float32, and each case runs twice: a
-difference between the two runs would be a race.
+Values and gradients are compared with xla_chunked in float32, for the first and the last group of
+heads; and each case runs twice: a difference between the two runs, of any head, would be a race.
+All programs are compiled first, side by side.
 """
 
+import os
 import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -13,14 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax import Array
 
-from pallas_kernels.causal_mass_attention.api import causal_mass_attention
-from pallas_kernels.causal_mass_attention.selection import Implementation, unsupported_reason
+from pallas_kernels.benchmark.attentions import WAYS, Name, attention, refusal
+from pallas_kernels.causal_mass_attention.support import InputSpec
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1.5e-2, "float16": 4e-3}
 """Tolerance of out and gradients, relative to the largest entry or 1."""
 MASS_TOLERANCE = 1e-4
+STOCK = ("augmented", *WAYS)
+"""Implementations that round the mass to the dtype. cuDNN's backward sums in any order."""
 FEW_BITS = np.array([0, 1, 1 << 31], np.uint32)
+SETS = 20
 
 
 class Case(NamedTuple):
@@ -59,7 +68,7 @@ class Args:
         cases: Number of cases to run, the smallest first, of those that it supports.
     """
 
-    implementation: Annotated[Implementation, tyro.conf.Positional]
+    implementation: Annotated[Name, tyro.conf.Positional]
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     cases: int = len(CASES)
 
@@ -67,71 +76,131 @@ class Args:
 def main() -> int:
     """Print a line per case; return 1 if any differs, 2 if the implementation cannot run here."""
     args = tyro.cli(Args, prog="python -m pallas_kernels.benchmark.check", description=__doc__)
-    refusal = unsupported_reason(args.implementation, args.dtype)
-    if refusal is not None:
-        print(f"error: {refusal}", file=sys.stderr)
+    reason = refusal(args.implementation, InputSpec(args.dtype))
+    if reason is not None:
+        print(f"error: {reason}", file=sys.stderr)
         return 2
-    passed, run = True, 0
-    for case in CASES:
-        if run == args.cases:
-            break
-        refusal = unsupported(case, args)
-        if refusal is not None:
-            print(f"not supported: {case} ({refusal})", flush=True)
-            continue
-        run += 1
-        errors, repeats = check(case, args.implementation, args.dtype)
-        good = repeats and all(error <= 1 for error in errors.values())
+    start = time.perf_counter()
+    cases = supported_cases(args)
+    if not cases:
+        print(f"error: {args.implementation} supports none of the cases", file=sys.stderr)
+        return 2
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = list(pool.map(lambda case: compile_case(case, args), cases))
+    print(f"compiled after {time.perf_counter() - start:.0f} s", flush=True)
+    passed = True
+    for case, programs in zip(cases, compiled, strict=True):
+        errors, repeats = check(case, args, programs)
+        good = all(error <= 1 for error in errors.values())
+        good &= repeats or args.implementation in STOCK
         passed &= good
         numbers = ", ".join(f"{name} {error:.2g}" for name, error in errors.items())
         verdict = "ok" if good else "WRONG" if repeats else "DIFFERS FROM RUN TO RUN"
-        print(f"{verdict}: {case} (errors over tolerance: {numbers})", flush=True)
-    if run == 0:
-        print(f"error: {args.implementation} supports none of the cases", file=sys.stderr)
-        return 2
+        note = "" if repeats or not good else ", not bit-equal from run to run"
+        print(f"{verdict}: {case} (errors over tolerance: {numbers}{note})", flush=True)
+    print(f"checked after {time.perf_counter() - start:.0f} s", flush=True)
     return 0 if passed else 1
 
 
-def unsupported(case: Case, args: Args) -> str | None:
-    """Return why the implementation does not support a case, or None."""
-    return unsupported_reason(
-        args.implementation,
-        args.dtype,
-        head_dim=case.c,
-        length=case.k,
-        queries=case.q,
-        words=case.w,
-        segments=case.segments,
-    )
+def supported_cases(args: Args) -> list[Case]:
+    """Return the cases to run, and print why others are not."""
+    chosen = []
+    for case in CASES:
+        if len(chosen) == args.cases:
+            break
+        lengths = {"queries": case.q, "keys": case.k}
+        spec = InputSpec(args.dtype, case.c, **lengths, words=case.w, segments=case.segments)
+        reason = refusal(args.implementation, spec)
+        if reason is None:
+            chosen.append(case)
+        else:
+            print(f"not supported: {case} ({reason})", flush=True)
+    return chosen
 
 
-def check(case: Case, implementation: Implementation, dtype: str) -> tuple[dict[str, float], bool]:
-    """Return the largest errors over their tolerance, and whether a second run is bit-equal."""
-    given = make_inputs(case, dtype)
-    run = jax.jit(partial(value_and_gradient, implementation))
-    actual, again = run(*given), run(*given)
-    repeats = all(
-        np.array_equal(x, y, equal_nan=True)
-        for x, y in zip(jax.tree.leaves(actual), jax.tree.leaves(again), strict=True)
-    )
-    exact = [None if x is None else widen(x) for x in given]
+class Programs(NamedTuple):
+    """What is checked, and the comparison of two runs of it: (given, first, second)."""
+
+    actual: Callable[..., dict[str, Any]]
+    compare: Callable[..., tuple[dict[str, Array], Array]]
+
+
+def compile_case(case: Case, args: Args) -> Programs:
+    """Compile both programs, from shapes alone."""
+    given = jax.eval_shape(partial(zeros, case, args.dtype))
+    run = jax.jit(partial(value_and_gradient, args.implementation))
+    results = jax.eval_shape(run, *given)
     with jax.default_matmul_precision("highest"):
-        expected = jax.jit(partial(value_and_gradient, "xla_chunked"))(*exact)
+        compare = jax.jit(partial(comparison, case, args)).lower(given, results, results)
+    return Programs(run.lower(*given).compile(), compare.compile())
+
+
+def check(case: Case, args: Args, programs: Programs) -> tuple[dict[str, float], bool]:
+    """Return the largest errors over their tolerance, and whether a second run is bit-equal."""
+    given = make_inputs(case, args.dtype)
+    errors, repeats = programs.compare(given, programs.actual(*given), programs.actual(*given))
+    return {name: float(error) for name, error in errors.items()}, bool(repeats)
+
+
+def comparison(
+    case: Case, args: Args, given: Sequence[Any], actual: dict[str, Any], again: dict[str, Any]
+) -> tuple[dict[str, Array], Array]:
+    """Return the errors of the first and the last group, and whether both runs are bit-equal."""
+    same = [jnp.array_equal(actual[name], again[name], equal_nan=True) for name in actual]
+    expected = value_and_gradient("xla_chunked", *sampled(case, given))
     errors = {}
-    for name, ours in actual.items():
-        allowed = MASS_TOLERANCE if name == "mass" else TOLERANCE[dtype]
-        errors[name] = relative(widen(ours), expected[name]) / allowed
-    return errors, repeats
+    for name, found in sampled_results(case, actual).items():
+        exact = name == "mass" and args.implementation not in STOCK
+        allowed = MASS_TOLERANCE if exact else TOLERANCE[args.dtype]
+        errors[name] = relative(found, expected[name]) / allowed
+    return errors, jnp.stack(same).all()
 
 
-def relative(actual: Any, expected: Any) -> float:
+def ends(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the last group of keys, and their query heads."""
+    groups = np.unique([0, case.g - 1])
+    per_group = case.h // case.g
+    return groups, (groups[:, None] * per_group + np.arange(per_group)).ravel()
+
+
+def sampled(case: Case, given: Sequence[Any]) -> list[Any]:
+    """Return the inputs of those heads in float32."""
+    groups, heads = ends(case)
+    query, key, value, q_bits, k_bits, segments, d_out, d_mass = given
+    arrays = [widen(x[:, :, at]) for x, at in ((query, heads), (key, groups), (value, groups))]
+    d_mass = None if d_mass is None else d_mass[:, heads]
+    return [*arrays, q_bits, k_bits, segments, widen(d_out[:, :, heads]), d_mass]
+
+
+def sampled_results(case: Case, results: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of those heads in float32."""
+    groups, heads = ends(case)
+    of_groups = ("d_key", "d_value")
+
+    def of_ends(name: str, x: Any) -> Any:
+        return x[:, heads] if name == "mass" else x[:, :, groups if name in of_groups else heads]
+
+    return {name: widen(of_ends(name, x)) for name, x in results.items()}
+
+
+def relative(actual: Array, expected: Array) -> Array:
     """Return the largest difference, relative to the largest entry or 1."""
-    return float(jnp.abs(actual - expected).max() / jnp.maximum(1, jnp.abs(expected).max()))
+    return jnp.abs(actual - expected).max() / jnp.maximum(1, jnp.abs(expected).max())
 
 
 def widen(x: Any) -> Any:
     """Return floats in float32, other arrays as they are."""
     return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def zeros(case: Case, dtype: str) -> list[Any]:
+    """Return inputs of the same shapes as ``make_inputs``."""
+    b, q, k, h, g, c, w, segments = case
+    arrays = [jnp.zeros(shape, dtype) for shape in ((b, q, h, c), (b, k, g, c), (b, k, g, c))]
+    bits = [jnp.zeros((b, t, w), jnp.uint32) if w else None for t in (q, k)]
+    ids = jnp.zeros((b, k), jnp.int32) if segments else None
+    d_mass = jnp.zeros((b, h, q)) if w else None
+    return [*arrays, *bits, ids, jnp.zeros((b, q, h, c), dtype), d_mass]
 
 
 def make_inputs(case: Case, dtype: str) -> list[Any]:
@@ -142,12 +211,12 @@ def make_inputs(case: Case, dtype: str) -> list[Any]:
     def normal(*shape, dtype=dtype):
         return jnp.asarray(rng.standard_normal(shape, np.float32), dtype)
 
-    def bits(length):
-        return rng.choice(FEW_BITS, p=[0.8, 0.1, 0.1], size=(b, length, w))
+    def bits(*shape):
+        return rng.choice(FEW_BITS, p=[0.8, 0.1, 0.1], size=(*shape, w))
 
-    # Each query has bits of one word only: a pair then shares at most one, as augmented needs.
-    q_bits = bits(q) * (rng.integers(0, max(w, 1), (b, q, 1)) == np.arange(w))
-    both = [jnp.asarray(x, jnp.uint32) if w else None for x in (q_bits, bits(k))]
+    # Few sets of bits: each is one class, and augmented has 32 a word.
+    q_bits = bits(SETS)[rng.integers(0, SETS, (b, q))]
+    both = [jnp.asarray(x, jnp.uint32) if w else None for x in (q_bits, bits(b, k))]
     ids = jnp.asarray(np.sort(rng.integers(0, 4, (b, k)), axis=1), jnp.int32)
     arrays = [normal(b, q, h, c), normal(b, k, g, c), normal(b, k, g, c)]
     cotangents = [normal(b, q, h, c), normal(b, h, q, dtype="float32") if w else None]
@@ -155,13 +224,13 @@ def make_inputs(case: Case, dtype: str) -> list[Any]:
 
 
 def value_and_gradient(
-    implementation: Implementation, query, key, value, q_bits, k_bits, segments, d_out, d_mass
+    name: Name, query, key, value, q_bits, k_bits, segments, d_out, d_mass
 ) -> dict[str, Any]:
     """Return out, mass (with bits) and the three gradients, by name."""
+    run = attention(name)
 
     def attend(query, key, value):
-        arrays = query, key, value, q_bits, k_bits
-        return causal_mass_attention(*arrays, segment_ids=segments, implementation=implementation)
+        return run(query, key, value, q_bits, k_bits, segments)
 
     (out, mass), pullback = jax.vjp(attend, query, key, value)
     gradients = pullback((d_out, d_mass))

@@ -29,7 +29,9 @@ def exact_rows(case: Case, head: int, rows: np.ndarray) -> Rows:
     key, value = (x[0, :, group].astype(np.float64) for x in (case.key, case.value))
     results = []
     for row in rows:
-        seen = slice(0, row + 1)
+        ids = case.segment_ids
+        start = 0 if ids is None else int(np.searchsorted(ids[0], ids[0, row]))
+        seen = slice(start, row + 1)
         scores = key[seen] @ case.query[0, row, head].astype(np.float64) * size**-0.5
         probs = np.exp(scores - scores.max())
         probs /= probs.sum()

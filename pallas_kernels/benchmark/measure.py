@@ -1,9 +1,11 @@
 """Compile programs and time them in turn, so that all see the same state of the machine."""
 
 import ctypes
+import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import quantiles
 from typing import Any, NamedTuple
@@ -29,12 +31,34 @@ class Program(NamedTuple):
     temporary_bytes: int | None = None
 
 
-def compile_program(function: Callable[..., Any], arguments: Sequence[Any]) -> Program:
-    """Compile for the shapes of the arguments, which stay on the device."""
+class Compiled(NamedTuple):
+    """Compiled function, for any arguments of the same shapes."""
+
+    run: Callable[..., Any]
+    temporary_bytes: int
+
+    def on(self, arguments: Sequence[Any]) -> Program:
+        """Return the program of these arguments, which stay on the device."""
+        return Program(lambda: self.run(*arguments), self.temporary_bytes)
+
+
+def compile_program(function: Callable[..., Any], arguments: Sequence[Any]) -> Compiled:
+    """Compile for the shapes of the arguments."""
     compiled = jax.jit(function).lower(*arguments).compile()
     memory = compiled.memory_analysis()
     assert memory is not None  # every backend used here has one
-    return Program(lambda: compiled(*arguments), memory.temp_size_in_bytes)
+    return Compiled(compiled, memory.temp_size_in_bytes)
+
+
+def compile_all(
+    functions: Mapping[str, Callable[..., Any]], arguments: Sequence[Any]
+) -> dict[str, Compiled]:
+    """Compile side by side, on as many cores as there are."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = pool.map(
+            lambda function: compile_program(function, arguments), functions.values()
+        )
+        return dict(zip(functions, compiled, strict=True))
 
 
 def time_in_turn(programs: Sequence[Program], samples: int) -> list[Timing]:

@@ -4,40 +4,18 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from pallas_kernels.benchmark.candidates import STOCK
+from pallas_kernels.benchmark.attentions import WAYS
+from pallas_kernels.benchmark.candidates import NO_MASS, STOCK
 from pallas_kernels.benchmark.measure import Timing
+from pallas_kernels.benchmark.results import Result
 from pallas_kernels.benchmark.shapes import Shape
-
-
-@dataclass(frozen=True)
-class Result:
-    """One candidate on one shape; without a refusal everything is measured.
-
-    Attributes:
-        candidate: Name.
-        shape: Shape of the inputs.
-        refusal: Why it cannot run; None if it can.
-        forward: Time of the forward.
-        both: Time of forward and backward together.
-        temporary_bytes: Bytes that forward and backward need beside their arrays; None for torch.
-        resident_bytes: By how much they raise the memory of the process, on a CPU.
-        errors: Relative errors of out, mass (if computed) and query gradient.
-    """
-
-    candidate: str
-    shape: Shape
-    refusal: str | None = None
-    forward: Timing | None = None
-    both: Timing | None = None
-    temporary_bytes: int | None = None
-    resident_bytes: int | None = None
-    errors: Mapping[str, float] | None = None
+from pallas_kernels.benchmark.targets import distances, targets_table
 
 
 def environment() -> dict[str, Any]:
@@ -66,27 +44,42 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def write_report(path: Path, settings: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write ``path.json`` and ``path.md``."""
-    rows = [asdict(result) for result in results]
-    content = {**settings, "results": rows}
+def write_report(
+    path: Path,
+    settings: Mapping[str, Any],
+    results: Sequence[Result],
+    left_out: Sequence[Shape] = (),
+) -> None:
+    """Write ``path.json`` and ``path.md``; ``left_out`` are shapes for which there was no time."""
+    content = {
+        **settings,
+        "results": [asdict(result) for result in results],
+        "targets": [asdict(distance) for distance in distances(results)],
+        "left_out": [str(shape) for shape in left_out],
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    path.with_suffix(".md").write_text(page(settings, results))
+    path.with_suffix(".md").write_text(page(settings, results, left_out))
 
 
-def page(settings: Mapping[str, Any], results: Sequence[Result]) -> str:
-    """Return the report in Markdown: the settings, then a table per shape."""
-    heading = "\n".join(f"- {name}: {value}" for name, value in settings.items())
-    shapes = list(dict.fromkeys(result.shape for result in results))
-    tables = [
-        f"## {shape}\n\n{table([r for r in results if r.shape == shape])}" for shape in shapes
-    ]
-    return "\n\n".join(["# Causal mass attention", heading, EXPLANATION, *tables]) + "\n"
+def page(
+    settings: Mapping[str, Any], results: Sequence[Result], left_out: Sequence[Shape] = ()
+) -> str:
+    """Return the report in Markdown: settings, distances to the targets, a table per shape."""
+    parts = ["# Causal mass attention"]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in settings.items()))
+    if found := distances(results):
+        parts.append(f"## Targets\n\n{targets_table(found)}")
+    if left_out:
+        parts.append("Not measured, out of time: " + "; ".join(map(str, left_out)) + ".")
+    parts.append(EXPLANATION)
+    for shape in dict.fromkeys(result.shape for result in results):
+        parts.append(f"## {shape}\n\n{table([r for r in results if r.shape == shape])}")
+    return "\n\n".join(parts) + "\n"
 
 
 EXPLANATION = (
-    "Median milliseconds (quartiles). TFLOP/s count two matrix products of the lower triangle "
+    "Median milliseconds (quartiles). TFLOP/s count two matrix products of the visible pairs "
     "forward and five backward; backward is both minus forward. Ratios are of times, that of the "
     "other over that of the row, so 1 is equal and more is faster: against the same implementation "
     "without the mass, and against stock attention. Temporary memory is what XLA "
@@ -116,7 +109,7 @@ def table(results: Sequence[Result]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
     for result in results:
         if result.refusal is not None:
-            if "no mass" not in result.candidate:
+            if NO_MASS not in result.candidate:
                 lines.append(f"| {result.candidate} | {result.refusal} |" + " |" * 10)
             continue
         lines.append("| " + " | ".join(_cells(result, by_name)) + " |")
@@ -128,7 +121,7 @@ def _cells(result: Result, by_name: Mapping[str, Result]) -> list[str]:
     assert result.both
     assert result.errors
     forward, both = result.forward, result.both
-    flops, plain = result.shape.forward_flops, by_name.get(f"{result.candidate}, no mass")
+    flops, plain = result.shape.forward_flops, by_name.get(_without_mass(result.candidate))
     backward = both.median - forward.median
     return [
         result.candidate,
@@ -144,6 +137,10 @@ def _cells(result: Result, by_name: Mapping[str, Result]) -> list[str]:
         _mebibytes(result.resident_bytes),
         ", ".join(f"{error:.1e}" for error in result.errors.values()),
     ]
+
+
+def _without_mass(name: str) -> str:
+    return STOCK if name in WAYS else name + NO_MASS
 
 
 def _mebibytes(count: int | None) -> str:

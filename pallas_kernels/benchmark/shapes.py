@@ -1,16 +1,21 @@
 """The shapes, and random inputs for them."""
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 Annotation = Literal["dense", "sparse"]
+Layout = Literal["whole", "packed"]
 
-LENGTHS = (256, 1024, 4096, 8192, 32_768, 131_072)
+LENGTHS = (4096, 8192, 2048, 32_768)
+CPU_LENGTHS = (256, 1024)
 HEADS = ((32, 8), (12, 2))
-SIZES = (64, 128)
+SIZES = (128, 64)
 ANNOTATIONS: tuple[Annotation, ...] = ("dense", "sparse")
+CUTS = (0.07, 0.2, 0.31, 0.48, 0.62, 0.79, 0.9)
+"""Where packed records end, as shares of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Shape:
     """T positions, with H query and G key/value heads of size C.
 
     ``dense`` annotates every second key for every query. ``sparse`` is a record with one answer:
-    the last 16 positions depend on eight spans of four tokens.
+    its last 16 positions depend on eight spans of four tokens. ``packed`` sequences hold eight
+    records of different lengths, which are segments.
     """
 
     length: int
@@ -26,14 +32,30 @@ class Shape:
     groups: int
     size: int
     annotation: Annotation
+    layout: Layout = "whole"
 
     def __str__(self):
-        return f"T {self.length}, {self.heads}/{self.groups} x {self.size}, {self.annotation}"
+        packed = ", packed" if self.packed else ""
+        return (
+            f"T {self.length}, {self.heads}/{self.groups} x {self.size}, {self.annotation}{packed}"
+        )
+
+    @property
+    def packed(self) -> bool:
+        """Whether there are segments."""
+        return self.layout == "packed"
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Where the records end."""
+        cuts = tuple(round(cut * self.length) for cut in CUTS) if self.packed else ()
+        return (*cuts, self.length)
 
     @property
     def forward_flops(self) -> float:
-        """Operations of two matrix products over the lower triangle; the backward has five."""
-        return 2.0 * self.length**2 * self.size * self.heads
+        """Operations of two matrix products over visible pairs; the backward has five."""
+        squares = sum(size**2 for size in np.diff(self.ends, prepend=0).tolist())
+        return 2.0 * squares * self.size * self.heads
 
     @property
     def map_bytes(self) -> int:
@@ -43,35 +65,43 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """Arrays in host memory, float32 and uint32: inputs of an implementation, and cotangents."""
+    """Arrays in host memory, float32, uint32 and int32: inputs of an attention, and cotangents."""
 
     query: np.ndarray
     key: np.ndarray
     value: np.ndarray
     q_bits: np.ndarray
     k_bits: np.ndarray
+    segment_ids: np.ndarray | None
     d_out: np.ndarray
     d_mass: np.ndarray
 
 
 def make_case(shape: Shape, seed: int = 0) -> Case:
     """Return a random batch of one sequence."""
+    sizes = shape.length, shape.heads, shape.groups, shape.size
+    query, key, value, d_out, d_mass = _floats(*sizes, seed)
+    ids = np.searchsorted(shape.ends, np.arange(shape.length), "right").astype(np.int32)[None]
+    bits = _bits(shape, np.random.default_rng(seed))
+    return Case(query, key, value, *bits, ids if shape.packed else None, d_out, d_mass)
+
+
+@functools.lru_cache(maxsize=1)
+def _floats(length: int, heads: int, groups: int, size: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Return what does not depend on annotation and segments: most of the time of a case."""
     rng = np.random.default_rng(seed)
-    q_shape = (1, shape.length, shape.heads, shape.size)
-    k_shape = (1, shape.length, shape.groups, shape.size)
-    query, key, value, d_out = (
-        rng.standard_normal(s, np.float32) for s in (q_shape, k_shape, k_shape, q_shape)
-    )
-    d_mass = rng.standard_normal((1, shape.heads, shape.length), np.float32)
-    return Case(query, key, value, *_bits(shape, rng), d_out, d_mass)
+    q_shape, k_shape = (1, length, heads, size), (1, length, groups, size)
+    shapes = q_shape, k_shape, k_shape, q_shape, (1, heads, length)
+    return tuple(rng.standard_normal(shape, np.float32) for shape in shapes)
 
 
 def _bits(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     q_bits, k_bits = np.zeros((2, 1, shape.length, 1), np.uint32)
     if shape.annotation == "dense":
         q_bits[:], k_bits[:, ::2] = 1, 1
-    else:
-        q_bits[:, -16:] = 1
-        for start in rng.integers(0, shape.length - 20, 8):
-            k_bits[:, start : start + 4] = 1
+        return q_bits, k_bits
+    for start, end in zip((0, *shape.ends), shape.ends, strict=False):
+        q_bits[:, max(start, end - 16) : end] = 1
+        for first in rng.integers(start, max(start + 1, end - 20), 8):
+            k_bits[:, first : first + 4] = 1
     return q_bits, k_bits

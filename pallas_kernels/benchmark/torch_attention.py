@@ -6,13 +6,15 @@ from typing import Any
 import jax
 
 from pallas_kernels.benchmark.measure import Program
-from pallas_kernels.benchmark.shapes import Case
+from pallas_kernels.benchmark.shapes import Case, Shape
 
 TORCH = "torch sdpa"
 
 
-def torch_refusal() -> str | None:
+def torch_refusal(shape: Shape) -> str | None:
     """Return why torch takes no part; None if it does."""
+    if shape.packed:
+        return "its fused kernel takes no segments"
     if jax.default_backend() != "cpu":
         return "torch is measured on a CPU only"
     return None if find_spec("torch") else "torch is not installed"

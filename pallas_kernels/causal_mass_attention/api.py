@@ -60,9 +60,9 @@ def causal_mass_attention(
         segment of its own.
       scale: Python number that multiplies the scores, C**-0.5 by default.
       implementation: "xla" stores the maps; the others need O(T) memory and have reverse mode only:
-        "xla_chunked", "augmented" (stock kernels; a pair may share one bit only, see
-        ``augmented.py``), "mosaic_gpu" (Hopper) and "mosaic_tpu". None falls back to another;
-        ``unsupported_reason`` tells beforehand what it does not support.
+        "xla_chunked", "augmented" (stock kernels, see ``augmented.py``), "mosaic_gpu" (Hopper) and
+        "mosaic_tpu". None falls back to another; ``unsupported_reason`` tells beforehand what it
+        does not support.
       partition: Split of sequences, heads and positions over devices. XLA splits "xla" by itself,
         but cannot look into kernels.
 

@@ -22,7 +22,16 @@ _UNSUPPORTED_REASONS: dict[Implementation, UnsupportedReason] = {
     "mosaic_gpu": hopper.unsupported_reason,
     "mosaic_tpu": tpu.unsupported_reason,
 }
-_KERNEL_OF_PLATFORM: dict[str, Implementation] = {"gpu": "mosaic_gpu", "tpu": "mosaic_tpu"}
+_KERNELS_OF_PLATFORM: dict[str, tuple[Implementation, ...]] = {
+    "gpu": ("mosaic_gpu", "augmented"),
+    "tpu": ("mosaic_tpu",),
+}
+"""What ``auto`` tries for long sequences, in turn."""
+_NAMES: dict[Implementation, str] = {
+    "mosaic_gpu": "kernel",
+    "mosaic_tpu": "kernel",
+    "augmented": "attention of cuDNN, the mass from its products",
+}
 
 
 class Selection(NamedTuple):
@@ -43,8 +52,9 @@ def unsupported_reason(
     segments: bool | None = None,
     biased: bool | None = None,
     second_order: bool | None = None,
+    machine: Machine | None = None,
 ) -> str | None:
-    """Return in one sentence why an implementation cannot run on this machine; None if it can.
+    """Return in one sentence why an implementation cannot run on a machine; None if it can.
 
     Facts that are None are not checked; what is not checked here may still be refused when the
     implementation is traced, with the same sentence.
@@ -59,10 +69,11 @@ def unsupported_reason(
       segments: whether there are segment ids.
       biased: whether something is added to the scores.
       second_order: whether gradients are differentiated again.
+      machine: by default this one; of another, JAX, CUDA and cuDNN are taken to be those here.
     """
     queries = length if queries is None else queries
     spec = InputSpec(dtype, head_dim, queries, length, words, segments, biased, second_order)
-    return _UNSUPPORTED_REASONS[implementation](spec, Machine.here())
+    return _UNSUPPORTED_REASONS[implementation](spec, machine or Machine.here())
 
 
 def select_implementation(
@@ -74,11 +85,13 @@ def select_implementation(
     segments: bool | None = None,
     biased: bool | None = None,
     second_order: bool | None = None,
+    machine: Machine | None = None,
 ) -> Selection:
-    """Return the implementation for sequences of ``length`` positions on this machine.
+    """Return the implementation for sequences of ``length`` positions on a machine.
 
     It is one that ``unsupported_reason`` has nothing against: ``xla`` for short sequences, with a
-    bias and for gradients of gradients, else the kernel for this platform, else ``xla_chunked``.
+    bias and for gradients of gradients, else the kernel of the machine (``mosaic_gpu`` on Hopper,
+    ``mosaic_tpu``), else on a GPU ``augmented``, else ``xla_chunked``.
 
     Args:
       length: number of positions of the longest sequences.
@@ -88,20 +101,28 @@ def select_implementation(
       segments: whether there are segment ids, if known.
       biased: whether something is added to the scores.
       second_order: whether gradients are differentiated again.
+      machine: by default this one, see ``unsupported_reason``.
     """
     if length <= MATERIALIZED_UP_TO:
         return Selection("xla", f"full maps fit: {length} positions")
     if biased or second_order:
         why = "keys are hidden" if biased else "gradients are differentiated again"
         return Selection("xla", f"{why}; memory for full maps")
-    machine = Machine.here()
-    linear_memory = f"memory linear in the {length} positions"
-    kernel = _KERNEL_OF_PLATFORM.get(machine.platform)
-    if kernel is None:
-        return Selection("xla_chunked", linear_memory)
-    reason = unsupported_reason(
-        kernel, dtype, head_dim=head_dim, length=length, words=words, segments=segments
-    )
-    if reason is None:
-        return Selection(kernel, f"kernel for {machine.device}")
-    return Selection("xla_chunked", f"{linear_memory}; {reason}")
+    machine = machine or Machine.here()
+    reasons = [f"memory linear in the {length} positions"]
+    for name in _KERNELS_OF_PLATFORM.get(machine.platform, ()):
+        reason = unsupported_reason(
+            name,
+            dtype,
+            head_dim=head_dim,
+            length=length,
+            words=words,
+            segments=segments,
+            machine=machine,
+        )
+        if reason is None:
+            return Selection(
+                name, "; ".join([f"{_NAMES[name]} for {machine.device}", *reasons[1:]])
+            )
+        reasons.append(reason)
+    return Selection("xla_chunked", "; ".join(reasons))

@@ -6,7 +6,7 @@ calls it with the input that it is traced with and raises ValueError with that s
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,12 @@ class InputSpec(NamedTuple):
             words=words,
             segments=inputs.segment_ids is not None,
         )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the keyword arguments of the public ``unsupported_reason``."""
+        facts = self._asdict()
+        facts["length"] = facts.pop("keys")
+        return facts
 
 
 class Machine(NamedTuple):

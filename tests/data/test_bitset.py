@@ -34,6 +34,7 @@ def union(effects, length):
 def test_any_mask_survives(mask):
     q_bits, k_bits = encode_mask(mask)
     np.testing.assert_array_equal(decode(q_bits, k_bits), np.tril(mask))
+    assert np.bitwise_count(q_bits).sum(axis=1).max() <= 1
     assert q_bits.dtype == k_bits.dtype == np.uint32
     assert q_bits.shape == k_bits.shape
 
@@ -46,6 +47,7 @@ def test_any_union_of_rectangles_survives(case):
     mask = union(effects, length)
     np.testing.assert_array_equal(decode(q_bits, k_bits), mask)
     np.testing.assert_array_equal(causal, mask.sum(axis=1))
+    assert np.bitwise_count(q_bits).sum(axis=1).max() <= 1
     assert causal.dtype == np.int32
 
 
@@ -81,6 +83,14 @@ def test_effects_that_see_the_same_columns_share_a_bit():
     ((q_bits, k_bits, _),) = encode_rectangles([effects], [10])
     assert q_bits[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 0, 1, 0]
     assert k_bits[:, 0].tolist() == [0, 1, 0, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_rows_of_two_effects_are_a_class_of_their_own():
+    effects = [([4, 5], [0, 2]), ([5, 6], [1, 2])]
+    ((q_bits, k_bits, causal),) = encode_rectangles([effects], [8])
+    assert q_bits[:, 0].tolist() == [0, 0, 0, 0, 1, 2, 4, 0]
+    assert k_bits[:, 0].tolist() == [1 | 2, 2 | 4, 1 | 2 | 4, 0, 0, 0, 0, 0]
+    assert causal.tolist() == [0, 0, 0, 0, 2, 3, 2, 0]
 
 
 def test_rows_share_a_bit_only_where_both_see_alike():

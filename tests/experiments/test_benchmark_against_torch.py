@@ -19,6 +19,7 @@ def test_both_take_the_same_steps(tmp_path, run_command):
     save_pretrained(tmp_path / "toy", toy.model.config, toy.params, toy.tokenizer)
     out = tmp_path / "out"
     options = "--length", 21, "--sequences", 3, "--targets", 5, "--steps", 2
+    options += "--trace", tmp_path / "trace"
     status, page, errors = run_command(COMMAND, out, "--model", tmp_path / "toy", *options)
     assert status in (0, 1), errors
     results = {
@@ -31,6 +32,9 @@ def test_both_take_the_same_steps(tmp_path, run_command):
     assert losses["torch_cat"] == pytest.approx(losses["torch_cat_loops"], abs=1e-5)
     assert losses["cat"] > losses["plain"] + 0.1
     assert (status == 1) == ("missed:" in page)
+    traced = {x.parent.relative_to(tmp_path / "trace").parts[0]
+              for x in (tmp_path / "trace").rglob("*.xplane.pb")}  # fmt: skip
+    assert traced == {"plain_21", "cat_21"}
 
 
 def result(name, seconds, peak=10):

@@ -60,16 +60,21 @@ ADVERSARIAL = {
     "second word": (mark(LENGTH, 100, word=1, words=2), mark(LENGTH, 3, 99, word=1, words=2)),
     "other bits of one tile": (mark(LENGTH, 90, bit=1), mark(LENGTH, 5, bit=2)),
     "all": (np.full((1, LENGTH, 1), 2**32 - 1, np.uint32),) * 2,
+    # Tiles of no class, of one, of another and of two, with queries without bits among them.
+    "classes": (
+        mark(LENGTH, 64, 70, 128, bit=0) | mark(LENGTH, 130, 131, bit=5),
+        mark(LENGTH, 3, 65, 128, bit=0) | mark(LENGTH, 3, 9, 129, bit=5),
+    ),
 }
+
+
+QUICK = "later keys only", "edges of tiles", "classes"
 
 
 @needs_interpreter
 @pytest.mark.parametrize(
     "name",
-    [
-        *list(ADVERSARIAL)[:2],
-        *(pytest.param(name, marks=pytest.mark.slow) for name in list(ADVERSARIAL)[2:]),
-    ],
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in ADVERSARIAL],
 )
 def test_adversarial_bits(name):
     case = make_case(1, LENGTH, LENGTH, 1, 1, 64, 1, seed=3)
@@ -205,7 +210,10 @@ def test_tiles_and_reach(data):
     keys, words = queries + prefix, data.draw(st.integers(1, 2))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     q_bits, k_bits = (
-        (rng.random((2, t, words)) < 0.01).astype(np.uint32) << 31 for t in (queries, keys)
+        ((rng.random((2, t, words)) < 0.01) << rng.integers(30, 32, (2, t, words))).astype(
+            np.uint32
+        )
+        for t in (queries, keys)
     )
     segments = rng.integers(0, 5, size=(2, keys)).astype(np.int32)
     if data.draw(st.booleans()):
@@ -224,7 +232,17 @@ def test_tiles_and_reach(data):
         for n in range(-(-ids.shape[1] // ROWS)):
             part = slice(n * ROWS, n * ROWS + ROWS)
             union = np.bitwise_or.reduce(bits[:, part].astype(np.int64), axis=1)
-            expected = [ids[:, part].min(1), ids[:, part].max(1), *union.astype(np.uint32).T]
+            bits_of = [
+                [32 * w + b for w in range(words) for b in range(32) if x[w] >> b & 1]
+                for x in union
+            ]
+            single = np.int32([x[0] if len(x) == 1 else -1 for x in bits_of]).view(np.uint32)
+            expected = [
+                ids[:, part].min(1),
+                ids[:, part].max(1),
+                *union.astype(np.uint32).T,
+                single,
+            ]
             actual = np.asarray(tiles)[:, n].view(np.uint32)
             np.testing.assert_array_equal(actual, np.stack(expected, 1).astype(np.uint32))
     for b in range(2):

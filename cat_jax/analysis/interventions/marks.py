@@ -185,7 +185,7 @@ def edges(marked: MarkedExample, keys: Keys, queries: Queries) -> Example:
     ((q_bits, k_bits, _),) = encode_rectangles([rectangles], [len(marked.kinds)])
     # As many words whatever the keys, so that all of a record's edges run in one program.
     most = max(len(_runs(marked.kinds == n)) for n in range(len(get_args(Keys))))
-    words = max(1, -(-most // WORD))
+    words = -(-(most + 1) // WORD)  # a bit for each run's queries, and one for those of none
     q_bits, k_bits = (np.pad(x, [(0, 0), (0, words - x.shape[1])]) for x in (q_bits, k_bits))
     counts = mask_counts(q_bits, k_bits)
     return replace(marked.example, q_bits=q_bits, k_bits=k_bits,

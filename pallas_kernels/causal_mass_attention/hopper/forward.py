@@ -24,9 +24,12 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     full,
     hide_later,
     kernel,
+    load,
     matrix,
     opaque,
     over_columns,
+    over_rows,
+    plane_buffer,
     produce,
     product,
     ring,
@@ -65,7 +68,7 @@ def forward(problem: Problem, tile: Tile, operands: Operands) -> Results:
         statistic if problem.words else None,
     )
     keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
-    tags = tags_buffer(problem, tile.columns)
+    tags = (*tags_buffer(problem, tile.columns), *plane_buffer(problem, tile.columns))
     scratch = {
         "query": matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING),
         "query_ready": plgpu.Barrier(num_barriers=COMPUTING),
@@ -90,7 +93,7 @@ class ForwardBlock(QueryBlock):
             (self.scratch["value_ring"], lambda n: (self.keys_of(self.refs.value, n),)),
         ]
         if self.scratch["position_tags_ring"] is not None:
-            streams.append((self.scratch["position_tags_ring"], lambda n: (self.tags_of_keys(n),)))
+            streams.append((self.scratch["position_tags_ring"], self.tags_of_keys))
         produce(self.stop - self.first, self.tile.stages, *streams)
 
     def take_turn(self) -> None:
@@ -171,9 +174,16 @@ class ForwardBlock(QueryBlock):
         return scores, factor
 
     def _annotated_sum(self, slot: Array, tile, weights: Array) -> Array:
-        return self.tags.where_annotated(
-            self.scratch["position_tags_ring"].buffers[0].at[slot],
+        tags, plane = (x.at[slot] for x in self.scratch["position_tags_ring"].buffers)
+
+        def of_class(weights):
+            return (weights * over_rows(load(plane, 0), weights.shape)).sum(axis=1)
+
+        return self.tags.by_annotation(
+            tags,
             tile,
+            self.is_one_class(),
+            of_class,
             lambda annotated, weights: jnp.where(annotated, weights, 0.0).sum(axis=1),
             lambda _: full((ROWS,), 0.0, WGMMA.reduce(1)),
             weights,

@@ -11,6 +11,7 @@ from pallas_kernels.causal_mass_attention.hopper.operands import (
     cut_queries,
     prepare,
     with_cotangents,
+    zero_without_bits,
 )
 from pallas_kernels.causal_mass_attention.hopper.tiles import SIZES, TileSizes, padded_size
 from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
@@ -108,7 +109,9 @@ def _forward(
     tile = sizes.forward
     results = forward(problem, tile, cut_keys(problem, operands, tile.columns))
     queries, size = inputs.query.shape[1], inputs.query.shape[-1]
-    mass = None if results.mass is None else results.mass[..., :queries]
+    mass = None
+    if results.mass is not None:
+        mass = zero_without_bits(problem, operands, results.mass[..., :queries])
     return results.out[:, :queries, :, :size], mass, results.lse[..., :queries]
 
 

@@ -26,6 +26,7 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     load,
     matrix,
     opaque,
+    over_columns,
     over_rows,
     produce,
     ring,
@@ -208,11 +209,16 @@ class KeyGradientBlock:
         if not self.problem.words:
             return share
 
-        def add_mass(annotated, share):
+        def of_class(share):
+            d_mass = over_rows(load(statistics.at[2], 0), shape)
+            return d_mass * over_columns(self.tags.marks_of_rows(tile), shape) + share
+
+        def of_pairs(annotated, share):
             d_mass = over_rows(load(statistics.at[2], 0), shape)
             return share + jnp.where(annotated, d_mass, 0.0)
 
-        return self.tags.where_annotated(tags[0], tile, add_mass, lambda share: share, share)
+        choices = of_class, of_pairs, lambda share: share
+        return self.tags.by_annotation(tags[0], tile, tile[-1] >= 0, *choices, share)
 
     def _store(self, sums: KeyGradients) -> None:
         pairs = []

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from pallas_kernels.causal_mass_attention.classes import WORD
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, softmax_delta
 from pallas_kernels.causal_mass_attention.hopper.tiles import (
     BLOCK,
@@ -54,12 +55,15 @@ class Operands(NamedTuple):
         q_tags: Tags of the queries, int32 [B, tags, Q].
         k_tags: Tags of the keys, int32 [B, tags, K].
         q_tiles: Entries of each tile of queries, int32 [B, N, E]: least and greatest segment
-            (if there are segments), and the union of each word of bits.
+            (if there are segments), the union of each word of bits, and (with bits) the number of
+            the bit if the union is a single one, else -1.
         k_tiles: Likewise of each tile of keys.
+        k_planes: float32 [B, 32 W, K], 1.0 where the key has the bit, else 0.0.
         reach: int32 [B, N], of every block of 128: the first tile of keys that its queries meet,
             or the end of the tiles of queries that its keys meet.
         d_out: Gradient of the output, as padded.
-        statistics: float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass.
+        statistics: float32 [B, H, 2 or 3, Q]: log-sum-exp in base 2, delta and d_mass, which is
+            zero for queries without bits.
     """
 
     query: Any
@@ -70,6 +74,7 @@ class Operands(NamedTuple):
     q_tiles: Any
     k_tiles: Any
     reach: Any
+    k_planes: Any = None
     d_out: Any = None
     statistics: Any = None
 
@@ -113,16 +118,22 @@ def with_cotangents(
     """Add d_out and the statistics that the gradient kernels read."""
     return operands._replace(
         d_out=_pad(d_out.astype(problem.dtype), {1: problem.queries, 3: problem.size}),
-        statistics=_statistics(problem, out, mass, lse, d_out, d_mass),
+        statistics=_statistics(problem, operands, out, mass, lse, d_out, d_mass),
     )
 
 
-def _statistics(problem: Problem, out, mass, lse, d_out, d_mass) -> Array:
+def _statistics(problem: Problem, operands: Operands, out, mass, lse, d_out, d_mass) -> Array:
     """Return base-2 log-sum-exp, delta and d_mass of each query, float32 [B, H, 2 or 3, Q]."""
     statistics = [lse * LOG2_E, softmax_delta(out, mass, d_out, d_mass)]
     if mass is not None:
-        statistics.append(d_mass)
+        statistics.append(zero_without_bits(problem, operands, d_mass))
     return _pad(jnp.stack(statistics, axis=2), {3: problem.queries})
+
+
+def zero_without_bits(problem: Problem, operands: Operands, x_BHQ: Array) -> Array:
+    """Zero what belongs to queries without bits, which a tile of one class treats as the others."""
+    words = operands.q_tags[:, problem.segments :, : x_BHQ.shape[-1]]
+    return jnp.where((words != 0).any(1)[:, None], x_BHQ, 0.0)
 
 
 def _round_up(length: int, step: int) -> int:
@@ -145,16 +156,31 @@ def _tags(segments: Array | None, bits: Array | None, length: int) -> Array | No
 
 
 def _tiles(problem: Problem, tags: Array | None, step: int) -> Array | None:
-    """Return, per tile, least and greatest segment and union of each word, int32 [B, N, E]."""
+    """Return the entries of each tile (see ``Operands``), int32 [B, N, E]."""
     if tags is None:
         return None
     cut = tags.reshape(*tags.shape[:2], -1, step)
-    words = cut[:, problem.tag_count - problem.words :]
-    union = lax.reduce(words, jnp.int32(0), lax.bitwise_or, (3,))
-    entries = [union]
+    entries = []
     if problem.segments:
-        entries = [*(x[:, None] for x in _extremes(tags[:, 0], step)), union]
+        entries += [x[:, None] for x in _extremes(tags[:, 0], step)]
+    if problem.words:
+        union = lax.reduce(cut[:, problem.segments :], jnp.int32(0), lax.bitwise_or, (3,))
+        entries += [union, _single_bit(union)]
     return jnp.concatenate(entries, axis=1).swapaxes(1, 2)
+
+
+def _single_bit(words: Array) -> Array:
+    """Return the number of the only bit of each column of words [B, W, N], or -1, [B, 1, N]."""
+    bits = _bits(words)
+    number = jnp.argmax(bits, axis=1).astype(jnp.int32)
+    return jnp.where(bits.sum(1) == 1, number, -1)[:, None]
+
+
+def _bits(words: Array) -> Array:
+    """Unpack words [B, W, T] into bits of 0 and 1, [B, 32 W, T], in their own type."""
+    shifts = jnp.arange(WORD, dtype=words.dtype)[None, None, :, None]
+    bits = (words[:, :, None] >> shifts) & 1
+    return bits.reshape(len(words), -1, words.shape[-1])
 
 
 def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
@@ -164,7 +190,14 @@ def cut_keys(problem: Problem, operands: Operands, step: int) -> Operands:
         q_tiles=_tiles(problem, operands.q_tags, ROWS),
         k_tiles=_tiles(problem, operands.k_tags, step),
         reach=None if meet is None else jnp.argmax(meet, axis=-1).astype(jnp.int32),
+        k_planes=_planes(problem, operands),
     )
+
+
+def _planes(problem: Problem, operands: Operands) -> Array | None:
+    if not problem.words:
+        return None
+    return _bits(operands.k_tags[:, problem.segments :]).astype(jnp.float32)
 
 
 def cut_queries(problem: Problem, operands: Operands, step: int) -> Operands:

@@ -6,7 +6,7 @@ Inside a kernel an array [64, n] is one tile: rows of this warpgroup against a t
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +84,13 @@ def tags_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], .
     if not problem.tag_count:
         return ()
     return (lambda lead: plgpu.SMEM((lead, problem.tag_count, columns), jnp.int32),)
+
+
+def plane_buffer(problem: Problem, columns: int) -> tuple[Callable[[int], Any], ...]:
+    """Return the buffer for one bit of a tile of keys, as floats; empty without bits."""
+    if not problem.words:
+        return ()
+    return (lambda lead: plgpu.SMEM((lead, columns), jnp.float32),)
 
 
 def staging_buffer(problem: Problem, tile: Tile) -> Any:
@@ -228,22 +235,46 @@ class Tags(NamedTuple):
 
         return lax.cond(single, lambda x: x, compare, x)
 
-    def where_annotated(self, columns_ref, column_tile, then, otherwise, *operands):
-        """Run ``then(annotated, *operands)`` if a pair may share a bit, else ``otherwise``."""
-        first = 2 * self.problem.segments
-        unions = zip(self.row_tile()[first:], column_tile[first:], strict=True)
-        touched = functools.reduce(operator.or_, [row & column for row, column in unions]) != 0
+    def by_annotation(
+        self, columns_ref, column_tile, is_one_class, of_class, of_pairs, nothing, *operands
+    ):
+        """Run the function that does least for a tile, on ``operands``.
+
+        is_one_class: Whether the bits of all queries of the tile together are a single one, and
+          ``of_class`` may treat queries without bits like the others.
+        of_pairs: Its first argument says which pairs share a bit.
+        nothing: If no pair of the tile does.
+        """
+        unions = zip(self._words(self.row_tile()), self._words(column_tile), strict=True)
+        touched = _or(row & column for row, column in unions) != 0
 
         def compare(*operands):
             shape = (ROWS, columns_ref.shape[1])
-            common = None
-            for n in range(self.problem.segments, self.problem.tag_count):
-                columns = over_rows(load(columns_ref.at[n], 0), shape)
-                both = over_columns(self.rows(n), shape) & columns
-                common = both if common is None else common | both
-            return then(common != 0, *operands)
+            common = _or(
+                over_columns(self.rows(n), shape) & over_rows(load(columns_ref.at[n], 0), shape)
+                for n in range(self.problem.segments, self.problem.tag_count)
+            )
+            return of_pairs(common != 0, *operands)
 
-        return lax.cond(touched, compare, otherwise, *operands)
+        def some(*operands):
+            return lax.cond(is_one_class, of_class, compare, *operands)
+
+        return lax.cond(touched, some, nothing, *operands)
+
+    def marks_of_rows(self, column_tile) -> Array:
+        """Return 1.0 for rows that have a bit of the tile of columns, else 0.0."""
+        words = self._words(column_tile)
+        first = self.problem.segments
+        common = _or(self.rows(first + n) & word for n, word in enumerate(words))
+        return (common != 0).astype(jnp.float32)
+
+    def _words(self, tile: tuple[Array, ...]) -> tuple[Array, ...]:
+        first = 2 * self.problem.segments
+        return tile[first : first + self.problem.words]
+
+
+def _or(words: Iterable[Array]) -> Array:
+    return functools.reduce(operator.or_, words)
 
 
 def tags_of_rows(

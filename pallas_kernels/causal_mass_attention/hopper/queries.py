@@ -8,8 +8,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 
 from pallas_kernels.causal_mass_attention.hopper.operands import Operands, Problem
-from pallas_kernels.causal_mass_attention.hopper.parts import tags_of_rows
-from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, ROWS, Tile
+from pallas_kernels.causal_mass_attention.hopper.parts import opaque, tags_of_rows
+from pallas_kernels.causal_mass_attention.hopper.tiles import BLOCK, COMPUTING, ROWS, Tile
 
 
 def query_blocks(problem: Problem) -> dict[str, int]:
@@ -37,6 +37,9 @@ class QueryBlock:
         self.block = problem.queries // BLOCK - 1 - lax.axis_index("block")
         self.first = jnp.int32(0) if refs.reach is None else refs.reach[self.sequence, self.block]
         self.stop = self._tiles_until(self.block * BLOCK + BLOCK)
+        self.plane = None
+        if problem.words:  # of one of the two warpgroups, if theirs differ
+            self.plane = jnp.maximum(*(self._single_bit(n) for n in range(COMPUTING)))
 
     def locate_rows(self) -> None:
         """Set where the queries of this computing warpgroup lie."""
@@ -50,6 +53,7 @@ class QueryBlock:
         self.tags: Any = tags_of_rows(
             self.problem, refs.q_tags, refs.q_tiles, self.sequence, self.start
         )
+        self.own_plane = self._single_bit(self.warpgroup) if self.problem.words else None
 
     def queries_of(self, ref):
         """Return these queries of an array."""
@@ -59,9 +63,25 @@ class QueryBlock:
         """Return the n-th tile from the first of an array of keys."""
         return ref.at[self.sequence, self._columns(n), self.group]
 
-    def tags_of_keys(self, n: Array):
-        """Return the tags of the n-th tile from the first."""
-        return self.refs.k_tags.at[self.sequence, :, self._columns(n)]
+    def tags_of_keys(self, n: Array) -> tuple[Any, ...]:
+        """Return the tags of the n-th tile from the first, and the plane of the queries' bit."""
+        where = self._columns(n)
+        tags = self.refs.k_tags.at[self.sequence, :, where] if self.problem.tag_count else None
+        plane = None
+        if self.problem.words:
+            number = jnp.maximum(self.plane, 0)
+            plane = self.refs.k_planes.at[self.sequence, number, where]
+        return tuple(x for x in (tags, plane) if x is not None)
+
+    def is_one_class(self) -> Array:
+        """Return whether the plane is that of all queries of this warpgroup that have bits."""
+        own, plane = opaque(self.own_plane, self.plane)
+        return (plane >= 0) & (own == plane)
+
+    def _single_bit(self, warpgroup: Array | int) -> Array:
+        return self.refs.q_tiles[
+            self.sequence, self.block * COMPUTING + warpgroup, self.refs.q_tiles.shape[-1] - 1
+        ]
 
     def walk(self, step, carry, skip):
         """Fold ``step(n, carry, diagonal=...)`` over this warpgroup's tiles; skip the rest."""

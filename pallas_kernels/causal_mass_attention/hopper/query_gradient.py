@@ -23,6 +23,8 @@ from pallas_kernels.causal_mass_attention.hopper.parts import (
     matrix,
     opaque,
     over_columns,
+    over_rows,
+    plane_buffer,
     produce,
     ring,
     staging_buffer,
@@ -38,7 +40,7 @@ def query_gradient(problem: Problem, tile: Tile, operands: Operands) -> Array:
     """Return dQ [B, Q, H, C] in the dtype of the queries."""
     rows = matrix(ROWS, problem.size, problem.dtype, tile.width)(COMPUTING)
     keys = matrix(tile.columns, problem.size, problem.dtype, tile.width)
-    tags = tags_buffer(problem, tile.columns)
+    tags = (*tags_buffer(problem, tile.columns), *plane_buffer(problem, tile.columns))
     scratch = {
         "query": rows,
         "d_out": rows,
@@ -59,7 +61,7 @@ class QueryGradientBlock(QueryBlock):
 
         def source(n):
             keys, values = (self.keys_of(ref, n) for ref in (self.refs.key, self.refs.value))
-            return (keys, values, *([self.tags_of_keys(n)] if self.problem.tag_count else []))
+            return keys, values, *self.tags_of_keys(n)
 
         produce(self.stop - self.first, self.tile.stages, (self.scratch["ring"], source))
 
@@ -120,7 +122,12 @@ class QueryGradientBlock(QueryBlock):
         if not self.problem.words:
             return share
 
-        def add_mass(annotated, share):
+        def of_class(share):
+            marks = over_rows(load(tags[1], 0), shape)
+            return over_columns(self.d_mass, shape) * marks + share
+
+        def of_pairs(annotated, share):
             return share + jnp.where(annotated, over_columns(self.d_mass, shape), 0.0)
 
-        return self.tags.where_annotated(tags[0], tile, add_mass, lambda share: share, share)
+        choices = of_class, of_pairs, lambda share: share
+        return self.tags.by_annotation(tags[0], tile, self.is_one_class(), *choices, share)

@@ -24,9 +24,9 @@ As compiled by ptxas 13.0 for one word of bits and, after the bar, for two words
 live registers at once (none is spilled), and KiB of shared memory:
 
     C     forward            query gradient     key gradient
-    64    170 | 176, 149     213 | 224, 130     164 | 178, 100
-    128   200 | 208, 164     167 | 188, 161     224 | 229, 164
-    256   212 | 222, 196     193 | 200, 193     188 | 200 (dK), 168 | 173 (dV), 194
+    64    176 | 178, 151     218 | 224, 132     167 | 178, 100
+    128   208 | 212, 165     166 | 192, 162     217 | 223, 164
+    256   214 | 222, 197     191 | 202, 194     188 | 193 (dK), 168 | 173 (dV), 194
 """
 
 from typing import NamedTuple
