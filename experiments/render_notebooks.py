@@ -123,10 +123,14 @@ def write_page(folder: Path, name: str, notebook: Any) -> None:
 
 def _cell(cell: Any, name: str, figures: list[bytes]) -> str:
     if cell.cell_type == "markdown":
-        # Links are written from notebooks/, and read from docs/notebooks/.
-        return cell.source.replace("](../docs/", "](../")
+        return page_links(cell.source)
     shown = [_output(output, name, figures) for output in joined(cell.outputs)]
     return "\n\n".join([f"```python\n{cell.source}\n```", *filter(None, shown)])
+
+
+def page_links(text: str) -> str:
+    """Return a text of notebooks/ with its links as they are from docs/notebooks/."""
+    return re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", text.replace("](../docs/", "](../"))
 
 
 def joined(outputs: list[Any]) -> list[Any]:

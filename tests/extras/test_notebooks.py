@@ -13,7 +13,15 @@ from cat_jax.errors import InputError
 from cat_jax.models import save_pretrained
 from cat_jax.testing import toy_model
 from experiments import render_notebooks
-from experiments.render_notebooks import NOTEBOOKS, ROOT, execute, joined, with_values, write_page
+from experiments.render_notebooks import (
+    NOTEBOOKS,
+    ROOT,
+    execute,
+    joined,
+    page_links,
+    with_values,
+    write_page,
+)
 
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 SMALL = {"RECORDS": 4, "STEPS": 2, "BATCH": 2}
@@ -85,7 +93,7 @@ def test_the_rendered_page_is_of_the_notebook(name):
             continue
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            found = source.replace("](../docs/", "](../")
+            found = page_links(source)
         else:
             found = f"```python\n{source}\n```"
         assert found in page[at:], f"python -m experiments.render_notebooks {name}"
@@ -97,6 +105,12 @@ def test_the_rendered_page_is_of_the_notebook(name):
 def test_values_take_the_place_of_those_of_the_cell():
     source = 'MODEL = "a"  # or b\nSTEPS = 3'
     assert with_values(source, {"MODEL": "c\\1", "OTHER": 1}) == "MODEL = 'c\\\\1'\nSTEPS = 3"
+
+
+def test_links_of_a_page_are_those_of_its_folder():
+    text = "[a](../docs/a.md#b), [b](train_and_look.ipynb), [c](https://x.org/c.ipynb)"
+    expected = "[a](../a.md#b), [b](train_and_look.md), [c](https://x.org/c.ipynb)"
+    assert page_links(text) == expected
 
 
 def test_printed_lines_are_joined_and_bars_left_out():
