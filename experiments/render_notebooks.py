@@ -97,7 +97,7 @@ def execute(name: str, values: Mapping[str, Any], *, seconds: int = 600) -> Any:
         try:
             client.execute()
         except CellExecutionError as error:
-            raise InputError(f"notebook {name!r} fails: {error}") from error
+            raise InputError(f"notebook {name!r} fails: {error.ename}: {error.evalue}") from error
     return notebook
 
 
