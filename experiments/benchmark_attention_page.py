@@ -123,12 +123,13 @@ def read_text(model: str, length: int) -> "tuple[np.ndarray, list[str]]":
     import numpy as np
 
     from cat_jax.analysis import attention_maps
+    from cat_jax.data.records import Record
     from cat_jax.models.language_model import load_language_model
     from cat_jax.tasks import TASKS
 
     loaded = load_language_model(model)
     records = TASKS["stg"].records("train")[: length // 16]
-    text = "\n".join(record.text for record in records)
+    text = "\n".join(record.text for record in records if isinstance(record, Record))
     found = loaded.tokenizer(text, return_offsets_mapping=True)
     tokens = [text[start:end] for start, end in found["offset_mapping"][:length]]
     ids = jnp.array([found["input_ids"][:length]])

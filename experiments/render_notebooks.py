@@ -48,7 +48,9 @@ def main() -> None:
     for name in args.names or known:
         if name not in known:
             raise InputError(f"there is no notebook {name!r}; there are {', '.join(known)}")
-        given = {} if args.model is None else dict.fromkeys(("MODEL", "TOKENIZER"), args.model)
+        given: dict[str, Any] = {}
+        if args.model is not None:
+            given |= {"MODEL": args.model, "TOKENIZER": args.model}
         notebook = execute(name, given, seconds=args.seconds)
         write_page(args.out, name, notebook)
         print(args.out / f"{name}.md", flush=True)
@@ -95,7 +97,7 @@ def execute(name: str, values: Mapping[str, Any], *, seconds: int = 600) -> Any:
         try:
             client.execute()
         except CellExecutionError as error:
-            raise InputError(f"notebook {name!r} fails: {error}") from error
+            raise InputError(f"notebook {name!r} fails: {error.ename}: {error.evalue}") from error
     return notebook
 
 

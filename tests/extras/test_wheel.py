@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 IMPORT_ALL = """
 import importlib, pkgutil
+import numpy
 import cat_jax, pallas_kernels
 names = [
     module.name
@@ -25,6 +26,7 @@ for name in names:
 for name in cat_jax.__all__:
     getattr(cat_jax, name)
 assert cat_jax.read_prior("math").records
+assert "Heads by layer" in cat_jax.attention_page({"m": numpy.ones((1, 1, 1, 1))}, ["a"])
 for name in ("experiments", "configs", "tests", "torch"):
     assert importlib.util.find_spec(name) is None, name
 print(len(names), cat_jax.__file__)
@@ -76,8 +78,9 @@ def test_the_wheel_holds_every_module_and_no_other_top_level(wheel):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"cat_jax", "pallas_kernels"}
     tracked = run("git", "ls-files", "cat_jax", "pallas_kernels", cwd=ROOT).split()
-    assert {name for name in names if name.endswith(".py")} == {
-        name for name in tracked if name.endswith(".py")
+    read = (".py", ".yaml", ".html", ".css", ".js")
+    assert {name for name in names if name.endswith(read)} == {
+        name for name in tracked if name.endswith(read)
     }
 
 

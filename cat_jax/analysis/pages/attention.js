@@ -3,8 +3,10 @@ const $ = (id) => document.getElementById(id);
 const MEAN = "mean";
 const LABELLED = 48;  // most tokens whose names stand beside a map
 const STRONGEST = 12;
-const state = { layer: LAYERS, head: HEADS, row: HEIGHT - 1, view: 0, top: 1, pointed: null };
-if (data.rows.length) state.row = data.rows.at(-1);
+// The first query that predicts an effect; of a long text one that is whole.
+const answering = queries.findIndex((query) => kinds[query + 1] === "effect");
+const state = { layer: LAYERS, head: HEADS, view: 0, top: 1, pointed: null,
+  row: data.rows.at(-1) ?? (answering < 0 ? HEIGHT - 1 : answering) };
 const back = { layer: 0, head: 0 };  // where "mean and back" goes back to
 
 const VIEWS = models.length === 1 ? [[{ name: models[0].name, models }]]

@@ -53,10 +53,10 @@ def attention_page(
         InputError: Shapes that do not fit, values that are no attention or of later tokens, or
             more asked to be whole than ``limit_bytes`` allows.
     """
-    kinds = ["other"] * len(tokens) if kinds is None else list(kinds)
-    shape = checked_shape(maps, tokens, kinds, queries)
+    marks = ["other"] * len(tokens) if kinds is None else list(kinds)
+    shape = checked_shape(maps, tokens, marks, queries)
     rows = None if whole_queries is None else row_indices(shape, whole_queries)
-    contents = choose(shape, limit_bytes, whole_heads, rows, _predicting(shape, kinds))
+    contents = choose(shape, limit_bytes, whole_heads, rows, _predicting(shape, marks))
     blocks: dict[str, str] = {}
     for number, (name, maps_NHQK) in enumerate(maps.items()):
         texts = _texts(name, maps_NHQK, shape, contents)
@@ -65,7 +65,7 @@ def attention_page(
         "title": title,
         "models": list(maps),
         "tokens": list(tokens),
-        "kinds": kinds,
+        "kinds": marks,
         "kindNames": get_args(Kind),
         "queries": shape.queries,
         "layers": shape.layers,
@@ -130,6 +130,6 @@ def _texts(name: str, maps_NHQK: Any, shape: Shape, contents: Contents) -> dict[
             means_HQK[head] += map_QK / shape.layers
         add(shape.cell((layer, "mean")), mean_QK)
         means_HQK[-1] += mean_QK / shape.layers
-    for head, mean_QK in enumerate(means_HQK):
-        add(shape.layers * (shape.heads + 1) + head, mean_QK)
+    for head in range(shape.heads + 1):
+        add(shape.layers * (shape.heads + 1) + head, means_HQK[head])
     return {block: "\n".join(text for _, text in sorted(x.items())) for block, x in texts.items()}
