@@ -49,7 +49,8 @@ def refusal(name: Name, spec: InputSpec) -> str | None:
     """Return in one sentence why it cannot run on this machine, or None."""
     machine = Machine.here()
     if name not in WAYS:
-        return unsupported_reason(name, **spec.facts())
+        implementation: Any = name
+        return unsupported_reason(implementation, **spec.facts())
     if machine.platform != "gpu":
         return f"{name} needs a GPU, and this machine runs JAX on a {machine.platform}"
     reason = augmented_reason(spec, machine)

@@ -108,8 +108,7 @@ def supported_cases(args: Args) -> list[Case]:
     for case in CASES:
         if len(chosen) == args.cases:
             break
-        lengths = {"queries": case.q, "keys": case.k}
-        spec = InputSpec(args.dtype, case.c, **lengths, words=case.w, segments=case.segments)
+        spec = InputSpec(args.dtype, case.c, case.q, case.k, case.w, case.segments)
         reason = refusal(args.implementation, spec)
         if reason is None:
             chosen.append(case)

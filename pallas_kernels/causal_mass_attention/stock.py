@@ -65,8 +65,8 @@ def cudnn(query, key, value, _segment_ids, scale: float) -> Array:
     from jax._src.cudnn.fused_attention_stablehlo import MaskType, dot_product_attention
 
     length, width = query.shape[1], value.shape[3]
-    arrays = (_pad(_pad(x, 1, LENGTH_STEP), 3, WIDTH_STEP) for x in (query, key, value))
-    out: Any = dot_product_attention(*arrays, scale=scale, mask_type=MaskType.CAUSAL)
+    query, key, value = (_pad(_pad(x, 1, LENGTH_STEP), 3, WIDTH_STEP) for x in (query, key, value))
+    out: Any = dot_product_attention(query, key, value, scale=scale, mask_type=MaskType.CAUSAL)
     return out[:, :length, :, :width]
 
 

@@ -37,7 +37,7 @@ class QueryBlock:
         self.block = problem.queries // BLOCK - 1 - lax.axis_index("block")
         self.first = jnp.int32(0) if refs.reach is None else refs.reach[self.sequence, self.block]
         self.stop = self._tiles_until(self.block * BLOCK + BLOCK)
-        self.plane = None
+        self.plane: Any = None
         if problem.words:  # of one of the two warpgroups, if theirs differ
             self.plane = jnp.maximum(*(self._single_bit(n) for n in range(COMPUTING)))
 
@@ -53,7 +53,7 @@ class QueryBlock:
         self.tags: Any = tags_of_rows(
             self.problem, refs.q_tags, refs.q_tiles, self.sequence, self.start
         )
-        self.own_plane = self._single_bit(self.warpgroup) if self.problem.words else None
+        self.own_plane: Any = self._single_bit(self.warpgroup) if self.problem.words else None
 
     def queries_of(self, ref):
         """Return these queries of an array."""
