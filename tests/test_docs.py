@@ -264,9 +264,9 @@ def test_the_examples_of_reading_attention_run(tmp_path, monkeypatch, capsys):
     }.items():
         assert theirs in code
         code = code.replace(theirs, ours)
-    names = {"toy": toy_model(max_positions=1024)}
+    names = {"toy": toy_model(max_positions=1024, num_layers=4, num_heads=3)}
     exec(code, names)
-    assert capsys.readouterr().out.startswith("AttentionMaps(layers: 2, heads: 2, queries: ")
+    assert capsys.readouterr().out.startswith("AttentionMaps(layers: 4, heads: 3, queries: ")
     figures = {path.name for path in Path("docs/figures").iterdir()}
     page = (DOCS / "reading_attention.md").read_text()
     drawn = set(re.findall(r"figures/(reading-\w+\.png)\)", page))
