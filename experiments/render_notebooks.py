@@ -74,6 +74,8 @@ def read_notebook(name: str) -> Any:
 def execute(name: str, values: Mapping[str, Any], *, seconds: int = 600) -> Any:
     """Return a notebook with its outputs; it runs in a folder of its own, which is removed.
 
+    Its cells are as they were, those with other values too.
+
     Args:
         name: Its name.
         values: What parameters that it has are to be.
@@ -86,6 +88,7 @@ def execute(name: str, values: Mapping[str, Any], *, seconds: int = 600) -> Any:
     from nbclient import NotebookClient  # pyright: ignore[reportMissingImports]
     from nbclient.exceptions import CellExecutionError  # pyright: ignore[reportMissingImports]
 
+    sources = [cell.source for cell in notebook.cells]
     for cell in notebook.cells:
         if PARAMETERS in cell.metadata.get("tags", ()):
             cell.source = with_values(cell.source, values)
@@ -98,6 +101,8 @@ def execute(name: str, values: Mapping[str, Any], *, seconds: int = 600) -> Any:
             client.execute()
         except CellExecutionError as error:
             raise InputError(f"notebook {name!r} fails: {error.ename}: {error.evalue}") from error
+    for cell, source in zip(notebook.cells, sources, strict=True):
+        cell.source = source
     return notebook
 
 
