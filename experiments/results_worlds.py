@@ -88,8 +88,10 @@ def _rank_correlation(values: Sequence[float], gains: Sequence[float]) -> str:
         return "–"
 
     def rank(x: np.ndarray, y: np.ndarray) -> float:
-        varies = len(set(x)) > 1 and len(set(y)) > 1
-        return float(stats.spearmanr(x, y).statistic) if varies else 0.0
+        if len(set(x)) < 2 or len(set(y)) < 2:
+            return 0.0
+        found: Any = stats.spearmanr(x, y)
+        return float(found.statistic)
 
     data = (np.asarray(values), np.asarray(gains))
     found = stats.bootstrap(
