@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 import pytest
 
-# JAX's GPU interpreter waits at barriers in threads of XLA's pool, which has one a core: on two cores
-# the three warpgroups of a block can wait for each other for ever.
+# JAX's GPU interpreter waits at barriers in threads of XLA's pool, which has one a core: on two
+# cores the three warpgroups of a block can wait for each other for ever.
 os.environ.setdefault("NPROC", "8")
 sys.path.insert(0, str(Path(__file__).parent))  # for cases.py
 
