@@ -43,9 +43,18 @@ def test_the_first_example_runs(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
+def test_the_example_of_looking_inside_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = cat.Record("Smoking: 8, Yellow fingers: 12. Answer: ", "High Risk")
+    found = {"cat": cat, "run": cat.testing.toy_model(), "records": [record]}
+    exec(blocks("python")[1], found)
+    assert found["maps"].between("Smoking: 8", "High Risk").values.shape == (2, 2)
+    assert Path("attention.html").stat().st_size > 40_000
+
+
 @pytest.mark.slow
 def test_the_example_of_the_parts_runs(shared):
-    code = blocks("python")[1].replace("Qwen/Qwen2.5-1.5B", str(shared / "models/stories260K"))
+    code = blocks("python")[2].replace("Qwen/Qwen2.5-1.5B", str(shared / "models/stories260K"))
     found = {}
     exec(code, found)
     maps, tokens = found["maps"], found["tokens"]
