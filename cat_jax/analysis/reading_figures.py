@@ -57,13 +57,16 @@ def attention_figure(
         title: Title of the figure.
 
     Raises:
-        InputError: There is nothing to draw, texts differ, a text has more than 480 tokens, or as
-            ``AttentionMaps.of_queries``.
+        InputError: There is nothing to draw, a value is below 0, texts differ, a text has more than
+            480 tokens, or as ``AttentionMaps.of_queries``.
     """
     _check_same_text(maps)
     first = next(iter(maps.values()))
     chosen = {name: x.of_queries(answer) for name, x in maps.items()}
     rows = {name: _over_heads(x) for name, x in chosen.items()}
+    for name, row_QK in rows.items():
+        if (row_QK < 0).any():
+            raise InputError(f"the maps of {name!r} have values below 0, which is no attention")
     end = max(int(x.queries.max()) for x in chosen.values()) + 1  # what follows is not seen
     width = min(FOLD, end)
     folds = [range(start, min(start + FOLD, end)) for start in range(0, end, FOLD)]

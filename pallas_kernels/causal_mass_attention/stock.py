@@ -147,10 +147,15 @@ def wide_values_unsupported_reason(spec: InputSpec, machine: Machine) -> str | N
 
 
 def cudnn_version() -> int:
-    """Return 10,000 major + 100 minor + patch; 0 for a JAX without CUDA, which only lowers."""
+    """Return 10,000 major + 100 minor + patch; 0 without CUDA or cuDNN, where JAX only lowers."""
     from jax._src.lib import cuda_versions
 
-    return 0 if cuda_versions is None else cuda_versions.cudnn_get_version()
+    if cuda_versions is None:
+        return 0
+    try:
+        return cuda_versions.cudnn_get_version()
+    except RuntimeError:  # the plugin is there, as a compiler, without the library
+        return 0
 
 
 def _name(version: int) -> str:

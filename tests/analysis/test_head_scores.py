@@ -248,3 +248,12 @@ def test_what_cannot_be_scored_is_refused():
     short = cat.testing.toy_model(max_positions=12)
     with pytest.raises(InputError, match="a sequence has 15 tokens, and the model reads 12"):
         head_scores(short, RECORDS)
+
+
+def test_patterns_that_do_not_fit_are_refused():
+    model = cat.testing.toy_model()
+    records = [Record("a b ", "c")]
+    with pytest.raises(InputError, match=r"'mine' has edges of shape \[2, 2\] for \d tokens"):
+        head_scores(model, records, patterns={"mine": lambda ids: np.ones((2, 2), bool)})
+    with pytest.raises(InputError, match="a pattern is named 'causal'"):
+        head_scores(model, records, patterns={"causal": lambda ids: np.ones((2, 2), bool)})

@@ -252,6 +252,16 @@ def test_what_is_no_page_is_refused(tmp_path):
     maps, path = read(), tmp_path / "a.html"
     with pytest.raises(InputError, match="maps of 'model' have the axes heads, queries, keys"):
         maps.layer(0).save_html(path)
+    with pytest.raises(InputError, match="two models are named 'model'; give each"):
+        maps.save_html(path, beside={"model": maps})
     with pytest.raises(InputError, match="'other' read other tokens or queries than 'model'"):
         maps.save_html(path, beside={"other": read("High")})
     assert not path.exists()
+
+
+def test_what_the_model_does_not_read_is_refused():
+    short = cat.testing.toy_model(max_positions=5)
+    with pytest.raises(InputError, match="the text has 9 tokens, and the model reads 5; shorten"):
+        read_attention(short.model, short.params, short.tokenizer, "a b c d e")
+    with pytest.raises(InputError, match="one text or Record is read at a time, got a list"):
+        read(["a", "b"])

@@ -131,6 +131,13 @@ def test_what_does_not_belong_together_is_refused():
             combine(maps, other)
     with pytest.raises(InputError, match="not of the same text"):
         gradient_weighted(maps.layer(0), slopes)
+    for combine in (gradient_weighted, gradient_rollout):
+        with pytest.raises(InputError, match="values below 0, which is no attention"):
+            combine(slopes, maps)
+    with pytest.raises(InputError, match="not of the same text, queries and view"):
+        gradient_weighted(maps.layer(0), slopes.layer(1))
+    with pytest.raises(InputError, match="values below 0, which is no attention"):
+        attention_rollout(slopes)
     short = cat.testing.toy_model(max_positions=15)
-    with pytest.raises(InputError, match="longer than the 15 positions"):
+    with pytest.raises(InputError, match="has 16 tokens, and the model reads 15"):
         read_gradients(short, RECORD)

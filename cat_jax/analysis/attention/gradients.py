@@ -17,7 +17,6 @@ from cat_jax.analysis.attention.text import Places, read_text
 from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import Batch, stack_examples
 from cat_jax.data.records import Record
-from cat_jax.errors import InputError
 from cat_jax.evaluation.likelihood import summed_log_probabilities
 from cat_jax.models import KEYS_VALUES, Aux, CausalLM, LanguageModel
 from cat_jax.models.edits import OFFSETS
@@ -50,8 +49,6 @@ def read_gradients(
     checked_ids(model.model, read)
     longest = model.model.config.max_positions
     examples, _ = align_records([record], model.tokenizer, max_length=longest)
-    if not examples:
-        raise InputError(f"the record is longer than the {longest} positions of the model")
     rows = list(range(len(read.tokens))) if queries is None else read.queries(queries)
     batch = stack_examples(examples)
     most = int(examples[0].target_mask.sum())

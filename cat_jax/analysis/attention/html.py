@@ -35,12 +35,13 @@ def html_fragment(maps: AttentionMaps) -> str:
 
 def _tokens(maps: AttentionMaps) -> tuple[str, str]:
     """Shade each token by the attention that the answer pays it, over all other axes."""
-    caption = ": attention from the answer"
+    caption = ""
     if "queries" in maps.axes:
+        caption = ": from the answer"
         try:
             maps = maps.of_queries()
         except InputError:  # no answer, or not read
-            caption = f": attention from query {maps.queries[-1]}"
+            caption = f": from query {maps.queries[-1]}"
             maps = maps.of_queries(int(maps.queries[-1]))
     shares_K = np.asarray(maps).reshape(-1, len(maps.tokens)).mean(0)
     top = max(float(np.abs(shares_K[1:]).max(initial=0.0)), 1e-9)  # the first may be a sink

@@ -60,7 +60,8 @@ def head_scores(
         batch_size: Sequences that are computed at a time.
 
     Raises:
-        InputError: There are no records, or one is longer than the model reads.
+        InputError: There are no records, one is longer than the model reads, or a pattern's edges
+            have another shape or its name is taken.
     """
     if not records:
         raise InputError("there are no records to score heads on; give at least one")
@@ -72,7 +73,12 @@ def head_scores(
     if spurious:
         asked["spurious"] = [_from_answer(text, "spurious") for text in texts]
     ids = [np.array(text.encoding.ids, np.int32) for text in texts]
-    asked |= {name: [pattern(x) for x in ids] for name, pattern in patterns.items()}
+    for name, pattern in patterns.items():
+        if name in ("causal", "spurious"):
+            raise InputError(
+                f"a pattern is named {name!r}, as a score of annotations is; rename it"
+            )
+        asked[name] = [_checked_edges(name, pattern(x), len(x)) for x in ids]
     return _measure(model, ids, asked, batch_size)
 
 
@@ -139,6 +145,15 @@ def induction_scores(
     drawn = [rng.choice(plain, length, replace=False) for _ in range(sequences)]
     ids = [np.array([*start, *x, *x], np.int32) for x in drawn]
     return _measure(model, ids, {"induction": [induction(x) for x in ids]}, batch_size)
+
+
+def _checked_edges(name: str, edges: Edges, tokens: int) -> Edges:
+    if np.shape(edges) != (tokens, tokens):
+        raise InputError(
+            f"pattern {name!r} has edges of shape {list(np.shape(edges))} for {tokens} tokens; "
+            f"[{tokens}, {tokens}] is needed"
+        )
+    return np.asarray(edges, bool)
 
 
 def _from_answer(text: ReadText, kind: str) -> Edges:

@@ -136,11 +136,13 @@ class AttentionMaps:
                 limit_bytes.
 
         Raises:
-            InputError: An axis is gone, other tokens or queries were read beside, or as
-                ``cat.attention_page``.
+            InputError: An axis is gone, two models have one name, other tokens or queries were
+                read beside, or as ``cat.attention_page``.
         """
         from cat_jax.analysis.pages import save_attention_page
 
+        if beside and name in beside:
+            raise InputError(f"two models are named {name!r}; give each a name of its own")
         shown = {name: self, **(beside or {})}
         for title, maps in shown.items():
             if maps.axes != AXES:

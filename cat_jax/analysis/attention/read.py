@@ -49,8 +49,8 @@ def read_attention(
 
     Raises:
         InputError: A tokenizer without offsets or with a larger vocabulary than the model's, a
-            text without tokens, words that it lacks, or maps that would take more than
-            ``limit_bytes``.
+            text without tokens or longer than the model reads, words that it lacks, or maps that
+            would take more than ``limit_bytes``.
     """
     read = read_text(text, tokenizer, spurious)
     tokens_BT = checked_ids(model, read)
@@ -68,9 +68,14 @@ def checked_ids(model: CausalLM, read: ReadText) -> Any:
     """Return the token ids of a text, int32 [1, T].
 
     Raises:
-        InputError: The model does not know one.
+        InputError: The model does not know one, or reads no text as long.
     """
     ids = read.encoding.ids
+    if len(ids) > model.config.max_positions:
+        raise InputError(
+            f"the text has {len(ids)} tokens, and the model reads {model.config.max_positions}; "
+            "shorten it"
+        )
     if max(ids) >= model.config.vocab_size:
         raise InputError(
             f"the text has ids up to {max(ids)}, but the model knows 0 to "

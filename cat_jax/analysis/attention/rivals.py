@@ -30,6 +30,7 @@ def attention_rollout(maps: AttentionMaps) -> AttentionMaps:
         InputError: Axes or queries are missing.
     """
     _check(maps)
+    _check_attention(maps)
     identity = np.eye(len(maps.tokens))
     rolled = identity
     for layer_QK in np.asarray(maps, np.float64).mean(1):
@@ -93,7 +94,17 @@ def _check(maps: AttentionMaps) -> None:
         )
 
 
+def _check_attention(maps: AttentionMaps) -> None:
+    if (maps.values < 0).any():
+        raise InputError(f"{maps!r} has values below 0, which is no attention; give maps first")
+
+
 def _check_pair(maps: AttentionMaps, gradients: AttentionMaps) -> None:
-    same = maps.tokens == gradients.tokens and maps.axes == gradients.axes
+    _check_attention(maps)
+    same = (maps.tokens, maps.view, maps.values.shape) == (
+        gradients.tokens,
+        gradients.view,
+        gradients.values.shape,
+    )
     if not same or not np.array_equal(maps.queries, gradients.queries):
         raise InputError(f"{maps!r} and {gradients!r} are not of the same text, queries and view")

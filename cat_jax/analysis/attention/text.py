@@ -121,6 +121,8 @@ def read_text(
         start = len(characters) - len(text.target.lstrip())
         effects = token_indices(encoding, [range(start, len(characters.rstrip()))])
     else:
+        if not isinstance(text, str):
+            raise InputError(f"one text or Record is read at a time, got a {type(text).__name__}")
         check_offsets(tokenizer)
         (encoding,) = encode_texts([text], tokenizer, has_special_tokens=False)
         causes, effects, characters = [], [], text
