@@ -17,7 +17,7 @@ from cat_jax.evaluation.likelihood import summed_log_probabilities
 from cat_jax.losses import attention_guidance_loss, guided_rows
 from cat_jax.models import Aux, CausalLM
 from cat_jax.sharding import replicate
-from cat_jax.types import Array
+from cat_jax.types import Array, Float
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,10 @@ def causal_mass(
     return measure_causal_mass(model, params, examples, batch_size=batch_size).mean
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def _measure_batch(
-    model: CausalLM, params: Any, batch: Batch, most: int
-) -> tuple[Array, Array, Array]:
-    """Return the mean mass, that of each layer and head, and log-probabilities, if any (most)."""
+def annotated_forward(
+    model: CausalLM, params: Any, batch: Batch
+) -> tuple[Float[Array, "B T D"], Float[Array, "N B H T"]]:
+    """Return the hidden states, and the mass of every query on its annotated keys."""
     outputs = model.apply(
         {"params": params},
         batch.tokens_BT,
@@ -107,11 +106,20 @@ def _measure_batch(
         positions=batch.positions_BT,
         method="hidden_states",
     )
-    hidden_BTD, aux = cast("tuple[jax.Array, Aux]", outputs)
+    hidden_BTD, aux = cast("tuple[Array, Aux]", outputs)
     assert aux.mass is not None  # bits were given
-    _, metrics = attention_guidance_loss(aux.mass, batch.causal_count_BT, batch.visible_count_BT)
+    return hidden_BTD, aux.mass
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _measure_batch(
+    model: CausalLM, params: Any, batch: Batch, most: int
+) -> tuple[Array, Array, Array]:
+    """Return the mean mass, that of each layer and head, and log-probabilities, if any (most)."""
+    hidden_BTD, mass_NBHT = annotated_forward(model, params, batch)
+    _, metrics = attention_guidance_loss(mass_NBHT, batch.causal_count_BT, batch.visible_count_BT)
     guided_BT = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
-    sums_NH = jnp.where(guided_BT[None, :, None], aux.mass, 0.0).sum((1, 3))
+    sums_NH = jnp.where(guided_BT[None, :, None], mass_NBHT, 0.0).sum((1, 3))
     log_B = jnp.zeros(len(guided_BT))
     if most:
         log_B = summed_log_probabilities(model, params, hidden_BTD, batch, most)

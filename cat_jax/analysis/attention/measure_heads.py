@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ from cat_jax.data.batches import Batch
 from cat_jax.data.bitset import encode_rectangles
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
+from cat_jax.evaluation.causal_mass import annotated_forward
 from cat_jax.evaluation.likelihood import batches
-from cat_jax.models import Aux, CausalLM, LanguageModel
+from cat_jax.models import CausalLM, LanguageModel
 from cat_jax.ranges import Count, check_number
 from cat_jax.sharding import replicate
 from cat_jax.types import Array
@@ -198,15 +199,7 @@ def _marked(tokens: np.ndarray, edges: Edges) -> Example:
 @partial(jax.jit, static_argnums=0)
 def _mean_mass(model: CausalLM, params: Any, batch: Batch) -> Array:
     """Return the mass of each sequence over its marked queries, [B, N, H]; NaN without any."""
-    output = model.apply(
-        {"params": params},
-        batch.tokens_BT,
-        q_bits=batch.q_bits_BTW,
-        k_bits=batch.k_bits_BTW,
-        method="hidden_states",
-    )
-    _, aux = cast("tuple[Array, Aux]", output)
-    assert aux.mass is not None  # bits were given
+    _, mass_NBHT = annotated_forward(model, params, batch)
     marked_BT = batch.causal_count_BT > 0
-    sums_BNH = jnp.where(marked_BT[None, :, None], aux.mass, 0.0).sum(-1).swapaxes(0, 1)
+    sums_BNH = jnp.where(marked_BT[None, :, None], mass_NBHT, 0.0).sum(-1).swapaxes(0, 1)
     return replicate(sums_BNH / marked_BT.sum(1)[:, None, None], model.partition)

@@ -14,6 +14,7 @@ from cat_jax.data.alignment import Example, align_records
 from cat_jax.data.batches import Batch
 from cat_jax.data.records import Annotation, Record, Span
 from cat_jax.errors import InputError
+from cat_jax.evaluation.causal_mass import annotated_forward
 from cat_jax.evaluation.likelihood import batches, summed_log_probabilities
 from cat_jax.losses import guided_rows
 from cat_jax.models import Aux, CausalLM, LanguageModel
@@ -94,15 +95,7 @@ def attention(
 
 @partial(jax.jit, static_argnums=0)
 def _mean_mass(model: CausalLM, params: Any, batch: Batch) -> Array:
-    output = model.apply(
-        {"params": params},
-        batch.tokens_BT,
-        q_bits=batch.q_bits_BTW,
-        k_bits=batch.k_bits_BTW,
-        method="hidden_states",
-    )
-    _, aux = cast("tuple[Array, Aux]", output)
-    assert aux.mass is not None  # bits were given
+    _, mass_NBHT = annotated_forward(model, params, batch)
     guided_BT = guided_rows(batch.causal_count_BT, batch.visible_count_BT)
-    sums_B = jnp.where(guided_BT[None, :, None], aux.mass, 0.0).mean((0, 2)).sum(1)
+    sums_B = jnp.where(guided_BT[None, :, None], mass_NBHT, 0.0).mean((0, 2)).sum(1)
     return sums_B / jnp.maximum(guided_BT.sum(1), 1)
