@@ -8,37 +8,22 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from cat_jax.errors import InputError
-from cat_jax.ranges import Count, Seed, check_ranges
+from cat_jax.ranges import Count
+from experiments.benchmarking.game_runs import RunsArgs, ood_records, run_folders
 from experiments.command_line import exit_status, parse_arguments
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(RunsArgs):
     """What to measure.
 
     Attributes:
-        runs: Folder of a comparison, which has the runs of each seed and method.
-        out: Stem of the files to write, OUT.json and OUT.md.
-        records: Records out of distribution to rank the numbers of.
-        samples: Draws for each number.
         top: Numbers of a record that count as the largest.
-        seed: Seed of the records and of the draws.
     """
 
-    runs: Annotated[str, tyro.conf.Positional]
-    out: Annotated[str, tyro.conf.Positional]
-    records: Count = 200
-    samples: Count = 8
     top: Count = 3
-    seed: Seed = 0
-
-    def __post_init__(self):
-        check_ranges(self, "")
 
 
 def main() -> None:
@@ -52,12 +37,9 @@ def main() -> None:
     )
     from cat_jax.files import write_text
 
-    folders = sorted(Path(args.runs).glob("seed-*/*/"))
-    if not folders:
-        raise InputError(f"{args.runs} has no folders seed-SEED/METHOD; give that of a comparison")
     of_method: dict[str, list[list[Any]]] = {}
-    for folder in folders:
-        of_method.setdefault(folder.name, []).append(measure(folder, args))
+    for method, folder in run_folders(args.runs):
+        of_method.setdefault(method, []).append(measure(folder, args))
     scores = {method: pooled(seeds) for method, seeds in of_method.items()}
     values = {name: value for name, value in asdict(args).items() if name not in ("runs", "out")}
     write_text(f"{args.out}.json", json.dumps(values | {"scores": scores}, indent=1) + "\n")
@@ -69,12 +51,9 @@ def main() -> None:
 def measure(folder: Path, args: Args) -> list[Any]:
     """Return the agreements of a model's explanations."""
     from cat_jax.analysis.proposals import explanation_agreement
-    from cat_jax.data.records import Record
     from cat_jax.models import load_language_model
-    from cat_jax.tasks import stg
 
-    task = stg(test_records=args.records)
-    records = [x for x in task.records("ood", args.seed) if isinstance(x, Record)]
+    _, records = ood_records(args)
     return explanation_agreement(
         load_language_model(folder),
         records,

@@ -7,43 +7,18 @@ runs, RUNS/seed-SEED/METHOD.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from cat_jax.errors import InputError
-from cat_jax.ranges import Count, Seed, check_ranges
+from experiments.benchmarking.game_runs import RunsArgs, ood_records, run_folders
 from experiments.command_line import exit_status, parse_arguments
 
 WAYS = ("replacement", "removal", "gradient", "attention", "random")
 
 Scores = dict[str, dict[str, list[float]]]
 """Scores of a method's models by way and name, one for each seed."""
-
-
-@dataclass(frozen=True)
-class Args:
-    """What to compare.
-
-    Attributes:
-        runs: Folder of a comparison, which has the runs of each seed and method.
-        out: Stem of the files to write, OUT.json and OUT.md.
-        records: Records out of distribution to rank the numbers of.
-        samples: Draws for each number.
-        seed: Seed of the records and of chance.
-    """
-
-    runs: Annotated[str, tyro.conf.Positional]
-    out: Annotated[str, tyro.conf.Positional]
-    records: Count = 200
-    samples: Count = 8
-    seed: Seed = 0
-
-    def __post_init__(self):
-        check_ranges(self, "")
 
 
 def main() -> None:
@@ -53,18 +28,15 @@ def main() -> None:
         InputError: There are no runs.
     """
     args = parse_arguments(
-        Args, prog="python -m experiments.benchmark_proposals", description=__doc__
+        RunsArgs, prog="python -m experiments.benchmark_proposals", description=__doc__
     )
     from cat_jax.files import write_text
 
-    folders = sorted(Path(args.runs).glob("seed-*/*/"))
-    if not folders:
-        raise InputError(f"{args.runs} has no folders seed-SEED/METHOD; give that of a comparison")
     found: dict[str, Scores] = {}
-    for folder in folders:
+    for method, folder in run_folders(args.runs):
         for way, scores in measure(folder, args).items():
             for name, score in scores.items():
-                by_way = found.setdefault(folder.name, {}).setdefault(way, {})
+                by_way = found.setdefault(method, {}).setdefault(way, {})
                 by_way.setdefault(name, []).append(score)
     values = {"records": args.records, "samples": args.samples, "seed": args.seed, "scores": found}
     write_text(f"{args.out}.json", json.dumps(values, indent=1) + "\n")
@@ -73,15 +45,13 @@ def main() -> None:
     print(text, end="")
 
 
-def measure(folder: Path, args: Args) -> dict[str, dict[str, float]]:
+def measure(folder: Path, args: RunsArgs) -> dict[str, dict[str, float]]:
     """Return by each way how a model ranks the causes, and how it ranks the spurious factors."""
     from cat_jax.analysis.proposals import causes_auroc, causes_ranked_first, propose_causes
-    from cat_jax.data.records import Annotation, Record, Span
+    from cat_jax.data.records import Annotation, Span
     from cat_jax.models import load_language_model
-    from cat_jax.tasks import stg
 
-    task = stg(test_records=args.records)
-    records = [x for x in task.records("ood", args.seed) if isinstance(x, Record)]
+    task, records = ood_records(args)
     spurious = [
         replace(x, important=(Annotation(Span(x.target, len(x.input)), tuple(spans)),))
         for x in records
