@@ -1,16 +1,11 @@
 """The page of attention maps in a browser: what it draws and says are the numbers it was given."""
 
 import re
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
-
-from browser import open_browser, severe_errors
+from browser import severe_errors
 
 from cat_jax.analysis.pages import save_attention_page
 from experiments.benchmarking.browser import requested_elsewhere
@@ -47,18 +42,6 @@ EXACT = {"before": with_means(BEFORE), "after": with_means(AFTER)}
 def allowed(exact):
     """What eight bits may be off by, and the four digits that are shown."""
     return np.sqrt(exact) / 255 + 1 / 510**2 + 6e-5
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("browser")
-
-
-@pytest.fixture(scope="module")
-def driver(folder):
-    browser = open_browser(folder)
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture

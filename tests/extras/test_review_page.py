@@ -1,16 +1,11 @@
 """The review page in a browser: keys, mouse, export, progress, and nothing asked of a network."""
 
 import json
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # for browser.py
-
-from browser import open_browser, severe_errors
+from browser import severe_errors
 
 import cat_jax as cat
 from cat_jax.annotation import read_prior
@@ -27,18 +22,6 @@ TEXTS = {
     "arabic": "لدى سارة 3 تفاحات واشترت 2 أخرى. كم؟ Answer: ",
 }
 MARKUP = "<img src=x onerror=alert(1)></script><script>alert(2)</script> has 3 & 2. Answer: "
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("browser")
-
-
-@pytest.fixture(scope="module")
-def driver(folder):
-    browser = open_browser(folder)
-    yield browser
-    browser.quit()
 
 
 def record(prompt, *causes, target="5"):
