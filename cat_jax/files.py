@@ -118,6 +118,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Args:
         path: Local path, or that of an object store (``gs://...``).
         text: What to write.
+
+    Raises:
+        InputError: The path is a folder.
     """
     with _new_file(epath.Path(path)) as file:
         file.write(text.encode())
@@ -142,6 +145,8 @@ def _new_file(path: epath.Path) -> Iterator[Any]:
         with path.open("wb") as file:
             yield file
         return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the path of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:

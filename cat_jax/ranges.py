@@ -56,6 +56,10 @@ Count = Annotated[int, Range(ge=1, le=INT32_MAX)]
 """A number of things, of which there is at least one; steps are counted in int32."""
 Seed = Annotated[int, Range(ge=0, le=2**32 - 1)]
 """Seed of random numbers; of a larger one JAX would drop the upper bits."""
+Index = Annotated[int, Range()]
+"""A place on an axis; negative ones count from its end."""
+Bytes = Annotated[int, Range(ge=1)]
+"""A size in memory or of a file."""
 Share = Annotated[float, Range(ge=0, lt=1)]
 """Part of a whole, but not all of it."""
 

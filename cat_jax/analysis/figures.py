@@ -37,6 +37,7 @@ LABEL_LENGTH = 20
 LABEL_GAP = 0.08
 FIGURE_SPACE = "\u2007"
 SMALL, NORMAL, LARGE = 8, 9, 11
+FORMATS = (".png", ".pdf", ".svg")
 
 
 def answer_attention_figure(
@@ -140,9 +141,16 @@ def attention_curves_figure(
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, PDF or SVG by the suffix of its path, whole or not at all.
+
+    Raises:
+        InputError: The path has another suffix, or is a folder.
+    """
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    if suffix not in FORMATS:
+        raise InputError(f"{os.fspath(path)!r} names no figure; end it in {', '.join(FORMATS)}")
     content = io.BytesIO()
-    figure.savefig(content, dpi=150, format="png")
+    figure.savefig(content, dpi=150, format=suffix[1:])
     write_bytes(path, content.getvalue())
 
 

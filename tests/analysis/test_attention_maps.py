@@ -97,7 +97,7 @@ def test_maps_that_do_not_fit_are_refused_with_what_would(params, tokens):
     attention_maps(model, params, tokens, limit_bytes=exact)
     with pytest.raises(ValueError, match=r"tokens \[1, 11\] or \[2, 10\] fit"):
         attention_maps(model, params, tokens, limit_bytes=exact - 1)
-    with pytest.raises(ValueError, match=r"GiB: tokens \[2, 7\] fit"):
+    with pytest.raises(ValueError, match=r"KiB: tokens \[2, 7\] fit"):
         attention_maps(model, params, tokens, limit_bytes=4 * 3 * B * 4 * 7 * 7)
     huge = np.broadcast_to(np.int32(0), (64, 2048))
     with pytest.raises(ValueError, match=r"\[64, 2048\] take 12 GiB, above .* 4 GiB"):

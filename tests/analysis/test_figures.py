@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cat_jax.analysis import answer_attention_figure, training_curves_figure
+from cat_jax.analysis import answer_attention_figure, save_figure, training_curves_figure
 from cat_jax.analysis.figures import LABEL_GAP, _spread
+from cat_jax.errors import InputError
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
 
@@ -200,3 +202,19 @@ def test_spread_keeps_order_and_mean_and_makes_room(heights):
     np.testing.assert_allclose(sum(places), sum(heights), atol=1e-9)
     if all(b - a >= LABEL_GAP for a, b in pairwise(heights)):
         assert places == heights
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".SVG", b"<?xml")]
+)
+def test_the_suffix_is_the_format(tmp_path, suffix, start):
+    save_figure(Figure((1, 1)), tmp_path / f"a{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "", "a.png/"])
+def test_paths_that_name_no_figure_are_refused(tmp_path, name):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(InputError, match=r"names no figure|is a folder"):
+        save_figure(Figure((1, 1)), f"{tmp_path}/{name}")
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.png"]

@@ -175,6 +175,10 @@ def test_heads_are_ranked_with_intervals_over_records():
     assert abs(third.score.value) < 0.1
     with pytest.raises(InputError, match="no score 'y'"):
         scores.ranked("y")
+    with pytest.raises(InputError, match="top must be at least 1"):
+        scores.ranked("x", top=-1)
+    with pytest.raises(InputError, match="no panel"):
+        scores.figure(names=[])
 
 
 def test_differences_are_paired():
@@ -243,6 +247,12 @@ def test_what_cannot_be_scored_is_refused():
     for score in (head_scores, retrieval_scores):
         with pytest.raises(InputError, match="at least one"):
             score(TOY, [])
+        with pytest.raises(InputError, match=r"one Record is no list of records; give \[record\]"):
+            score(TOY, RECORDS[0])
+        with pytest.raises(InputError, match=r"records\[0\] is a int"):
+            score(TOY, [3])
+        with pytest.raises(InputError, match=r"batch_size.* must be at least 1"):
+            score(TOY, RECORDS, batch_size=0)
     with pytest.raises(InputError, match="length must be at most the 96 plain tokens"):
         induction_scores(TOY, length=97)
     short = cat.testing.toy_model(max_positions=12)

@@ -148,6 +148,22 @@ def test_words_are_queries_one_before_and_keys_where_they_stand():
     np.testing.assert_allclose(one.values, found.values[2, 2], atol=1e-6)
 
 
+@pytest.mark.parametrize("array", [np.array, jnp.array])
+def test_positions_are_whole_numbers_of_any_library(array):
+    maps = read("a=3 b=4 c=53 is")
+    expected = maps.between([1, 3], 8).values
+    np.testing.assert_array_equal(maps.between(array([1, 3]), array(8)).values, expected)
+    chosen = read("a=3 b=4 c=53 is", queries=array([8])).between([1, 3], 8)
+    np.testing.assert_allclose(chosen, expected, atol=1e-6)
+
+
+def test_spurious_words_may_be_one_or_positions():
+    expected = read(spurious=["b=4"]).kinds
+    assert expected.count("spurious") == 3
+    for one in ("b=4", Span("b=4"), [4, 5, 6], range(4, 7)):
+        assert read(spurious=one).kinds == expected
+
+
 def test_chosen_queries_are_rows_of_all():
     whole, chosen = read(), read(queries=[0, "3", -1])
     assert chosen.queries.tolist() == [0, 1, 10, 19, 21]
@@ -191,7 +207,15 @@ def test_views_say_what_they_are():
         (lambda maps: maps.between([], "is"), "no words or positions"),
         (lambda maps: maps.between("3"), "kind 'effect'"),
         (lambda maps: maps.between(None, "is"), "kind 'cause'"),
-        (lambda maps: maps.between(0, "a"), "no words or positions"),
+        (lambda maps: maps.between(0, "a"), "no query predicts 'a': it is the first token"),
+        (lambda maps: maps.between(slice(0, 2), "is"), r"positions, words or spans.* got slice\("),
+        (lambda maps: maps.between([True], "is"), "positions, words or spans, got True"),
+        (lambda maps: maps.between([[0]], "is"), r"positions, words or spans, got \[0\]"),
+        (lambda maps: maps.between(1.5, "is"), "several of these, got 1.5"),
+        (lambda maps: maps.positions(3), "a text or a Span, got 3"),
+        (lambda maps: maps.layer("a"), "layer must be a whole number, got 'a'"),
+        (lambda maps: maps.head(True), "head must be a whole number, got True"),
+        (lambda maps: maps.mean("layers", "layers"), "axes layers, layers: name each once"),
         (lambda maps: maps.mean("keys").between(0, 1), "no axis 'keys'"),
     ],
 )
@@ -229,6 +253,30 @@ def test_texts_that_are_neither_are_refused():
         read_text("a b", TOY.tokenizer, ["c"])
 
 
+def test_models_and_texts_of_another_kind_are_refused():
+    with pytest.raises(InputError, match=r"CausalLM.* got a LanguageModel; .*give \.model"):
+        read_attention(TOY, TOY.params, TOY.tokenizer, "a b")
+    with pytest.raises(InputError, match=r"records\[0\] is a str; give a Record"):
+        cat.analysis.read_gradients(TOY, "a b")
+
+
+@pytest.mark.parametrize("limit", [0, -1, None, "4 GiB", 1.5, True])
+def test_limits_are_bytes(limit):
+    with pytest.raises(InputError, match="limit_bytes must be"):
+        read(limit_bytes=limit)
+    with pytest.raises(InputError, match="limit_bytes must be"):
+        read(queries=[1], limit_bytes=limit)
+    with pytest.raises(InputError, match="limit_bytes must be"):
+        read().save_html("a.html", limit_bytes=limit)
+
+
+def test_sizes_have_their_unit():
+    with pytest.raises(InputError, match=r"take 22.7 KiB, above the limit of 9 bytes"):
+        read(limit_bytes=9)
+    with pytest.raises(InputError, match=r"1 queries .* take 1.03 KiB, above the limit of 1 KiB"):
+        read(queries=[1], limit_bytes=1024)
+
+
 def page_data(path):
     return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(), re.DOTALL)[1])
 
@@ -256,7 +304,15 @@ def test_what_is_no_page_is_refused(tmp_path):
         maps.save_html(path, beside={"model": maps})
     with pytest.raises(InputError, match="'other' read other tokens or queries than 'model'"):
         maps.save_html(path, beside={"other": read("High")})
-    assert not path.exists()
+    with pytest.raises(InputError, match="beside maps names to maps"):
+        maps.save_html(path, beside=maps)
+    with pytest.raises(InputError, match=r"pairs of layer and head, such as \(3, 2\): 1"):
+        maps.save_html(path, whole_heads=[1])
+    with pytest.raises(InputError, match="a layer of whole_heads must be a whole number, got 'a'"):
+        maps.save_html(path, whole_heads=[("a", 1)])
+    with pytest.raises(InputError, match="is a folder; give the path of a file"):
+        maps.save_html(tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_the_model_does_not_read_is_refused():

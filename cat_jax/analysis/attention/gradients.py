@@ -13,7 +13,7 @@ import numpy as np
 
 from cat_jax.analysis.attention.named import AXES, AttentionMaps
 from cat_jax.analysis.attention.read import checked_ids
-from cat_jax.analysis.attention.text import Places, read_text
+from cat_jax.analysis.attention.text import Places, check_records, read_text
 from cat_jax.data.alignment import align_records
 from cat_jax.data.batches import Batch, stack_examples
 from cat_jax.data.records import Record
@@ -25,7 +25,7 @@ from cat_jax.types import Array
 
 
 def read_gradients(
-    model: LanguageModel, record: Record, *, queries: Places | None = None, spurious: Any = ()
+    model: LanguageModel, record: Record, *, queries: Places | None = None, spurious: Places = ()
 ) -> AttentionMaps:
     """Return the gradient of the answer's log-probability by every attention probability.
 
@@ -45,6 +45,7 @@ def read_gradients(
         InputError: The record has no answer or is longer than the model reads, or as
             ``read_attention``.
     """
+    check_records([record], "read")
     read = read_text(record, model.tokenizer, spurious)
     checked_ids(model.model, read)
     longest = model.model.config.max_positions

@@ -9,6 +9,7 @@ import numpy as np
 from cat_jax.analysis.heatmaps import Panel, layer_figure
 from cat_jax.errors import InputError, name_hint
 from cat_jax.evaluation.statistics import Score, mean_score
+from cat_jax.ranges import Count, check_number
 
 
 class RankedHead(NamedTuple):
@@ -57,12 +58,14 @@ class HeadScores:
             top: Most heads to return.
 
         Raises:
-            InputError: There is no such score, or no record has anything to score.
+            InputError: There is no such score, no record has anything to score, or ``top`` is
+                below one.
         """
         values_RNH = self._known(name)
         kept_RNH = values_RNH[_scored(values_RNH)]
         if not len(kept_RNH):
             raise InputError(f"no record has anything to score for {name!r}")
+        check_number("top", top, Count)
         order = np.argsort(-np.abs(kept_RNH.mean(0)), axis=None, kind="stable")[:top]
         places = [divmod(int(flat), kept_RNH.shape[2]) for flat in order]
         return [RankedHead(n, h, mean_score([kept_RNH[:, n, h]], crossed=True)) for n, h in places]
@@ -70,7 +73,8 @@ class HeadScores:
     def minus(self, before: "HeadScores") -> "HeadScores":
         """Return the differences to another model's scores of the same records, record by record.
 
-        The intervals of ``ranked`` are then paired ones.
+        The intervals of ``ranked`` are then paired ones. Scores do not know their records: give
+        both models the same ones in the same order.
 
         Raises:
             InputError: The scores are of other names, records or heads.
@@ -96,9 +100,12 @@ class HeadScores:
         Args:
             title: Title of the figure.
             names: Scores to draw; None draws all.
+
+        Raises:
+            InputError: There is no such score, or none is named.
         """
         panels = {name: Panel(self[name], unit=f"share, {name}")
-                  for name in names or self.by_record}  # fmt: skip
+                  for name in (self.by_record if names is None else names)}  # fmt: skip
         return layer_figure(panels, title)
 
     def _known(self, name: str) -> np.ndarray:

@@ -68,7 +68,7 @@ def _table(maps: AttentionMaps) -> str:
     values = np.atleast_2d(np.asarray(maps))
     values = values.reshape(-1, values.shape[-1])
     if values.size > MOST_CELLS:
-        return ""
+        return f"<div>{values.size:,} values: too many for a table; choose or average</div>"
     top = max(float(np.abs(values).max()), 1e-9)
     rows = "".join(f"<tr>{''.join(_cell(x, top) for x in row)}</tr>" for row in values)
     return f"<table>{rows}</table>"

@@ -12,6 +12,7 @@ import numpy as np
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM, ModelConfig
 from cat_jax.models.attention import MAPS, ROWS
+from cat_jax.ranges import Bytes, check_number
 from cat_jax.sharding import replicate
 from cat_jax.types import Array, Float, Int
 
@@ -96,12 +97,13 @@ def attention_rows(
         raise InputError(
             f"queries have positions from 0 to {tokens - 1}, got {rows_BR.min()} to {rows_BR.max()}"
         )
+    check_number("limit_bytes", limit_bytes, Bytes)
     row_bytes = 4 * model.config.num_layers * model.config.num_heads * sequences * tokens
     if row_bytes * rows_BR.shape[1] > limit_bytes:
         raise InputError(
             f"{rows_BR.shape[1]} queries of tokens [{sequences}, {tokens}] take "
-            f"{row_bytes * rows_BR.shape[1] / GIB:.3g} GiB, above the limit of "
-            f"{limit_bytes / GIB:.3g} GiB: {limit_bytes // row_bytes} fit"
+            f"{_size(row_bytes * rows_BR.shape[1])}, above the limit of {_size(limit_bytes)}: "
+            f"{limit_bytes // row_bytes} fit"
         )
     inputs = (tokens_BT, segment_ids, positions)
     rows = jnp.asarray(rows_BR)
@@ -135,6 +137,7 @@ def _tapped(
 
 
 def _check_size(config: ModelConfig, sequences: int, tokens: int, limit_bytes: int) -> None:
+    check_number("limit_bytes", limit_bytes, Bytes)
     pair_bytes = 4 * config.num_layers * config.num_heads
     size = pair_bytes * sequences * tokens**2
     if size <= limit_bytes:
@@ -143,7 +146,14 @@ def _check_size(config: ModelConfig, sequences: int, tokens: int, limit_bytes: i
     fitting_tokens = math.isqrt(limit_bytes // (pair_bytes * sequences))
     fewer = f"[{fitting_sequences}, {tokens}] or " if fitting_sequences else ""
     raise InputError(
-        f"the attention maps of tokens [{sequences}, {tokens}] take {size / GIB:.3g} GiB, above "
-        f"the limit of {limit_bytes / GIB:.3g} GiB: tokens {fewer}[{sequences}, {fitting_tokens}] "
+        f"the attention maps of tokens [{sequences}, {tokens}] take {_size(size)}, above the "
+        f"limit of {_size(limit_bytes)}: tokens {fewer}[{sequences}, {fitting_tokens}] "
         "fit; or read chosen queries alone"
     )
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"

@@ -17,7 +17,7 @@ from cat_jax.analysis.attention.patterns import (
     induction,
     previous_token,
 )
-from cat_jax.analysis.attention.text import ReadText, Words, read_text
+from cat_jax.analysis.attention.text import ReadText, Words, check_records, read_text
 from cat_jax.data.alignment import Example
 from cat_jax.data.batches import Batch
 from cat_jax.data.bitset import encode_rectangles
@@ -61,11 +61,10 @@ def head_scores(
         batch_size: Sequences that are computed at a time.
 
     Raises:
-        InputError: There are no records, one is longer than the model reads, or a pattern's edges
-            have another shape or its name is taken.
+        InputError: There are no records, one is longer than the model reads, ``batch_size`` is
+            below one, or a pattern's edges have another shape or its name is taken.
     """
-    if not records:
-        raise InputError("there are no records to score heads on; give at least one")
+    check_records(records, "score heads on")
     texts = [
         read_text(record, model.tokenizer, spurious(record) if spurious else ())
         for record in records
@@ -169,6 +168,7 @@ def _measure(
     asked: Mapping[str, Sequence[Edges]],
     batch_size: int,
 ) -> HeadScores:
+    check_number("batch_size", batch_size, Count)
     longest = max(map(len, ids))
     if longest > model.model.config.max_positions:
         raise InputError(

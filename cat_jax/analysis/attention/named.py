@@ -9,6 +9,7 @@ import numpy as np
 
 from cat_jax.analysis.attention.text import Kind, Places, ReadText, Words
 from cat_jax.errors import InputError, name_hint
+from cat_jax.ranges import Index, check_number
 
 Axis = Literal["layers", "heads", "queries", "keys"]
 AXES: tuple[Axis, ...] = ("layers", "heads", "queries", "keys")
@@ -68,10 +69,12 @@ class AttentionMaps:
         """Return the mean over axes.
 
         Raises:
-            InputError: None is named, or one is not there.
+            InputError: None is named, one twice, or one is not there.
         """
         if not axes:
             raise InputError(f"name the axes to average over: {', '.join(self.axes)}")
+        if len(set(axes)) < len(axes):
+            raise InputError(f"axes {', '.join(axes)}: name each once")
         places = tuple(self._place(axis) for axis in axes)
         view = f"mean over {' and '.join(axes)}"
         return self._view(self.values.mean(places), axes, view)
@@ -141,6 +144,8 @@ class AttentionMaps:
         """
         from cat_jax.analysis.pages import save_attention_page
 
+        if beside is not None and not isinstance(beside, Mapping):
+            raise InputError(f"beside maps names to maps: {{'tuned': maps}}, got {beside!r}")
         if beside and name in beside:
             raise InputError(f"two models are named {name!r}; give each a name of its own")
         shown = {name: self, **(beside or {})}
@@ -172,6 +177,7 @@ class AttentionMaps:
     def _take(self, axis: Axis, index: int) -> "AttentionMaps":
         place = self._place(axis)
         size = self.values.shape[place]
+        check_number(axis[:-1], index, Index)
         if not -size <= index < size:
             raise InputError(f"there are {axis} 0 to {size - 1}, got {index}")
         view = f"{axis[:-1]} {index % size}"

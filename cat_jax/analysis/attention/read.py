@@ -1,6 +1,6 @@
 """The attention that a model pays in a text or a record."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cat_jax.analysis.attention.maps import GIB, attention_maps, attention_rows
 from cat_jax.analysis.attention.named import AXES, AttentionMaps
-from cat_jax.analysis.attention.text import Places, ReadText, Words, read_text
+from cat_jax.analysis.attention.text import Places, ReadText, read_text
 from cat_jax.data.records import Record
 from cat_jax.errors import InputError
 from cat_jax.models import CausalLM
@@ -22,7 +22,7 @@ def read_attention(
     text: str | Record,
     *,
     queries: Places | None = None,
-    spurious: Sequence[Words] = (),
+    spurious: Places = (),
     interventions: Mapping[str, Any] | None = None,
     limit_bytes: int = 4 * GIB,
 ) -> AttentionMaps:
@@ -37,7 +37,7 @@ def read_attention(
         queries: Queries to read alone: positions, or words, of which the queries that predict
             them. Each costs O(T) memory, and the model runs with its own attention implementation,
             so that a text may be as long as the model reads. None reads all, in O(T^2).
-        spurious: Words of the text that only correlate with the answer
+        spurious: Words or positions of the text that only correlate with the answer
             (``Task.spurious_spans(record)``).
         interventions: Collections for the forward pass, such as ``attention_edits`` makes; the
             attention is that of the edited model.
@@ -68,8 +68,13 @@ def checked_ids(model: CausalLM, read: ReadText) -> Any:
     """Return the token ids of a text, int32 [1, T].
 
     Raises:
-        InputError: The model does not know one, or reads no text as long.
+        InputError: The model does not know one, or reads no text as long, or is no CausalLM.
     """
+    if not isinstance(model, CausalLM):
+        raise InputError(
+            f"a CausalLM reads the text, got a {type(model).__name__}; of a LanguageModel give "
+            ".model, .params and .tokenizer"
+        )
     ids = read.encoding.ids
     if len(ids) > model.config.max_positions:
         raise InputError(

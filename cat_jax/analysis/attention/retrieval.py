@@ -12,9 +12,8 @@ import numpy as np
 
 from cat_jax.analysis.attention.head_scores import HeadScores
 from cat_jax.analysis.attention.maps import attention_rows
-from cat_jax.analysis.attention.text import ReadText, read_text
+from cat_jax.analysis.attention.text import ReadText, check_records, read_text
 from cat_jax.data.records import Annotation, Record, Span
-from cat_jax.errors import InputError
 from cat_jax.evaluation.answers import EXTRA_TOKENS
 from cat_jax.evaluation.decode import generate
 from cat_jax.models import LanguageModel
@@ -61,8 +60,7 @@ def retrieval_scores(
     Raises:
         InputError: There are no records, or a prompt leaves no room for an answer.
     """
-    if not records:
-        raise InputError("there are no records to retrieve from; give at least one")
+    check_records(records, "retrieve from")
     texts = [read_text(record, model.tokenizer) for record in records]
     starts = [min(text.queries(None)) + 1 for text in texts]
     prompts = [text.encoding.ids[:start] for text, start in zip(texts, starts, strict=True)]

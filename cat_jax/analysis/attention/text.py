@@ -1,11 +1,10 @@
 """A text as a model reads it: its tokens, what kind each is, and where words stand among them."""
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any, Literal
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from cat_jax.data.alignment import encode_records, end_id_of, token_indices
@@ -20,6 +19,8 @@ Kind = Literal["cause", "effect", "spurious", "other"]
 Words = str | Span
 Places = int | Words | Iterable[int | Words]
 """Positions, words that are searched for as those of annotations are, or several of either."""
+
+_PLACES = "places in a text are positions, words or spans"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ReadText:
         Raises:
             InputError: They do not.
         """
+        if not isinstance(words, str | Span):
+            raise InputError(f"words are a text or a Span, got {words!r}")
         span = Span(words) if isinstance(words, str) else words
         found = token_indices(self.encoding, find_span(self.text, span))
         if not found:
@@ -74,8 +77,8 @@ class ReadText:
             InputError: There are none, or one is outside the text.
         """
         if places is None:
-            return _predicting(self._of_kind("effect"))
-        return self._checked(places, lambda words: _predicting(self.positions(words)))
+            return _predicting(self._of_kind("effect"), "the answer")
+        return self._checked(places, lambda words: _predicting(self.positions(words), repr(words)))
 
     def _of_kind(self, kind: Kind) -> list[int]:
         found = [position for position, other in enumerate(self.kinds) if other == kind]
@@ -87,17 +90,19 @@ class ReadText:
         return found
 
     def _checked(self, places: Places, find: Callable[[Any], list[int]]) -> list[int]:
-        several: list[Any] = [places] if isinstance(places, str | Span | Integral) else [*places]  # pyright: ignore
         found: set[int] = set()
-        for place in several:
-            found |= {_inside(place, len(self.tokens))} if _is_index(place) else {*find(place)}
+        for place in _several(places):
+            if isinstance(place, str | Span):
+                found.update(find(place))
+            else:
+                found.add(_inside(place, len(self.tokens)))
         if not found:
             raise InputError("no words or positions are named; name at least one")
         return sorted(found)
 
 
 def read_text(
-    text: str | Record, tokenizer: PreTrainedTokenizerBase, spurious: Sequence[Words] = ()
+    text: str | Record, tokenizer: PreTrainedTokenizerBase, spurious: Places = ()
 ) -> ReadText:
     """Tokenise a text, or a record as in training, with its end token.
 
@@ -107,7 +112,7 @@ def read_text(
     Args:
         text: A text, or prompt and answer.
         tokenizer: Fast tokenizer.
-        spurious: Words that only correlate with the answer.
+        spurious: Words or positions that only correlate with the answer.
 
     Raises:
         InputError: A tokenizer without offsets, a text without tokens, or words that it lacks.
@@ -134,8 +139,9 @@ def read_text(
     )
     kinds: list[Kind] = ["other"] * len(tokens)
     read = ReadText(characters, encoding, tokens, tuple(kinds))
+    marked = _several(spurious)
     of_kind: dict[Kind, list[int]] = {
-        "spurious": [n for words in spurious for n in read.positions(words)],
+        "spurious": read.keys(marked) if marked else [],
         "effect": effects,
         "cause": causes,
     }
@@ -145,16 +151,55 @@ def read_text(
     return ReadText(characters, encoding, tokens, tuple(kinds))
 
 
-def _predicting(positions: Sequence[int]) -> list[int]:
-    """Return the queries that predict tokens; nothing predicts the first."""
-    return [position - 1 for position in positions if position]
+def check_records(records: Sequence[Record], use: str) -> None:
+    """Check that there are records, and nothing else among them.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if isinstance(records, str | Record):
+        raise InputError(f"one {type(records).__name__} is no list of records; give [record]")
+    if not len(records):
+        raise InputError(f"there are no records to {use}; give at least one")
+    for place, record in enumerate(records):
+        if not isinstance(record, Record):
+            raise InputError(f"records[{place}] is a {type(record).__name__}; give a Record")
 
 
-def _is_index(place: object) -> bool:
-    return isinstance(place, Integral | np.integer) and not isinstance(place, bool)
+def _predicting(positions: Sequence[int], words: str) -> list[int]:
+    """Return the queries that predict tokens; nothing predicts the first.
+
+    Raises:
+        InputError: The first is all there is.
+    """
+    found = [position - 1 for position in positions if position]
+    if not found:
+        raise InputError(f"no query predicts {words}: it is the first token; name words after it")
+    return found
+
+
+def _several(places: Any) -> list[Any]:
+    """Return places as a list."""
+    if isinstance(places, str | Span) or _index(places) is not None:
+        return [places]
+    try:
+        return [*places]
+    except TypeError:
+        raise InputError(f"{_PLACES}, or several of these, got {places!r}") from None
+
+
+def _index(place: Any) -> int | None:
+    """Return a whole number of any library."""
+    try:
+        return None if isinstance(place, bool) else operator.index(place)
+    except TypeError:
+        return None
 
 
 def _inside(place: Any, tokens: int) -> int:
-    if not -tokens <= place < tokens:
-        raise InputError(f"the text has positions 0 to {tokens - 1}, got {place}")
-    return int(place) % tokens
+    index = _index(place)
+    if index is None:
+        raise InputError(f"{_PLACES}, got {place!r}")
+    if not -tokens <= index < tokens:
+        raise InputError(f"the text has positions 0 to {tokens - 1}, got {index}")
+    return index % tokens

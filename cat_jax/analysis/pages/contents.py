@@ -6,6 +6,7 @@ from typing import Literal
 
 from cat_jax.analysis.pages.codes import text_bytes
 from cat_jax.errors import InputError
+from cat_jax.ranges import Index, check_number
 
 POOLED = 64
 """Blocks along a side of a pooled map, at most."""
@@ -64,9 +65,12 @@ class Shape:
         Raises:
             InputError: There is no such layer or head.
         """
+        if not isinstance(head, tuple | list) or len(head) != 2:
+            raise InputError(f"whole_heads names pairs of layer and head, such as (3, 2): {head!r}")
         ends = self.layers, self.heads
         given = [end if one == "mean" else one for one, end in zip(head, ends, strict=True)]
         for name, one, end in zip(("layer", "head"), given, ends, strict=True):
+            check_number(f"a {name} of whole_heads", one, Index)
             if not 0 <= one <= end or (one == end and head[name == "head"] != "mean"):
                 raise InputError(
                     f"whole_heads names {name} {one}; there are 0 to {end - 1}, and 'mean'"

@@ -12,6 +12,7 @@ from cat_jax.analysis.pages.contents import Contents, Head, Shape, choose
 from cat_jax.analysis.pages.inputs import Kind, check_map, checked_shape, row_indices
 from cat_jax.files import write_text
 from cat_jax.offline_page import offline_page
+from cat_jax.ranges import Bytes, check_number
 from cat_jax.types import Float
 
 FILES = resources.files("cat_jax.analysis.pages")
@@ -54,6 +55,7 @@ def attention_page(
             more asked to be whole than ``limit_bytes`` allows.
     """
     marks = ["other"] * len(tokens) if kinds is None else list(kinds)
+    check_number("limit_bytes", limit_bytes, Bytes)
     shape = checked_shape(maps, tokens, marks, queries)
     rows = None if whole_queries is None else row_indices(shape, whole_queries)
     contents = choose(shape, limit_bytes, whole_heads, rows, _predicting(shape, marks))
