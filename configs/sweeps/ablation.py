@@ -4,8 +4,9 @@ python -m experiments.sweep ablation
 
 Each row changes one thing of the row before: the loss form (a ratio of attentions, then the log of
 the causal mass), the schedule of the weight, what is annotated (whole spans, then values), whether
-causes are traced, which heads are guided, and the weight. Records, model, optimizer and loop are
-those of stg_tiny; three seeds.
+causes are traced, which heads are guided, and the weight. One row stands beside: the published loss
+with another threshold (alpha) of the ratio. Records, model, optimizer and loop are those of
+stg_tiny; three seeds.
 """
 
 from dataclasses import replace
@@ -36,7 +37,10 @@ def _steps():
             yield row, run
 
 
+STRICTER = replace(START, guidance=replace(PUBLISHED, alpha=20.0))
+
 CELLS = [
     *(Cell("0-plain", replace(START, seed=seed), "baseline") for seed in SEEDS),
+    *(Cell("1-published-alpha-20", replace(STRICTER, seed=seed), "cat") for seed in SEEDS),
     *(Cell(row, replace(run, seed=seed), "cat") for row, run in _steps() for seed in SEEDS),
 ]
