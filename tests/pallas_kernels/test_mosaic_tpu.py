@@ -29,17 +29,17 @@ SQUARE = Blocks.square(128)
 MIXED = Blocks((128, 256), (256, 128), (256, 128))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def kernels(case: Case, blocks: Blocks, scale):
-    return run_kernel(mosaic_tpu_kernel(blocks), case, scale)
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def kernels(case: Case, blocks: Blocks, mxu_columns, scale):
+    return run_kernel(mosaic_tpu_kernel(blocks, mxu_columns), case, scale)
 
 
-def run(case: Case, blocks=SQUARE, scale=None):
+def run(case: Case, blocks=SQUARE, scale=None, mxu_columns=128):
     parameters = pltpu.InterpretParams(
         detect_races=True, uninitialized_memory="nan", out_of_bounds_reads="raise", random_seed=0
     )
     with pltpu.force_tpu_interpret_mode(parameters):
-        numbers = jax.block_until_ready(kernels(case, blocks, scale))
+        numbers = jax.block_until_ready(kernels(case, blocks, mxu_columns, scale))
     assert not interpret_pallas_call.races.races_found
     return numbers
 
@@ -60,6 +60,56 @@ def test_value_and_gradient(name):
     assert_close(run(case, blocks), oracle(case))
 
 
+def with_single_bits(case: Case, several: slice = slice(0)) -> Case:
+    """Leave each query one bit, but those of a slice."""
+    q_bits = case.bits[0].copy()
+    first = (q_bits != 0).cumsum(-1) == 1
+    first[:, several] = True
+    return case._replace(bits=(np.where(first, q_bits, 0), case.bits[1]))
+
+
+SINGLE = {
+    "one word": (with_single_bits(make_case(1, 150, 150, 2, 1, 64, 1, seed=21)), SQUARE),
+    "segments": (with_single_bits(make_case(2, 140, 140, 2, 2, 80, 2, segments=True)), SQUARE),
+    "four words, prefix": (with_single_bits(make_case(1, 130, 300, 3, 1, 128, 4, seed=22)), MIXED),
+    "one block has several": (
+        with_single_bits(make_case(1, 300, 300, 1, 1, 64, 3, seed=23), slice(130, 200)),
+        SQUARE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_marks_as_columns_of_the_product(name):
+    """On a matrix unit with columns to spare; the backward is the same."""
+    case, blocks = SINGLE[name]
+    assert_close(run(case, blocks, mxu_columns=256), oracle(case))
+
+
+def test_the_mass_of_rounded_weights_is_one_at_most():
+    case = in_dtype(make_case(1, 150, 150, 2, 1, 64, 1, seed=25), "bfloat16")
+    (_, mass), _ = run(case._replace(bits=bits_of("all", 150, None)), mxu_columns=256)
+    assert mass.min() >= 1 - 2.0**-9
+    assert mass.max() == 1.0
+
+
+def test_marks_in_bfloat16():
+    case = in_dtype(with_single_bits(make_case(1, 150, 150, 2, 1, 64, 2, seed=24)), "bfloat16")
+    numbers = run(case, mxu_columns=256)
+    assert_close_in("bfloat16", numbers, case, 2.0**-7, mass_tolerance=2.0**-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "size", "columns", "marked"),
+    [(4, 128, 256, True), (5, 64, 256, False), (1, 136, 256, False), (1, 64, 191, False)],
+)
+def test_marks_need_a_column_for_each_bit(words, size, columns, marked):
+    case = make_case(1, 128, 256, 1, 1, size, words)
+    kernel = mosaic_tpu_kernel(SQUARE, columns)
+    program = str(jax.make_jaxpr(lambda case: run_kernel(kernel, case)[0])(case))
+    assert ("f32[1,256,128]" in program) is marked  # [B, K, 128]
+
+
 def bits_of(kind: str, length: int, segments: np.ndarray):
     q_bits, k_bits = np.zeros((2, 1, length, 1), np.uint32)
     if kind == "all":
@@ -78,11 +128,12 @@ def bits_of(kind: str, length: int, segments: np.ndarray):
     ("kind", "mass"),
     [("none", 0), ("all", 1), ("one key", None), ("diagonal", None), ("across segments", 0)],
 )
-def test_adversarial_bits(kind, mass):
+@pytest.mark.parametrize("columns", [128, 256])
+def test_adversarial_bits(kind, mass, columns):
     case = make_case(1, 160, 160, 1, 1, 64, 1, segments=True, seed=6)
     ids = np.arange(160, dtype=np.int32)[None] // 32
     case = case._replace(segments=ids, bits=bits_of(kind, 160, ids))
-    numbers, expected = run(case), oracle(case)
+    numbers, expected = run(case, mxu_columns=columns), oracle(case)
     assert_close(numbers, expected)
     if mass is not None:
         np.testing.assert_allclose(numbers[0][1], mass, rtol=0, atol=1e-6)

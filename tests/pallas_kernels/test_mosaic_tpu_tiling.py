@@ -13,7 +13,7 @@ from pallas_kernels.causal_mass_attention.tpu.tiling import Tiling, for_this_til
 
 
 def tile_runs(monkeypatch, tiling, summaries):
-    """(i, j) -> the (masked, annotated) bodies that run there."""
+    """(i, j) -> the (masked, mass) bodies that run there."""
     runs = {}
     monkeypatch.setattr(pl, "when", lambda condition: lambda body: body() if condition else None)
     for i, j in np.ndindex(tiling.q_count, tiling.k_count):
@@ -31,9 +31,12 @@ def tile_runs(monkeypatch, tiling, summaries):
     k_block=st.sampled_from([128, 256]),
     words=st.integers(0, 2),
     segments=st.booleans(),
+    marks=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_tiles_run_when_and_as_they_must(queries, prefix, q_block, k_block, words, segments, seed):
+def test_tiles_run_when_and_as_they_must(
+    queries, prefix, q_block, k_block, words, segments, marks, seed
+):
     rng = np.random.default_rng(seed)
     keys = queries + prefix
     # Annotation in a stretch of the row only, so that some tiles have none.
@@ -42,11 +45,13 @@ def test_tiles_run_when_and_as_they_must(queries, prefix, q_block, k_block, word
         start = rng.integers(0, keys)
         bits[0, start : start + width, rng.integers(0, max(words, 1))] = 1 << 31
     q_bits = q_bits[:, prefix:]
+    q_bits[0, rng.integers(0, queries)] |= 3  # one query with several bits, if any
     ids = np.sort(rng.integers(0, 3, (1, keys)), axis=1).astype(np.int32)
     query, key = jnp.zeros((1, queries, 1, 1)), jnp.zeros((1, keys, 1, 1))
     bits = (jnp.asarray(q_bits), jnp.asarray(k_bits)) if words else (None, None)
     inputs = Inputs(query, key, key, *bits, jnp.asarray(ids) if segments else None)
-    tiling = Tiling.of(inputs, 1.0, q_block, k_block)
+    tiling = Tiling.of(inputs, 1.0, q_block, k_block, marks and words > 0)
+    several = np.bitwise_count(q_bits[0]).sum(-1) > 1
 
     at = np.arange(queries) + prefix
     seen = np.arange(keys) <= at[:, None]
@@ -70,8 +75,11 @@ def test_tiles_run_when_and_as_they_must(queries, prefix, q_block, k_block, word
         if not kinds:
             assert not s.any()
             continue
-        ((masked, annotated),) = kinds
+        ((masked, mass),) = kinds
+        annotated = mass != "none"
         assert masked or s.all()
+        if annotated:
+            assert mass == ("marks" if tiling.marks and not several[rows].any() else "bits")
         assert annotated or not (s & h).any()
         # And no more than that: nothing above the diagonal, no mass where no bit is met.
         assert j * tiling.k_block <= prefix + (i + 1) * tiling.q_block - 1

@@ -19,6 +19,7 @@ from pallas_kernels.causal_mass_attention.tpu.tiling import (
     LANES,
     LOG2E,
     SUBLANES,
+    Mass,
     Tiling,
     annotated,
     call,
@@ -53,13 +54,13 @@ def _queries_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_ta
         if q_columns is not None:
             set_columns(q_columns, q_tags)
 
-    def absorb(masked: bool, with_mass: bool):
+    def absorb(masked: bool, mass: Mass):
         _, d_scores = _softmax_gradient(
             t,
             scores(t, q[...], k[...]),
             dot(d_out[...], v[...], (1, 1)),
             [repeat(columns[n], t.k_block) for n in range(3)],
-            annotated(t, q_columns, k_tags, 0) if with_mass else None,
+            annotated(t, q_columns, k_tags, 0) if mass == "bits" else None,
             visible(t, i, j, q_columns, k_tags, 0) if masked else None,
         )
         acc[...] += dot(d_scores.astype(k.dtype), k[...], (1, 0))
@@ -82,13 +83,13 @@ def _keys_kernel(t: Tiling, q_summary, k_summary, q, k, v, d_out, stats, q_tags,
         if k_columns is not None:
             set_columns(k_columns, k_tags)
 
-    def absorb(masked: bool, with_mass: bool):
+    def absorb(masked: bool, mass: Mass):
         probs, d_scores = _softmax_gradient(
             t,
             scores(t, k[...], q[...]),
             dot(v[...], d_out[...], (1, 1)),
             [stats[n : n + 1, :] for n in range(3)],
-            annotated(t, q_tags, k_columns, 1) if with_mass else None,
+            annotated(t, q_tags, k_columns, 1) if mass == "bits" else None,
             visible(t, i, j, q_tags, k_columns, 1) if masked else None,
         )
         v_acc[...] += dot(probs.astype(v.dtype), d_out[...], (1, 0))

@@ -2,6 +2,11 @@
 
 Tiles are [queries, keys]. Sums over keys stay as 128 partial sums in lanes until the last tile:
 only the maximum needs a reduction across lanes, and the mass costs a select and an add.
+
+With ``Tiling.marks`` the product of weights and values has further columns, the marks of the keys,
+and sums the mass of every bit; a query takes the sum of its own bit when all keys were seen. A
+block of queries that has more than one bit somewhere sums as without. The weights of the product
+are rounded to the dtype of the values, and so are those of its mass.
 """
 
 import functools
@@ -16,12 +21,16 @@ from pallas_kernels.causal_mass_attention.reference import LOWEST
 from pallas_kernels.causal_mass_attention.tpu.tiling import (
     LANES,
     LOG2E,
+    WORD,
+    Mass,
     Tiling,
     annotated,
     call,
     columns_buffer,
     dot,
     for_this_tile,
+    is_single,
+    marks,
     repeat,
     scores,
     set_columns,
@@ -29,7 +38,7 @@ from pallas_kernels.causal_mass_attention.tpu.tiling import (
 )
 
 
-def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs):
+def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, k_marks, *refs):
     out, stats, acc, top, total, mass, q_columns = refs
     b, i, j = pl.program_id(0), pl.program_id(2), pl.program_id(3)
 
@@ -43,7 +52,7 @@ def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs
         if q_columns is not None:
             set_columns(q_columns, q_tags)
 
-    def absorb(masked: bool, with_mass: bool):
+    def absorb(masked: bool, with_mass: Mass):
         s = scores(tiling, q[...], k[...])
         if masked:
             s = jnp.where(visible(tiling, i, j, q_columns, k_tags, 0), s, -jnp.inf)
@@ -55,13 +64,17 @@ def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs
         decay = jnp.exp2((previous - largest) * exponent)
         weights = jnp.exp2((s - repeat(largest, s.shape[1])) * exponent)
         total[...] = decay * total[...] + _lane_sums(weights)
-        if with_mass:
+        operand = v[...] if with_mass != "marks" else jnp.concatenate([k_marks[...], v[...]], 1)
+        products = dot(weights.astype(v.dtype), operand, (1, 0))
+        if with_mass == "marks":
+            mass[...] = decay * mass[...] + products[:, :LANES]
+            products = products[:, LANES:]
+        elif with_mass == "bits":
             hits = annotated(tiling, q_columns, k_tags, 0)
             mass[...] = decay * mass[...] + _lane_sums(jnp.where(hits, weights, 0.0))
         elif mass is not None:
             mass[...] = decay * mass[...]
-        values = dot(weights.astype(v.dtype), v[...], (1, 0))
-        acc[...] = repeat(decay, acc.shape[1]) * acc[...] + values
+        acc[...] = repeat(decay, acc.shape[1]) * acc[...] + products
 
     for_this_tile(tiling, b, i, j, q_summary, k_summary, absorb)
 
@@ -75,8 +88,24 @@ def _kernel(tiling: Tiling, q_summary, k_summary, q, k, v, q_tags, k_tags, *refs
         columns = jnp.where(seen, lse, 0.0)
         if mass is not None:
             lane = lax.broadcasted_iota(jnp.int32, columns.shape, 1)
-            columns = jnp.where(lane == 0, columns, mass[...].sum(-1, keepdims=True) / sums)
+            parts = mass[...]
+            if tiling.marks:
+                several = ~is_single(tiling, b, i, q_summary)
+                parts = jnp.where(_own_bits(tiling, q_columns) | several, parts, 0.0)
+            share = jnp.minimum(parts.sum(-1, keepdims=True) / sums, 1.0)  # weights are rounded
+            columns = jnp.where(lane == 0, columns, share)
         stats[...] = columns.T[: stats.shape[0]]
+
+
+def _own_bits(tiling: Tiling, q_columns) -> Array:
+    """Return which of the first 128 bits a query has, [Q, 128]."""
+    lane = lax.broadcasted_iota(jnp.int32, q_columns.shape[1:], 1)
+    bits = jnp.zeros_like(lane)
+    for word in range(tiling.words):
+        first = word * WORD
+        is_its = (lane >= first) & (lane < first + WORD)
+        bits = jnp.where(is_its, q_columns[word] >> (lane - first), bits)
+    return bits & 1 != 0
 
 
 def _lane_sums(x: Array) -> Array:
@@ -112,6 +141,10 @@ def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array
     size = query.shape[-1]
     q_spec, k_spec, tag_specs = query_specs(t, size)
     rows = 2 if t.words else 1
+    k_marks = marks(t, tags[1], value.dtype) if t.marks else None
+    marks_spec = pl.BlockSpec(
+        (None, t.k_block, LANES), lambda b, h, i, j, *_: (b, jnp.minimum(j, t.last_k_block(i)), 0)
+    )
     stats_spec = pl.BlockSpec((None, None, rows, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i))
     column = pltpu.VMEM((t.q_block, LANES), jnp.float32)
     out_shape = [
@@ -124,8 +157,8 @@ def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array
         t,
         grid=(t.batch, t.heads, t.q_count, t.k_count),
         summaries=summaries,
-        operands=(query, key, value, *tags),
-        in_specs=[q_spec, k_spec, k_spec, *tag_specs],
+        operands=(query, key, value, *tags, k_marks),
+        in_specs=[q_spec, k_spec, k_spec, *tag_specs, marks_spec if t.marks else None],
         out_specs=[q_spec, stats_spec],
         out_shape=out_shape,
         scratch_shapes=[

@@ -9,12 +9,16 @@ Tiles are 1024 x 1024 on all three generations (512 x 512 in float32, whose prod
 passes). With tiles half as large the instructions per pair are the same within 13 %, but there are
 twice as many steps, which cost about 200 bundles each. VLIW bundles per fully visible tile, at
 head size 128 in bfloat16, as scheduled by libtpu 0.0.42.1: without the mass, and with it where the
-tile has shared bits:
+tile has shared bits (one word):
 
               forward        d_query        d_key, d_value
     v5e       4397  4506     5296  5522     7242  7535
     v5p       4266  4488     5430  5523     7281  7495
-    v6e       2650  3620     3225  3597     4252  4505
+    v6e       2657  2737     3225  3597     4252  4505
+
+From v6e on the matrix unit has 256 columns. Where 128 are left beside the values, the forward gets
+the mass from them, of up to four words of bits; queries with several bits take 3618 bundles with
+one word and 5134 with four. On a matrix unit of 128 columns the product would cost 5685.
 
 VMEM, in KiB, at head size 128 in bfloat16, for F tags of a position (words of bits, and one for
 the segment; up to 8 of them fill one set of sublanes):
@@ -22,6 +26,7 @@ the segment; up to 8 of them fill one set of sublanes):
                                       forward     d_query     d_key, d_value
     blocks of q, k, v, ..., two each  4 x 512     5 x 512     6 x 512
     statistics and tags, two each     16 + 128    64 + 128    64 + 128
+    marks of the keys (v6e), two each 512
     running sums                      4 x 512     512         2 x 512
     tags turned into columns          F x 512     (3 + F) x 512   F x 512
     with scores and spills, F = 2     8430        7630        10000    (by the compiler)
@@ -35,12 +40,20 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel, softmax_delta
 from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
 from pallas_kernels.causal_mass_attention.tpu.backward import keys_gradient, queries_gradient
 from pallas_kernels.causal_mass_attention.tpu.forward import forward
-from pallas_kernels.causal_mass_attention.tpu.tiling import SUBLANES, Tiling, summary, tags
+from pallas_kernels.causal_mass_attention.tpu.tiling import (
+    LANES,
+    SUBLANES,
+    WORD,
+    Tiling,
+    summary,
+    tags,
+)
 
 
 class Blocks(NamedTuple):
@@ -78,13 +91,18 @@ def unsupported_reason(spec: InputSpec, machine: Machine | None = None) -> str |
     return None
 
 
-def mosaic_tpu_kernel(blocks: Blocks | None = None) -> Kernel:
+def mosaic_tpu_kernel(blocks: Blocks | None = None, mxu_columns: int | None = None) -> Kernel:
     """Return the kernel with these blocks, by default those of the dtype in ``BLOCKS``.
+
+    ``mxu_columns`` is the width of the matrix unit, by default that of the TPU that it is traced
+    for: where 128 columns are left beside the values, the forward gets the mass from them.
 
     It takes any Q, K, C and W, in memory O(T). Traced with an input that ``unsupported_reason``
     refuses, it raises ValueError with that sentence.
     """
-    return Kernel(functools.partial(_forward, blocks), functools.partial(_backward, blocks))
+    return Kernel(
+        functools.partial(_forward, blocks, mxu_columns), functools.partial(_backward, blocks)
+    )
 
 
 def _blocks(blocks: Blocks | None, inputs: Inputs) -> Blocks:
@@ -92,12 +110,28 @@ def _blocks(blocks: Blocks | None, inputs: Inputs) -> Blocks:
     return blocks or BLOCKS[jnp.dtype(inputs.query.dtype).name]
 
 
-def _forward(blocks: Blocks | None, inputs: Inputs, scale: float):
-    tiling = Tiling.of(inputs, scale, *_blocks(blocks, inputs).forward)
+def _forward(blocks: Blocks | None, mxu_columns: int | None, inputs: Inputs, scale: float):
+    blocks = _blocks(blocks, inputs)
+    marks = _has_marks(inputs, mxu_columns or _mxu_columns())
+    tiling = Tiling.of(inputs, scale, *blocks.forward, marks)
     out, stats = forward(tiling, *_operands(tiling, inputs), *_tags_and_summaries(tiling, inputs))
     stats = stats[..., : tiling.queries]
     mass = stats[:, :, 1] if tiling.words else None
     return _positions_first(out, tiling.queries), mass, stats[:, :, 0]
+
+
+def _has_marks(inputs: Inputs, mxu_columns: int) -> bool:
+    """Return whether every bit has a column beside the values."""
+    if inputs.q_bits is None:
+        return False
+    return inputs.q_bits.shape[-1] * WORD <= LANES <= mxu_columns - inputs.value.shape[-1]
+
+
+def _mxu_columns() -> int:
+    try:
+        return pltpu.get_tpu_info().mxu_column_size
+    except ValueError:  # interpreted, or lowered for no particular TPU
+        return LANES
 
 
 def _backward(blocks, inputs: Inputs, scale: float, out, mass, lse, d_out, d_mass):

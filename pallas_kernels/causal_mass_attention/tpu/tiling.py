@@ -5,13 +5,18 @@ lanes, [B, F, T] with the F tags padded to multiples of 8 sublanes, for queries 
 kernel that needs one of the two as a column transposes that block once, before it loops over the
 other. A summary of every block, [OR of each word, least segment, greatest segment], goes to SMEM,
 and each tile is classified by it before anything is computed.
+
+Where the matrix unit has columns to spare, the forward gets the mass of a tile from the product of
+weights and values (``marks``), whose further columns are the bits of the keys. A query may then
+have one bit at most, as ``cat_jax.data.bitset`` assigns them: the summary says of each block
+whether that is so.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +28,8 @@ from jax.experimental.pallas import tpu as pltpu
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
 
 LANES, SUBLANES = 128, 8
+WORD = 32
+Mass = Literal["none", "bits", "marks"]
 VMEM_LIMIT = 48 * 2**20
 LOG2E = 1.4426950408889634
 """The hardware computes 2**x, and e**x as 2**(x log2 e)."""
@@ -42,16 +49,19 @@ class Tiling:
     q_block: int
     k_block: int
     scale: float
+    marks: bool = False  # whether bits of keys are columns of a product
 
     @classmethod
-    def of(cls, inputs: Inputs, scale: float, q_block: int, k_block: int) -> "Tiling":
+    def of(
+        cls, inputs: Inputs, scale: float, q_block: int, k_block: int, marks: bool = False
+    ) -> "Tiling":
         """Choose blocks of even size: multiples of 128, and no longer than the sequence needs."""
         batch, queries, heads, _ = inputs.query.shape
         keys, groups = inputs.key.shape[1:3]
         words = 0 if inputs.q_bits is None else inputs.q_bits.shape[-1]
         segments = inputs.segment_ids is not None
         blocks = _even(queries, q_block), _even(keys, k_block)
-        return cls(batch, heads, groups, queries, keys, words, segments, *blocks, scale)
+        return cls(batch, heads, groups, queries, keys, words, segments, *blocks, scale, marks)
 
     @property
     def q_count(self) -> int:
@@ -77,6 +87,11 @@ class Tiling:
     def fields(self) -> int:
         """Number of tags of a position: words of bits, then the segment."""
         return self.words + self.segments
+
+    @property
+    def summary_width(self) -> int:
+        """Numbers that describe a block."""
+        return self.words + 2 * self.segments + self.marks
 
     @property
     def padded_fields(self) -> int:
@@ -127,7 +142,10 @@ def _padded_tags(tiling: Tiling, bits_BTW, segments_BT, length: int) -> Array:
 
 
 def summary(tiling: Tiling, tags_BFT: Array | None, block: int) -> Array | None:
-    """Return flat int32, per block: the OR of each word, least and greatest segment."""
+    """Return flat int32, per block: the OR of each word, least and greatest segment, single.
+
+    The last, with ``marks`` only, is 1 where no position of the block has more than one bit.
+    """
     if tags_BFT is None:
         return None
     tags_BFNT = tags_BFT.reshape(*tags_BFT.shape[:2], -1, block)
@@ -138,40 +156,66 @@ def summary(tiling: Tiling, tags_BFT: Array | None, block: int) -> Array | None:
     if tiling.segments:
         segment_B1NT = tags_BFNT[:, tiling.words : tiling.words + 1]
         parts += [segment_B1NT.min(-1), segment_B1NT.max(-1)]
+    if tiling.marks:
+        counts_BNT = lax.population_count(tags_BFNT[:, : tiling.words]).sum(1)
+        parts += [(counts_BNT.max(-1) <= 1).astype(jnp.int32)[:, None]]
     return jnp.concatenate(parts, 1).swapaxes(1, 2).reshape(-1)
+
+
+def marks(tiling: Tiling, k_tags_BFT: Array, dtype: Any) -> Array:
+    """Return the bits of the keys as columns, [B, K, 128] of zeros and ones; bit b is column b."""
+    bit_L = np.arange(LANES, dtype=np.int32)
+    known_L = bit_L < WORD * tiling.words
+    words_BKW = k_tags_BFT[:, : tiling.words].swapaxes(1, 2)
+    words_BKL = words_BKW[..., np.where(known_L, bit_L // WORD, 0)]
+    own_BKL = words_BKL >> (bit_L % WORD)[None, None] & np.int32(known_L)[None, None]
+    return own_BKL.astype(dtype)
+
+
+def is_single(tiling: Tiling, b: Array, i: Array, q_summary) -> Array:
+    """Return whether no query of block i has more than one bit."""
+    width = tiling.summary_width
+    return q_summary[(b * tiling.q_count + i) * width + width - 1] == 1
 
 
 def for_this_tile(
     tiling: Tiling, b: Array, i: Array, j: Array, q_summary, k_summary, body: Callable
 ) -> None:
-    """Run ``body(masked, annotated)`` as the tile needs it, and not at all if no pair is visible.
+    """Run ``body(masked, mass)`` as the tile needs it, and not at all if no pair is visible.
 
-    masked: some pair of the tile is hidden. annotated: some pair may share a bit.
+    masked: some pair of the tile is hidden. mass: "none" where no pair shares a bit, else "marks"
+    where a product gives the mass, else "bits".
     """
     first_query = tiling.offset + i * tiling.q_block
     first_key = j * tiling.k_block
     reached = first_key <= first_query + tiling.q_block - 1
     clear = first_key + tiling.k_block - 1 <= first_query
-    width = tiling.words + 2 * tiling.segments
-    q_at, k_at = (b * tiling.q_count + i) * width, (b * tiling.k_count + j) * width
+    q_at = (b * tiling.q_count + i) * tiling.summary_width
+    k_at = (b * tiling.k_count + j) * tiling.summary_width
     if tiling.segments:
         low = tiling.words
         q_low, q_high = q_summary[q_at + low], q_summary[q_at + low + 1]
         k_low, k_high = k_summary[k_at + low], k_summary[k_at + low + 1]
         reached &= (q_low <= k_high) & (k_low <= q_high)
         clear &= (q_low == k_high) & (k_low == q_high)
+
+    def run(condition, mass: Mass) -> None:
+        pl.when(condition & clear)(lambda: body(False, mass))
+        pl.when(condition & ~clear)(lambda: body(True, mass))
+
     if not tiling.words:
-        pl.when(reached & clear)(lambda: body(False, False))
-        pl.when(reached & ~clear)(lambda: body(True, False))
+        run(reached, "none")
         return
     shared = q_summary[q_at] & k_summary[k_at]
     for word in range(1, tiling.words):
         shared |= q_summary[q_at + word] & k_summary[k_at + word]
     meets = shared != 0
-    pl.when(reached & clear & ~meets)(lambda: body(False, False))
-    pl.when(reached & ~clear & ~meets)(lambda: body(True, False))
-    pl.when(reached & clear & meets)(lambda: body(False, True))
-    pl.when(reached & ~clear & meets)(lambda: body(True, True))
+    run(reached & ~meets, "none")
+    if tiling.marks:
+        single = is_single(tiling, b, i, q_summary)
+        run(reached & meets & single, "marks")
+        meets &= ~single
+    run(reached & meets, "bits")
 
 
 def visible(tiling: Tiling, i: Array, j: Array, q_tags, k_tags, q_axis: int) -> Array:
