@@ -25,6 +25,7 @@ from cat_jax.analysis.figures import (
 from cat_jax.analysis.heatmaps import Panel, layer_figure
 from cat_jax.analysis.interventions import (
     knock_out,
+    knock_out_heads,
     patch_activations,
     trace_records,
     trace_spurious,
@@ -66,6 +67,7 @@ __all__ = [
     "head_scores",
     "induction_scores",
     "knock_out",
+    "knock_out_heads",
     "layer_figure",
     "leak_figure",
     "mass_change_figure",

@@ -17,6 +17,7 @@ from cat_jax.analysis.interventions import (
     MarkedExample,
     edges,
     knock_out,
+    knock_out_heads,
     other_answers,
     patch_activations,
     paths_figure,
@@ -174,6 +175,36 @@ def test_knock_outs_are_masks_in_torch(in_torch, keys, queries):
     changes = found.effect(found.by_head)
     assert changes.shape == (N, H, len(RECORDS))
     assert np.abs(changes).max() > 1e-3
+
+
+def test_chosen_heads_are_knocked_out_together():
+    traced = trace_records(MODEL, TASK, RECORDS, ALTERNATIVES)
+    every = [*np.ndindex(N, H)]
+    chosen = {"none": [], "one": [(1, 2)], "layer": [(0, h) for h in range(H)], "all": every}
+    found = knock_out_heads(MODEL, traced, chosen, keys="spurious", batch_size=2)
+    expected = knock_out(MODEL, traced, batch_size=2)
+    assert list(found) == list(chosen)
+    for name, scores in {
+        "none": expected.before,
+        "one": expected.by_head[1, 2],
+        "layer": expected.by_layer[0],
+        "all": expected.together,
+    }.items():
+        np.testing.assert_allclose(found[name].log_prob, scores.log_prob, atol=1e-5)
+        np.testing.assert_array_equal(found[name].is_right, scores.is_right)
+    with pytest.raises(InputError, match=rf"'x' names layer 0, head {H}; there are layers 0 to"):
+        knock_out_heads(MODEL, traced, {"x": [(0, H)]})
+    with pytest.raises(InputError, match="no heads are chosen"):
+        knock_out_heads(MODEL, traced, {})
+
+
+def test_without_a_task_nothing_is_spurious():
+    with_task, without = (trace_records(MODEL, x, RECORDS) for x in (TASK, None))
+    for one, other in zip(with_task.right, without.right, strict=True):
+        spurious = one.kinds == KINDS.index("spurious")
+        assert spurious.any()
+        expected = np.where(spurious, KINDS.index("other"), one.kinds)
+        np.testing.assert_array_equal(other.kinds, expected)
 
 
 def test_what_nothing_else_reads_changes_no_answer():

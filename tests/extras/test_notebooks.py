@@ -24,7 +24,7 @@ from experiments.render_notebooks import (
 )
 
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
-SMALL = {"RECORDS": 4, "STEPS": 2, "BATCH": 2, "TEST_RECORDS": 12}
+SMALL = {"RECORDS": 4, "STEPS": 2, "BATCH": 2, "TEST_RECORDS": 12, "NEEDLES": 3, "SENTENCES": 2}
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +44,14 @@ def importable(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def test_there_are_three():
-    assert NAMES == ["annotate", "attention_maps", "train_and_look"]
+def test_there_are_four():
+    assert NAMES == ["annotate", "attention_maps", "mechanisms", "train_and_look"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_runs(name, toy, importable, tmp_path):
     given = SMALL | {"MODEL": toy, "TOKENIZER": toy}
-    if name == "train_and_look":
+    if name in ("mechanisms", "train_and_look"):
         given["RECORDS"] = 300
     notebook = execute(name, given)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
@@ -61,12 +61,14 @@ def test_a_notebook_runs(name, toy, importable, tmp_path):
     page = (tmp_path / f"{name}.md").read_text()
     figures = re.findall(r"!\[.*?\]\((.*?)\)", page)
     assert sorted(figures) == sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(figures) == {"annotate": 0, "attention_maps": 5, "train_and_look": 1}[name]
+    expected = {"annotate": 0, "attention_maps": 5, "mechanisms": 5, "train_and_look": 1}
+    assert len(figures) == expected[name]
     assert all((tmp_path / x).read_bytes().startswith(b"\x89PNG") for x in figures)
     said = "".join(x.text for x in outputs if x.get("name") == "stdout")
     expected = {
         "annotate": "'30 swans' does not stand in the text",
         "attention_maps": "after, without attention to {'no word': ",
+        "mechanisms": "retrieval heads: ",
         "train_and_look": "guided\n",
     }
     assert expected[name] in said

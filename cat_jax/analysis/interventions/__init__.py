@@ -1,6 +1,6 @@
 """Interventions inside a model: attention knocked out, activations patched, and what that shows."""
 
-from cat_jax.analysis.interventions.knock_out import KnockOut, knock_out
+from cat_jax.analysis.interventions.knock_out import KnockOut, knock_out, knock_out_heads
 from cat_jax.analysis.interventions.marks import (
     KINDS,
     MarkedExample,
@@ -31,6 +31,7 @@ __all__ = [
     "TwinPairs",
     "edges",
     "knock_out",
+    "knock_out_heads",
     "marked_tokens",
     "other_answers",
     "patch_activations",

@@ -3,6 +3,7 @@
 Source: attention knockout, Geva, Bastings, Filippova and Globerson 2023 (arXiv 2304.14767).
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from cat_jax.analysis.interventions.marks import (
 )
 from cat_jax.analysis.interventions.scores import AnswerScores, Pick, join, score_traced
 from cat_jax.data.batches import Batch, most_targets
+from cat_jax.errors import InputError
 from cat_jax.evaluation.likelihood import AnswerScore, batches, score_answers
 from cat_jax.models import CausalLM, LanguageModel, attention_edits
 from cat_jax.sharding import replicate
@@ -90,17 +92,7 @@ def knock_out(
     """
     layers, heads = model.model.config.num_layers, model.model.config.num_heads
     gates_ENH = gate_grid(layers, heads, gate)
-
-    def measure(pick: Pick) -> AnswerScore:
-        examples = [edges(x, keys, queries) for x in pick(traced)]
-        most = most_targets(examples)
-        parts = (
-            _gated(model.model, model.params, batch, gates_ENH, most)
-            for batch in batches(examples, batch_size)
-        )
-        return join(parts, len(examples))
-
-    scores = score_traced(traced, measure)
+    scores = _score_gated(model, traced, keys, queries, gates_ENH, batch_size)
     counts = np.array([edges(x, keys, queries).causal_count.sum() for x in traced.right])
     return KnockOut(
         keys,
@@ -111,6 +103,72 @@ def knock_out(
         by_layer=scores[2 : 2 + layers],
         by_head=scores[2 + layers :].reshape(layers, heads),
     )
+
+
+def knock_out_heads(
+    model: LanguageModel,
+    traced: TracedRecords,
+    chosen: Mapping[str, Collection[tuple[int, int]]],
+    *,
+    keys: Keys = "causal",
+    queries: Queries = "answer",
+    gate: float = -np.inf,
+    batch_size: int = 64,
+) -> dict[str, AnswerScores]:
+    """Knock out the attention of chosen heads together, such as the best ranked against others.
+
+    Args:
+        model: The model.
+        traced: Records, from ``trace_records``.
+        chosen: By name, layer and head of each head whose edges are knocked out; of none for the
+            whole model.
+        keys: As in ``knock_out``.
+        queries: As in ``knock_out``.
+        gate: As in ``knock_out``.
+        batch_size: Sequences that are computed at a time.
+
+    Returns:
+        The scores by name, [R].
+
+    Raises:
+        InputError: Nothing is chosen, there is no such head, or no such kinds.
+    """
+    if not chosen:
+        raise InputError("no heads are chosen; name at least one set: {'top': [(0, 1)]}")
+    shape = model.model.config.num_layers, model.model.config.num_heads
+    gates_ENH = np.zeros((len(chosen), *shape), np.float32)
+    for gates_NH, (name, places) in zip(gates_ENH, chosen.items(), strict=True):
+        for layer, head in places:
+            if not (0 <= layer < shape[0] and 0 <= head < shape[1]):
+                raise InputError(
+                    f"{name!r} names layer {layer}, head {head}; there are layers 0 to "
+                    f"{shape[0] - 1} and heads 0 to {shape[1] - 1}"
+                )
+            gates_NH[layer, head] = gate
+    scores = _score_gated(model, traced, keys, queries, gates_ENH, batch_size)
+    return {name: scores[n] for n, name in enumerate(chosen)}
+
+
+def _score_gated(
+    model: LanguageModel,
+    traced: TracedRecords,
+    keys: Keys,
+    queries: Queries,
+    gates_ENH: np.ndarray,
+    batch_size: int,
+) -> AnswerScores:
+    """Score the records under each gate of the edges, [E, R]."""
+
+    def measure(pick: Pick) -> AnswerScore:
+        examples = [edges(x, keys, queries) for x in pick(traced)]
+        most = most_targets(examples)
+        parts = (
+            _gated(model.model, model.params, batch, gates_ENH, most)
+            for batch in batches(examples, batch_size)
+        )
+        return join(parts, len(examples))
+
+    return score_traced(traced, measure)
 
 
 def gate_grid(layers: int, heads: int, gate: float) -> np.ndarray:

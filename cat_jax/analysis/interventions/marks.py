@@ -71,7 +71,7 @@ class TracedRecords:
 
 def trace_records(
     model: LanguageModel,
-    task: Task,
+    task: Task | None,
     records: Sequence[TrainingRecord],
     alternatives: Sequence[str | None] | None = None,
 ) -> TracedRecords:
@@ -83,7 +83,7 @@ def trace_records(
 
     Args:
         model: Whose tokenizer, and longest sequence.
-        task: Says what is spurious.
+        task: Says what is spurious; with None nothing is.
         records: Prompts and answers.
         alternatives: For each a wrong answer to compare the right one with, or None.
 
@@ -129,11 +129,11 @@ def _aligned(model: LanguageModel, record: Record, number: int) -> Example:
     return example
 
 
-def _marked(model: LanguageModel, task: Task, record: Record, number: int) -> MarkedExample:
+def _marked(model: LanguageModel, task: Task | None, record: Record, number: int) -> MarkedExample:
     example = _aligned(model, record, number)
     kinds = np.full(len(example.tokens), KINDS.index("other"))
     for kind, places in (
-        ("spurious", spurious_places(task, record)),
+        ("spurious", spurious_places(task, record) if task else []),
         ("causal", answer_causes(record)),
     ):
         spans = [Span(record.text[x.start : x.stop], x.start) for x in places]

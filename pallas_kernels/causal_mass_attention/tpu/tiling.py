@@ -168,7 +168,7 @@ def marks(tiling: Tiling, k_tags_BFT: Array, dtype: Any) -> Array:
     known_L = bit_L < WORD * tiling.words
     words_BKW = k_tags_BFT[:, : tiling.words].swapaxes(1, 2)
     words_BKL = words_BKW[..., np.where(known_L, bit_L // WORD, 0)]
-    own_BKL = words_BKL >> (bit_L % WORD)[None, None] & np.int32(known_L)[None, None]
+    own_BKL = words_BKL >> (bit_L % WORD)[None, None] & known_L.astype(np.int32)[None, None]
     return own_BKL.astype(dtype)
 
 
