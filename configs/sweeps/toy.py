@@ -2,7 +2,7 @@
 
 python -m experiments.sweep toy
 
-The settings are those of stg_tiny with a third of its steps. CAT is still on its way then.
+The settings are those of stg_tiny with a third of its steps.
 """
 
 from dataclasses import replace
