@@ -80,7 +80,7 @@ def _of_sweep(name: str, values: Mapping[str, Any]) -> Results:
             if machines
             else []
         ),
-        *([f"{values['seconds'] / 3600:.1f} hours of training"] if machines else []),
+        *([f"{values['seconds'] / 60:,.0f} minutes of training"] if machines else []),
     ]
     return Results(name, values["title"], rows, OF_SWEEP, list(dict.fromkeys(made)))
 

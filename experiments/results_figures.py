@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from cat_jax.compare.sweep import Row
 from experiments.results_data import Results
-from experiments.results_worlds import ran_worlds, worlds_figure
+from experiments.results_worlds import FEWEST, ran_worlds, worlds_figure
 
 SPLITS = {"iid": ("IID", "o", "#8C8C8C"), "ood": ("OOD", "o", "#0072B2")}
 
@@ -17,7 +17,7 @@ def draw_figures(results: Results, folder: Path) -> dict[str, str]:
     ran = [row for row in results.rows if row.scores.get("ood") and not row.name.startswith("rule")]
     worlds = ran_worlds(results.rows)
     figures: dict[str, tuple[Figure, str]] = {}
-    if worlds:
+    if len({str(row.settings["data"]) for row in worlds}) >= FEWEST:
         file = f"results-{results.name}.svg"
         figures[file] = worlds_figure(worlds), "Accuracy out of distribution by kind of world"
     elif len(ran) > 1:

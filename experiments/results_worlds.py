@@ -28,7 +28,7 @@ CAPTION = (
     "gain with what the world is, with the 95 % interval of the bootstrap over worlds."
 )
 FEWEST = 5
-"""Worlds from which on a rank correlation is given."""
+"""Worlds from which on they are drawn together, and a rank correlation is given."""
 
 
 def ran_worlds(rows: Sequence[Row]) -> list[Row]:

@@ -2,9 +2,9 @@
 
 python -m experiments.sweep worlds_longer
 
-Settings of the sweep worlds but for 4,000 steps, in three of the worlds in which its intervals lay
-below those of plain fine-tuning. They were chosen by that result: this asks for its reason, and is
-no estimate of how often it happens.
+Settings of the sweep worlds but for 4,000 steps, in the three worlds in which its interval out of
+distribution lay below that of plain fine-tuning. They were chosen by that result: this asks for its
+reason, and is no estimate of how often it happens.
 """
 
 from dataclasses import replace

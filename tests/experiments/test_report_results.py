@@ -46,17 +46,17 @@ def test_intervals_over_seeds_stay_between_0_and_1():
     assert seed_interval([0.0, 0.01])[0] == 0.0
 
 
-def sweep_table(ran):
-    """A table.json of two worlds, of which the second was run or not."""
+def sweep_table(ran, worlds=6):
+    """A table.json of worlds, of which the last was run or not."""
     rows = []
-    for number, name in enumerate(("one", "two")):
-        done = number == 0 or ran
+    for number in range(worlds):
+        done = number < worlds - 1 or ran
         score = {"mean": 0.5, "std": None, "interval": [0.4, 0.6], "values": [0.5], "records": 80}
         data = {"task": "scm", "strength": [0.9, 1.0], "causes": 2 + number, "noise": 0.0}
-        data |= {"order": "fixed", "wording": ("list", "json")[number]}
+        data |= {"order": "fixed", "wording": ("list", "json")[number % 2]}
         rows.append(
             {
-                "name": name,
+                "name": f"world-{number}",
                 "method": "cat",
                 "title": "CAT",
                 "seeds": [0] if done else [],
@@ -83,15 +83,23 @@ def test_a_sweep_with_its_figure(tmp_path, ran):
     page = tmp_path / "page.md"
     report_results.main(["--results", str(tmp_path), "--page", str(page)])
     text = page.read_text()
-    assert "| one | 1 | 50.0 \\[40.0, 60.0\\] | 50.0 \\[40.0, 60.0\\] |" in text
-    assert ("| two | 0 of 1 | not run | not run |" in text) is not ran
-    made = ("`python -m experiments.sweep any`", "2026-01-02, commit 01234567", "2.0 hours")
+    assert "| world-0 | 1 | 50.0 \\[40.0, 60.0\\] | 50.0 \\[40.0, 60.0\\] |" in text
+    assert ("| world-5 | 0 of 1 | not run | not run |" in text) is not ran
+    assert "by kind of world" in text
+    made = ("`python -m experiments.sweep any`", "2026-01-02, commit 01234567", "120 minutes")
     assert all(f"- {line}" in text for line in made)
     drawn = (tmp_path / "figures/results-any.svg").read_text()
     assert "<svg" in drawn
     again = tmp_path / "again"
     report_results.main(["--results", str(tmp_path), "--page", str(again / "page.md")])
     assert (again / "figures/results-any.svg").read_text() == drawn
+
+
+def test_few_worlds_are_drawn_as_rows(tmp_path):
+    (tmp_path / "any.json").write_text(json.dumps(sweep_table(ran=True, worlds=4)))
+    page = tmp_path / "page.md"
+    report_results.main(["--results", str(tmp_path), "--page", str(page)])
+    assert "Accuracy with 95 % intervals" in page.read_text()
 
 
 def test_what_is_no_file_of_results_is_refused(tmp_path):
