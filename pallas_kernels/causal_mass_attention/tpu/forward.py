@@ -17,11 +17,11 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.causal_mass_attention.classes import WORD
 from pallas_kernels.causal_mass_attention.reference import LOWEST
 from pallas_kernels.causal_mass_attention.tpu.tiling import (
     LANES,
     LOG2E,
-    WORD,
     Mass,
     Tiling,
     annotated,
@@ -118,21 +118,18 @@ def query_specs(t: Tiling, size: int):
 
     The grid is [B, H, query blocks, key blocks].
     """
-
-    def k_block(i, j):
-        # Above the diagonal it is the block of the step before: nothing is copied.
-        return jnp.minimum(j, t.last_k_block(i))
-
     q_spec = pl.BlockSpec((None, None, t.q_block, size), lambda b, h, i, j, *_: (b, h, i, 0))
     k_spec = pl.BlockSpec(
         (None, None, t.k_block, size),
-        lambda b, h, i, j, *_: (b, lax.div(h, t.per_group), k_block(i, j), 0),
+        lambda b, h, i, j, *_: (b, lax.div(h, t.per_group), t.copied_k_block(i, j), 0),
     )
     if not t.fields:
         return q_spec, k_spec, (None, None)
     fields = t.padded_fields
     q_tags = pl.BlockSpec((None, fields, t.q_block), lambda b, h, i, j, *_: (b, 0, i))
-    k_tags = pl.BlockSpec((None, fields, t.k_block), lambda b, h, i, j, *_: (b, 0, k_block(i, j)))
+    k_tags = pl.BlockSpec(
+        (None, fields, t.k_block), lambda b, h, i, j, *_: (b, 0, t.copied_k_block(i, j))
+    )
     return q_spec, k_spec, (q_tags, k_tags)
 
 
@@ -143,7 +140,7 @@ def forward(t: Tiling, query, key, value, tags, summaries) -> tuple[Array, Array
     rows = 2 if t.words else 1
     k_marks = marks(t, tags[1], value.dtype) if t.marks else None
     marks_spec = pl.BlockSpec(
-        (None, t.k_block, LANES), lambda b, h, i, j, *_: (b, jnp.minimum(j, t.last_k_block(i)), 0)
+        (None, t.k_block, LANES), lambda b, h, i, j, *_: (b, t.copied_k_block(i, j), 0)
     )
     stats_spec = pl.BlockSpec((None, None, rows, t.q_block), lambda b, h, i, j, *_: (b, h, 0, i))
     column = pltpu.VMEM((t.q_block, LANES), jnp.float32)

@@ -42,6 +42,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.causal_mass_attention.classes import WORD
 from pallas_kernels.causal_mass_attention.differentiable import Inputs, Kernel, softmax_delta
 from pallas_kernels.causal_mass_attention.support import InputSpec, Machine, require_supported
 from pallas_kernels.causal_mass_attention.tpu.backward import keys_gradient, queries_gradient
@@ -49,7 +50,6 @@ from pallas_kernels.causal_mass_attention.tpu.forward import forward
 from pallas_kernels.causal_mass_attention.tpu.tiling import (
     LANES,
     SUBLANES,
-    WORD,
     Tiling,
     summary,
     tags,

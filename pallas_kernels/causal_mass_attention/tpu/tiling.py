@@ -25,10 +25,10 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from pallas_kernels.causal_mass_attention.classes import WORD
 from pallas_kernels.causal_mass_attention.differentiable import Inputs
 
 LANES, SUBLANES = 128, 8
-WORD = 32
 Mass = Literal["none", "bits", "marks"]
 VMEM_LIMIT = 48 * 2**20
 LOG2E = 1.4426950408889634
@@ -107,6 +107,10 @@ class Tiling:
         """Return the last block of keys that queries of block i may read."""
         last = jnp.maximum(self.offset + (i + 1) * self.q_block - 1, 0)
         return jnp.minimum(lax.div(last, self.k_block), self.k_count - 1)
+
+    def copied_k_block(self, i: Array, j: Array) -> Array:
+        """Return j, or above the diagonal the block of the step before: nothing is copied."""
+        return jnp.minimum(j, self.last_k_block(i))
 
     def first_q_block(self, j: Array) -> Array:
         """Return the first block of queries that may read keys of block j."""
