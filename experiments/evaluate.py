@@ -3,8 +3,8 @@
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import field, make_dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -13,7 +13,8 @@ from cat_jax.errors import InputError
 from cat_jax.ranges import Seed, check_number
 from cat_jax.tasks import Task, files
 from cat_jax.tasks.registry import TASKS, find_task
-from experiments.command_line import exit_status, parse_arguments
+from experiments.command_line import exit_status
+from experiments.task_options import option_values, parse_with_tasks
 
 USAGE = f"""usage: python -m experiments.evaluate [NAME=]MODEL ... --tasks TASK,TASK --out FOLDER
 
@@ -26,35 +27,10 @@ TASK is one of {", ".join(TASKS)}, or files, your own (--files.iid A.jsonl
 --files.test-files B.jsonl C.jsonl); its settings are options of its name
 (--stg.test-records 200, --mawps.folder DATA). MODEL --tasks TASK --help shows them all."""
 
-SETTINGS: list[tuple[str, Any, Any]] = [
-    ("out", str, "runs/evaluation"),
-    ("base", str | None, None),
-    ("interventions", tuple[str, ...], ("spurious",)),
-    ("forced_choice", bool, False),
-    ("reference_rules", bool, True),
-    ("text_loss", bool, False),
-    ("seed", Seed, 0),
-    ("batch_size", int, 64),
-    ("dtype", Dtype, "float32"),
-]
 
-
-EVALUATED: dict[str, Task] = {**TASKS, "files": files()}
-"""Tasks by name; ``files`` are your own test files."""
-
-
-def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Task]]:
-    """Parse the command line; options of tasks are known once ``--tasks`` is read."""
-    names = _task_names(arguments)
-    tasks = {name: find_task(name, EVALUATED) for name in names}
-    fields: list[Any] = [
-        ("models", Annotated[tuple[str, ...], tyro.conf.Positional]),
-        ("tasks", str, field(default=",".join(names))),
-        *((name, kind, field(default=value)) for name, kind, value in SETTINGS),
-        *((name, type(task), field(default=task)) for name, task in tasks.items()),
-    ]
-    kind = make_dataclass("Args", fields)
-    kind.__doc__ = """Evaluate models on tasks.
+@dataclass(frozen=True)
+class Args:
+    """Evaluate models on tasks.
 
     Attributes:
         models: [NAME=]MODEL: a run, a Hugging Face folder, an adapter, or a hub name.
@@ -69,21 +45,35 @@ def parse(arguments: Sequence[str]) -> tuple[Any, dict[str, Task]]:
         batch_size: Prompts that are decoded at a time.
         dtype: Dtype of activations.
     """
-    args = parse_arguments(kind, prog="python -m experiments.evaluate", args=arguments)
-    check_number("seed", args.seed, Seed)
-    return args, {name: getattr(args, name) for name in names}
+
+    models: Annotated[tuple[str, ...], tyro.conf.Positional]
+    tasks: str
+    out: str = "runs/evaluation"
+    base: str | None = None
+    interventions: tuple[str, ...] = ("spurious",)
+    forced_choice: bool = False
+    reference_rules: bool = True
+    text_loss: bool = False
+    seed: Seed = 0
+    batch_size: int = 64
+    dtype: Dtype = "float32"
+
+    def __post_init__(self):
+        check_number("seed", self.seed, Seed)
 
 
-def _task_names(arguments: Sequence[str]) -> list[str]:
-    given = [
-        following if argument == "--tasks" else argument.removeprefix("--tasks=")
-        for argument, following in zip(arguments, [*arguments[1:], ""], strict=True)
-        if argument == "--tasks" or argument.startswith("--tasks=")
-    ]
-    names = list(filter(None, ",".join(given).split(",")))
+EVALUATED: dict[str, Task] = {**TASKS, "files": files()}
+"""Tasks by name; ``files`` are your own test files."""
+
+
+def parse(arguments: Sequence[str]) -> tuple[Args, dict[str, Task]]:
+    """Parse the command line; options of tasks are known once ``--tasks`` is read."""
+    given = ",".join(option_values(arguments, "--tasks"))
+    names = dict.fromkeys(filter(None, given.split(",")))
     if not names:
         raise InputError(f"--tasks names no task; give some of {', '.join(EVALUATED)}")
-    return list(dict.fromkeys(names))
+    tasks = {name: find_task(name, EVALUATED) for name in names}
+    return parse_with_tasks(Args, tasks, arguments, prog="python -m experiments.evaluate")
 
 
 def named_models(models: Sequence[str]) -> dict[str, list[str]]:
@@ -120,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluate_models(args, tasks, named_models(args.models))
 
 
-def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[str]]) -> None:
+def evaluate_models(args: Args, tasks: dict[str, Task], models: dict[str, list[str]]) -> None:
     """Evaluate each model on each task, one in memory at a time, and write the report."""
     from rich.console import Console
 
@@ -168,7 +158,7 @@ def evaluate_models(args: Any, tasks: dict[str, Task], models: dict[str, list[st
     say(console, f"report: {page}")
 
 
-def check_tasks(path: str, args: Any, tasks: dict[str, Task]) -> None:
+def check_tasks(path: str, args: Args, tasks: dict[str, Task]) -> None:
     """Make all test sets with a model's tokenizer, before any model answers for hours.
 
     Raises:

@@ -1,11 +1,13 @@
 """Trace where spurious information travels through a model: attention knocked out, and patching.
 
-Writes OUT.json (all means, with intervals), OUT.md (a page) and OUT.png (by layer and head).
+The settings of the task are options of its name (--stg.trace, --scm.causes 4). Writes OUT.json (all
+means, with intervals), OUT.md (a page) and OUT.png (by layer and head).
 """
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +15,9 @@ import tyro
 
 from cat_jax.config import Dtype
 from cat_jax.ranges import Count, Seed, check_ranges
-from experiments.command_line import exit_status, parse_arguments
+from cat_jax.tasks import Task, find_task
+from experiments.command_line import exit_status
+from experiments.task_options import option_values, parse_with_tasks
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,25 @@ class Args:
         check_ranges(self, "")
 
 
+def parse(arguments: Sequence[str]) -> tuple[Args, Task]:
+    """Parse the command line; the settings of the task are known once ``--task`` is read."""
+    name = (option_values(arguments, "--task") or [Args.task])[-1]
+    tasks = {name: find_task(name)}
+    options = {"prog": "python -m experiments.interventions", "description": __doc__}
+    args, tasks = parse_with_tasks(Args, tasks, arguments, **options)
+    return args, tasks[name]
+
+
 def main() -> None:
     """Trace, print the page, and write.
 
     Raises:
         InputError: Bad settings, model or records.
     """
-    args = parse_arguments(Args, prog="python -m experiments.interventions", description=__doc__)
-    from cat_jax.tasks.registry import find_task
+    args, task = parse(sys.argv[1:])
+    out = Path(args.out)
     from experiments.results import results_file
 
-    task, out = find_task(args.task), Path(args.out)
     results_file(out, "json")  # refuses a name before anything is computed
     from cat_jax.analysis import save_figure
     from cat_jax.analysis.interventions import (
@@ -67,6 +79,7 @@ def main() -> None:
     )
     from cat_jax.files import save_errors, write_text
     from cat_jax.models import load_language_model
+    from cat_jax.train.workdir import json_settings
 
     records = task.records(args.split, args.seed)[: args.records]
     model = load_language_model(args.model, base=args.base, dtype=args.dtype)
@@ -74,7 +87,8 @@ def main() -> None:
     title = f"{args.model}: {task.name}, {args.split}"
     page = paths_markdown(paths, title)
     print(page, end="")
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    kept = {x.name: getattr(args, x.name) for x in fields(Args) if x.name != "out"}
+    settings = json_settings(**kept | {"task": task})
     values = {"settings": settings, **paths_json(paths)}
     with save_errors(lambda: "results that were there stay as they are"):
         write_text(results_file(out, "json"), json.dumps(values, indent=1) + "\n")

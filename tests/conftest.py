@@ -1,4 +1,5 @@
 import atexit
+import importlib
 import logging
 import os
 import shutil
@@ -25,6 +26,8 @@ if sys.version_info < (3, 12) and "XLA_FLAGS" not in os.environ:
 
 import jax
 import pytest
+
+from experiments.command_line import exit_status
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -68,6 +71,24 @@ def _restore_logger_of_fixtures():
 def _restore_logger():
     with _logger_restored():
         yield
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Runs a command of experiments in this process; gives its status, output and errors."""
+
+    def run(name, *words):
+        main = importlib.import_module(f"experiments.{name}").main
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [name, *map(str, words)])
+            try:
+                status = exit_status(main)
+            except SystemExit as stop:  # an unknown option
+                status = stop.code
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def pytest_collection_modifyitems(items):

@@ -426,5 +426,13 @@ def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
     values = json.loads(out.with_suffix(".json").read_text())
     assert values["settings"]["records"] == values["records"] == 2
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert values["settings"]["task"]["task"] == "stg"
+    world = ("--task", "scm", "--scm.causes", "2", "--scm.twins", "1", "--records", "2")
+    assert run(*world, "--out", str(out)) == 0
+    values = json.loads(out.with_suffix(".json").read_text())
+    assert values["settings"]["task"]["causes"] == 2
+    capsys.readouterr()
+    assert run("--task", "scm", "--scm.causes", "0") == 2
+    assert "causes must be" in capsys.readouterr().err
     assert run("--task", "stgg") == 2
     assert "did you mean stg?" in capsys.readouterr().err

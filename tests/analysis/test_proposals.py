@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -262,16 +260,15 @@ def test_too_long_for_the_model():
 
 
 @pytest.mark.slow
-def test_the_commands(tmp_path):
+def test_the_commands(tmp_path, run_command):
     run = tmp_path / "runs/seed-0/toy"
     save_pretrained(run, MODEL.model.config, MODEL.params, MODEL.tokenizer)
     note = Annotation(Span("High", 15), (Span("7", 12),))
     cat.write_records(tmp_path / "a.jsonl", [Record("a 3 b 12, c 7: ", "High", (note,))])
 
     def command(name, *words):
-        given_ = [sys.executable, "-m", f"experiments.{name}", *map(str, words)]
-        done = subprocess.run(given_, cwd=ROOT, capture_output=True, text=True)
-        return done.returncode, done.stdout + done.stderr
+        status, *said = run_command(name, *words)
+        return status, "".join(said)
 
     given_ = tmp_path / "a.jsonl", "--model", run, "--out", tmp_path / "o.jsonl"
     status, text = command("propose_causes", *given_, "--top", 2)

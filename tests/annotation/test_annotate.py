@@ -272,9 +272,9 @@ def words(source, out, address, *more):
     return [sys.executable, "-m", "experiments.annotate", *map(str, (source, *given, *more))]
 
 
-def run(*arguments):
-    done = subprocess.run(words(*arguments), cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def run(run_command):
+    return lambda *arguments: run_command("annotate", *words(*arguments)[3:])
 
 
 def mixed(body):
@@ -283,7 +283,7 @@ def mixed(body):
 
 
 @pytest.mark.slow
-def test_the_command_writes_records_and_rejects(source, tmp_path):
+def test_the_command_writes_records_and_rejects(source, tmp_path, run, monkeypatch):
     out = tmp_path / "out.jsonl"
     with serve(mixed) as (address, script):
         status, said, _ = run(source, out, address)
@@ -311,6 +311,7 @@ def test_the_command_writes_records_and_rejects(source, tmp_path):
         assert out.read_bytes() == before
         status, said, _ = run(source, tmp_path / "few.jsonl", address, "--limit", "2")
         assert said.startswith("2 records are annotated")
+    monkeypatch.setitem(OpenAIClient.__init__.__kwdefaults__, "retries", 0)  # waits for each
     status, _, error = run(source, tmp_path / "down.jsonl", "http://127.0.0.1:9/v1")
     assert status == 1
     assert "the server cannot be reached" in error
@@ -318,7 +319,7 @@ def test_the_command_writes_records_and_rejects(source, tmp_path):
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_change_nothing_and_pay_nothing_twice(source, tmp_path):
+def test_kills_at_any_moment_change_nothing_and_pay_nothing_twice(source, tmp_path, run):
     """Of each kill at most the requests that were in flight are asked again."""
 
     def slowly(body):

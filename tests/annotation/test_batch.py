@@ -2,8 +2,7 @@
 
 import json
 import random
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -125,14 +124,12 @@ def test_files_that_are_no_results(tmp_path, content):
         read_batch(path, questions(None), cat.AnswerCache())
 
 
-def command(*words):
-    given = [sys.executable, "-m", "experiments.annotate", *map(str, words)]
-    done = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def command(run_command):
+    return partial(run_command, "annotate")
 
 
-@pytest.mark.slow
-def test_the_command_without_a_server(tmp_path, monkeypatch):
+def test_the_command_without_a_server(tmp_path, monkeypatch, command):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     source, out, batch = (tmp_path / name for name in ("raw.jsonl", "out.jsonl", "batch.jsonl"))
@@ -176,7 +173,7 @@ def test_the_command_without_a_server(tmp_path, monkeypatch):
         (["--workers", "2"], "--runner DirectRunner"),
     ],
 )
-def test_options_that_do_not_go_together(words, says):
+def test_options_that_do_not_go_together(words, says, command):
     status, _, error = command("x.jsonl", "--prior", "risk", "--out", "o", "--model", "m", *words)
     assert status == 2
     assert says in " ".join(error.split())

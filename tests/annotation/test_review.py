@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -198,14 +196,11 @@ def test_labels_are_escaped():
     assert label_studio_config(PRIOR).count("<Label ") == len(PRIOR.kinds)
 
 
-def command(*words):
-    given_ = [sys.executable, "-m", "experiments.review", *map(str, words)]
-    done = subprocess.run(given_, cwd=ROOT, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+def test_the_command(tmp_path, run_command):
+    def command(*words):
+        status, *said = run_command("review", *words)
+        return status, "".join(said)
 
-
-@pytest.mark.slow
-def test_the_command(tmp_path):
     out = tmp_path / "out.jsonl"
     cat.write_records(out, [record(PROMPT, "3", "2")])
     status, text = command(out, "--prior", "math", "--out", tmp_path / "r.html")

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy import special
 
 from cat_jax.data.conversations import Conversation, Message
 from cat_jax.data.records import Record
@@ -12,6 +13,7 @@ from cat_jax.testing import toy_model
 
 MODEL = toy_model(seed=3)
 TALK = Conversation((Message("user", "a"), Message("assistant", "b")))
+forward = jax.jit(lambda ids: MODEL.model.apply({"params": MODEL.params}, ids)[0])
 CHOICES = ("yes", "no", "not at all")
 
 
@@ -19,10 +21,11 @@ def log_probability(prompt, choice):
     """Sum over the choice's characters, each of which is a token, one forward pass for each."""
     total = 0.0
     for n in range(len(choice)):
-        ids = MODEL.tokenizer(prompt + choice[:n], return_tensors="np").input_ids
-        logits, _ = MODEL.model.apply({"params": MODEL.params}, ids)
+        ids = MODEL.tokenizer(prompt + choice[:n]).input_ids
+        padded = np.array([ids + [0] * (64 - len(ids))])  # later tokens change nothing
+        logits = forward(padded)[0, len(ids) - 1]
         token = MODEL.tokenizer.convert_tokens_to_ids(choice[n])
-        total += float(jax.nn.log_softmax(logits[0, -1])[token])
+        total += float(logits[token] - special.logsumexp(logits))
     return total
 
 

@@ -1,7 +1,5 @@
 import os
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,19 +18,6 @@ def add_config(monkeypatch):
         monkeypatch.setitem(sys.modules, f"configs.{config.name}", module)
 
     return add
-
-
-@pytest.fixture
-def run_command():
-    """Runs a command of experiments; gives its status, output and errors."""
-
-    def run(name, *words):
-        given = [sys.executable, "-m", f"experiments.{name}", *map(str, words)]
-        root = Path(__file__).resolve().parents[2]
-        done = subprocess.run(given, cwd=root, capture_output=True, text=True)
-        return done.returncode, done.stdout, done.stderr
-
-    return run
 
 
 @pytest.fixture
