@@ -1,7 +1,7 @@
 """Trace where spurious information travels through a model: attention knocked out, and patching.
 
 The settings of the task are options of its name (--stg.trace, --scm.causes 4). Writes OUT.json (all
-means, with intervals), OUT.md (a page) and OUT.png (by layer and head).
+means, with intervals), OUT.md (a page) and, but with --detail whole, OUT.png (by layer and head).
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -32,6 +32,8 @@ class Args:
         records: Records to trace, from the first.
         seed: Seed of the records and of the twins.
         base: Base model of an adapter; None takes the one that the adapter names.
+        detail: Each of six knock-outs takes 2 + layers + layers x heads passes with "heads", 2 +
+            layers with "layers", 2 with "whole"; pretrained models have hundreds of heads.
         batch_size: Sequences that are computed at a time.
         dtype: Dtype of activations.
     """
@@ -43,6 +45,7 @@ class Args:
     records: Count = 200
     seed: Seed = 0
     base: str | None = None
+    detail: Literal["whole", "layers", "heads"] = "heads"
     batch_size: Count = 64
     dtype: Dtype = "float32"
 
@@ -54,7 +57,10 @@ def parse(arguments: Sequence[str]) -> tuple[Args, Task]:
     """Parse the command line; the settings of the task are known once ``--task`` is read."""
     name = (option_values(arguments, "--task") or [Args.task])[-1]
     tasks = {name: find_task(name)}
-    options = {"prog": "python -m experiments.interventions", "description": __doc__}
+    options: dict[str, Any] = {
+        "prog": "python -m experiments.interventions",
+        "description": __doc__,
+    }
     args, tasks = parse_with_tasks(Args, tasks, arguments, **options)
     return args, tasks[name]
 
@@ -83,7 +89,12 @@ def main() -> None:
 
     records = task.records(args.split, args.seed)[: args.records]
     model = load_language_model(args.model, base=args.base, dtype=args.dtype)
-    paths = trace_spurious(model, task, records, seed=args.seed, batch_size=args.batch_size)
+    options: dict[str, Any] = {
+        "seed": args.seed,
+        "detail": args.detail,
+        "batch_size": args.batch_size,
+    }
+    paths = trace_spurious(model, task, records, **options)
     title = f"{args.model}: {task.name}, {args.split}"
     page = paths_markdown(paths, title)
     print(page, end="")
@@ -92,8 +103,10 @@ def main() -> None:
     values = {"settings": settings, **paths_json(paths)}
     with save_errors(lambda: "results that were there stay as they are"):
         write_text(results_file(out, "json"), json.dumps(values, indent=1) + "\n")
-        save_figure(paths_figure(paths, title), results_file(out, "png"))
-        write_text(results_file(out, "md"), f"{page}\n![By layer and head]({out.name}.png)\n")
+        if args.detail != "whole":
+            save_figure(paths_figure(paths, title), results_file(out, "png"))
+            page += f"\n![By layer and head]({out.name}.png)\n"
+        write_text(results_file(out, "md"), page)
 
 
 if __name__ == "__main__":

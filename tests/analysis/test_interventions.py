@@ -370,6 +370,45 @@ def test_a_trace_as_json_page_and_figure():
     np.testing.assert_allclose(paths.mass["spurious"].by_head_NH, on_spurious, atol=1e-5)
 
 
+def test_a_trace_in_less_detail():
+    options = {"alternatives": ["7", None, "8"], "seed": 1, "batch_size": 3}
+    every = trace_spurious(MODEL, TASK, RECORDS, **options)
+    layers = trace_spurious(MODEL, TASK, RECORDS, detail="layers", **options)
+    whole = trace_spurious(MODEL, TASK, RECORDS, detail="whole", **options)
+    assert every.residual is not None
+    for paths in (every, layers, whole):
+        np.testing.assert_allclose(paths.clean.log_prob, every.residual.clean.log_prob, atol=1e-5)
+        corrupted = every.residual.corrupted
+        np.testing.assert_allclose(paths.corrupted.log_prob, corrupted.log_prob, atol=1e-5)
+        for path, found in paths.knock_outs.items():
+            expected = every.knock_outs[path]
+            np.testing.assert_allclose(
+                found.together.log_prob, expected.together.log_prob, atol=1e-5
+            )
+            if paths is layers:
+                np.testing.assert_allclose(
+                    found.by_layer.log_prob, expected.by_layer.log_prob, atol=1e-5
+                )
+    assert layers.residual is not None
+    np.testing.assert_allclose(layers.residual.restored, every.residual.restored, atol=1e-4)
+    assert layers.heads is whole.heads is whole.residual is None
+    values = json.loads(json.dumps(paths_json(whole), allow_nan=False))
+    assert values["knock_outs"][0]["by_layer"] == []
+    assert values["patching"]["residual"] is None
+    page = paths_markdown(layers, "A trace")
+    assert "one layer alone" in page
+    assert "layer.head:" not in page
+    page = paths_markdown(whole, "A trace")
+    assert "one layer alone" not in page
+    assert "stream" not in page
+    titles = [axis.get_title(loc="left") for axis in paths_figure(layers).axes]
+    assert titles[:2] == ["knocked out", "residual stream patched"]
+    with pytest.raises(InputError, match="trace with the detail layers or heads"):
+        paths_figure(whole)
+    with pytest.raises(InputError, match="detail must be one of whole, layers, heads, not 'all'"):
+        trace_spurious(MODEL, TASK, RECORDS, detail="all", **options)
+
+
 def test_a_figure_of_layers():
     values = np.array([[0.5, -2.0, np.nan], [0.0, -0.001, 1.0]])
     figure = layer_figure({"a": Panel(values, unit="u"), "b": Panel(-values[:, :2], ("p", "q"))})
@@ -428,7 +467,10 @@ def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert values["settings"]["task"]["task"] == "stg"
     world = ("--task", "scm", "--scm.causes", "2", "--scm.twins", "1", "--records", "2")
-    assert run(*world, "--out", str(out)) == 0
+    out = tmp_path / "world"
+    assert run(*world, "--detail", "whole", "--out", str(out)) == 0
+    assert not out.with_suffix(".png").exists()
+    assert "](" not in out.with_suffix(".md").read_text()
     values = json.loads(out.with_suffix(".json").read_text())
     assert values["settings"]["task"]["causes"] == 2
     capsys.readouterr()

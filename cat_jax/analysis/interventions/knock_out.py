@@ -6,7 +6,7 @@ Source: attention knockout, Geva, Bastings, Filippova and Globerson 2023 (arXiv 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ from cat_jax.models import CausalLM, LanguageModel, attention_edits
 from cat_jax.sharding import replicate
 from cat_jax.types import Array
 
+Detail = Literal["whole", "layers", "heads"]
+"""The whole model alone, layers one by one as well, or heads one by one as well."""
+
 
 @dataclass(frozen=True)
 class KnockOut:
@@ -37,8 +40,8 @@ class KnockOut:
         edges: How many edges each record has, [R]; of one without any nothing is knocked out.
         before: Scores of the whole model, [R].
         together: Without the edges in all layers and heads, [R].
-        by_layer: In all heads of one layer, [N, R].
-        by_head: In one head, [N, H, R].
+        by_layer: In all heads of one layer, [N, R]; [0, R] if not asked for.
+        by_head: In one head, [N, H, R]; [0, H, R] if not asked for.
     """
 
     keys: Keys
@@ -72,6 +75,7 @@ def knock_out(
     keys: Keys = "spurious",
     queries: Queries = "answer",
     gate: float = -np.inf,
+    detail: Detail = "heads",
     batch_size: int = 64,
 ) -> KnockOut:
     """Knock out the attention from queries of a kind to keys of a kind, by layer and head.
@@ -85,13 +89,16 @@ def knock_out(
         queries: Kind of the tokens that are not to read them; "all" is every token outside the run
             of adjacent tokens of that kind, so that what they say stays where it stands.
         gate: What is added to the scores of these edges; log(a) weighs them by a instead.
+        detail: "layers" leaves out single heads (2 + N passes), "whole" single layers too (2).
         batch_size: Sequences that are computed at a time.
 
     Raises:
-        InputError: No such kinds.
+        InputError: No such kinds or detail.
     """
+    check_detail(detail)
     layers, heads = model.model.config.num_layers, model.model.config.num_heads
-    gates_ENH = gate_grid(layers, heads, gate)
+    gates_ENH = gate_grid(layers, heads, gate, detail)
+    single = layers if detail != "whole" else 0
     scores = _score_gated(model, traced, keys, queries, gates_ENH, batch_size)
     counts = np.array([edges(x, keys, queries).causal_count.sum() for x in traced.right])
     return KnockOut(
@@ -100,8 +107,8 @@ def knock_out(
         counts,
         before=scores[0],
         together=scores[1],
-        by_layer=scores[2 : 2 + layers],
-        by_head=scores[2 + layers :].reshape(layers, heads),
+        by_layer=scores[2 : 2 + single],
+        by_head=scores[2 + single :].reshape(layers if detail == "heads" else 0, heads),
     )
 
 
@@ -171,12 +178,21 @@ def _score_gated(
     return score_traced(traced, measure)
 
 
-def gate_grid(layers: int, heads: int, gate: float) -> np.ndarray:
+def check_detail(detail: str) -> None:
+    """Raise InputError for a detail that there is not."""
+    if detail not in get_args(Detail):
+        raise InputError(f"detail must be one of {', '.join(get_args(Detail))}, not {detail!r}")
+
+
+def gate_grid(layers: int, heads: int, gate: float, detail: Detail) -> np.ndarray:
     """Return gates of no head, of all, of each layer and of each head, [2 + N + N H, N, H]."""
-    by_layer = np.broadcast_to(np.eye(layers, dtype=bool)[:, :, None], (layers, layers, heads))
-    by_head = np.eye(layers * heads, dtype=bool).reshape(-1, layers, heads)
-    ends = np.stack([np.zeros((layers, heads), bool), np.ones((layers, heads), bool)])
-    return np.where(np.concatenate([ends, by_layer, by_head]), gate, 0.0).astype(np.float32)
+    chosen = [np.stack([np.zeros((layers, heads), bool), np.ones((layers, heads), bool)])]
+    if detail != "whole":
+        one = np.eye(layers, dtype=bool)[:, :, None]
+        chosen.append(np.broadcast_to(one, (layers, layers, heads)))
+    if detail == "heads":
+        chosen.append(np.eye(layers * heads, dtype=bool).reshape(-1, layers, heads))
+    return np.where(np.concatenate(chosen), gate, 0.0).astype(np.float32)
 
 
 @partial(jax.jit, static_argnums=(0, 4))

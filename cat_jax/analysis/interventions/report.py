@@ -10,6 +10,7 @@ from cat_jax.analysis.interventions.knock_out import KnockOut
 from cat_jax.analysis.interventions.patching import Patching
 from cat_jax.analysis.interventions.paths import SpuriousPaths
 from cat_jax.analysis.interventions.scores import AnswerScores
+from cat_jax.errors import InputError
 from cat_jax.evaluation.causal_mass import CausalMass
 from cat_jax.evaluation.statistics import Interval, mean_interval
 from cat_jax.markdown import escape, markdown_table
@@ -31,12 +32,12 @@ def paths_json(paths: SpuriousPaths) -> dict[str, Any]:
                 for kind, mass in paths.mass.items()
             },
             "patching": {
-                "pairs": paths.residual.clean.is_right.size,
+                "pairs": paths.clean.is_right.size,
                 "left_out": paths.left_out,
-                "clean": paths.residual.clean.preference.mean(),
-                "corrupted": paths.residual.corrupted.preference.mean(),
-                "residual": _patching_json(paths.residual),
-                "heads": _patching_json(paths.heads),
+                "clean": paths.clean.preference.mean(),
+                "corrupted": paths.corrupted.preference.mean(),
+                "residual": paths.residual and _patching_json(paths.residual),
+                "heads": paths.heads and _patching_json(paths.heads),
             },
         }
     )
@@ -46,7 +47,6 @@ def paths_markdown(paths: SpuriousPaths, title: str) -> str:
     """Return the page: knock-outs, patching, heads, and how to read them."""
     before = next(iter(paths.knock_outs.values())).before
     knocked = list(paths.knock_outs.values())
-    layers = range(len(knocked[0].by_layer.log_prob))
     parts = [
         f"# {escape(title)}",
         f"{paths.records:,} records, {before.is_right.mean():.1%} answered rightly; the right "
@@ -60,17 +60,8 @@ def paths_markdown(paths: SpuriousPaths, title: str) -> str:
             [_knock_out_row(found) for found in knocked],
             ("left", "right", "right", "right", "right"),
         ),
-        "The same in one layer alone:",
-        markdown_table(
-            ["layer", *(_path(found) for found in knocked)],
-            [
-                [str(n), *(_nats(found.effect(found.by_layer)[n].mean()) for found in knocked)]
-                for n in layers
-            ],
-            "right",
-        ),
-        "Heads with the largest change, as layer.head:",
-        markdown_table(["edges", "heads"], [[_path(x), _largest_heads(x)] for x in knocked]),
+        *_layers(knocked),
+        *_heads(knocked),
         "Attention of the tokens that predict the answer, for comparison: it may move without a "
         "change of what is used.",
         markdown_table(
@@ -80,25 +71,58 @@ def paths_markdown(paths: SpuriousPaths, title: str) -> str:
         ),
         "## Activations patched",
         _pairs_sentence(paths),
-        markdown_table(
-            ["layer", *paths.residual.columns],
-            [[str(n), *(_share(x) for x in row)] for n, row in enumerate(paths.residual.restored)],
-            "right",
-        ),
+        *_residual(paths.residual),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _layers(knocked: list[KnockOut]) -> list[str]:
+    layers = range(len(knocked[0].by_layer.log_prob))
+    rows = [
+        [str(n), *(_nats(found.effect(found.by_layer)[n].mean()) for found in knocked)]
+        for n in layers
+    ]
+    table = markdown_table(["layer", *map(_path, knocked)], rows, "right")
+    return ["The same in one layer alone:", table] if rows else []
+
+
+def _heads(knocked: list[KnockOut]) -> list[str]:
+    if not len(knocked[0].by_head.log_prob):
+        return []
+    rows = [[_path(found), _largest_heads(found)] for found in knocked]
+    said = "Heads with the largest change, as layer.head:"
+    return [said, markdown_table(["edges", "heads"], rows)]
+
+
+def _residual(found: Patching | None) -> list[str]:
+    if found is None:
+        return []
+    rows = [[str(n), *map(_share, row)] for n, row in enumerate(found.restored)]
+    said = (
+        "Share of it that comes back in the twin with the record's residual stream after a layer "
+        "put in place, at the tokens of a kind:"
+    )
+    return [said, markdown_table(["layer", *found.columns], rows, "right")]
+
+
 def paths_figure(paths: SpuriousPaths, title: str = "") -> Figure:
-    """Draw knock-outs of the edges from spurious tokens by head, and patching by layer."""
-    panels = {
-        f"{_path(found)} knocked out": Panel(
-            found.effect(found.by_head).mean(-1), unit="change of preference, nats"
-        )
-        for (keys, _), found in paths.knock_outs.items()
-        if keys == "spurious"
-    }
-    panels["heads patched"] = Panel(paths.heads.restored, unit="share restored")
+    """Draw knock-outs of the edges from spurious tokens by head, and patching by layer.
+
+    Raises:
+        InputError: Neither layers nor heads were traced (detail "whole").
+    """
+    if paths.residual is None:
+        raise InputError("only the whole model was traced; trace with the detail layers or heads")
+    spurious = [found for (keys, _), found in paths.knock_outs.items() if keys == "spurious"]
+    unit, panels = "change of preference, nats", {}
+    if paths.heads is None:
+        by_layer_NK = np.stack([found.effect(found.by_layer).mean(-1) for found in spurious], 1)
+        panels["knocked out"] = Panel(by_layer_NK, tuple(map(_path, spurious)), unit=unit)
+    else:
+        for found in spurious:
+            by_head_NH = found.effect(found.by_head).mean(-1)
+            panels[f"{_path(found)} knocked out"] = Panel(by_head_NH, unit=unit)
+        panels["heads patched"] = Panel(paths.heads.restored, unit="share restored")
     panels["residual stream patched"] = Panel(
         paths.residual.restored, paths.residual.columns, unit="share restored"
     )
@@ -137,7 +161,7 @@ def _largest_heads(found: KnockOut) -> str:
 
 
 def _pairs_sentence(paths: SpuriousPaths) -> str:
-    gap_R = paths.residual.clean.preference - paths.residual.corrupted.preference
+    gap_R = paths.clean.preference - paths.corrupted.preference
     gap, (low, high) = _mean(gap_R)
     sentence = (
         f"{len(gap_R):,} records and their twins, whose spurious words are redrawn "
@@ -145,11 +169,8 @@ def _pairs_sentence(paths: SpuriousPaths) -> str:
         f"by {_nats(gap)} nats ({_nats(low)} to {_nats(high)}) more in the record than in its twin."
     )
     if low <= 0 <= high:
-        sentence += " **That may be none at all, and the shares below then mean nothing.**"
-    return (
-        f"{sentence} Share of it that comes back in the twin with the record's residual stream "
-        "after a layer put in place, at the tokens of a kind:"
-    )
+        sentence += " **That may be none at all, and shares of it then mean nothing.**"
+    return sentence
 
 
 def _share(value: float) -> str:
