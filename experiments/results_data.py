@@ -81,6 +81,7 @@ def _of_sweep(name: str, values: Mapping[str, Any]) -> Results:
             else []
         ),
         *([f"{values['seconds'] / 60:,.0f} minutes of training"] if machines else []),
+        *values.get("remarks", []),
     ]
     return Results(name, values["title"], rows, OF_SWEEP, list(dict.fromkeys(made)))
 

@@ -72,6 +72,7 @@ def sweep_table(ran, worlds=6):
         "command": "python -m experiments.sweep any",
         "dates": ["2026-01-02"],
         "seconds": 7200.0,
+        "remarks": ["Its fan was loud"],
         "machines": [machine],
         "rows": rows,
     }
@@ -87,6 +88,7 @@ def test_a_sweep_with_its_figure(tmp_path, ran):
     assert ("| world-5 | 0 of 1 | not run | not run |" in text) is not ran
     assert "by kind of world" in text
     made = ("`python -m experiments.sweep any`", "2026-01-02, commit 01234567", "120 minutes")
+    made += ("Its fan was loud",)
     assert all(f"- {line}" in text for line in made)
     drawn = (tmp_path / "figures/results-any.svg").read_text()
     assert "<svg" in drawn
