@@ -20,6 +20,7 @@ METHODS = (
     "cat_published_div",
     "random_spans",
     "counterfactual",
+    "attention_dropout",
 )
 SEEDS = (0, 1, 2)
 
