@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import tyro
 
 import configs
-from cat_jax.config import Guidance, Pretrained, PretrainedLora, RunConfig
+from cat_jax.config import AttentionDropout, Guidance, Pretrained, PretrainedLora, RunConfig
 from cat_jax.errors import (
     Diverged,
     InputError,
@@ -100,6 +100,9 @@ def with_all_settings(config: RunConfig) -> tuple[RunConfig, str]:
     if config.guidance is None:
         config = replace(config, guidance=Guidance())
         added.append("--guidance needs a config with guidance (cat, cat_lora)")
+    if config.regularizer is None:
+        config = replace(config, regularizer=AttentionDropout())
+        added.append("--regularizer one with it (attention_dropout)")
     if type(config.model) is Pretrained:
         config = replace(config, model=PretrainedLora(**vars(config.model)))
         added.append("--model.lora one with adapters (sft_lora, cat_lora)")

@@ -65,6 +65,7 @@ def main(
 def run(args: Args) -> None:
     """Train and evaluate all methods, and write the report."""
     config = args.run
+    config.check_comparable()
     with collector_paused():  # much is imported
         console = start_up(config)
         from cat_jax.compare import compare, save_report

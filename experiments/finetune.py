@@ -62,6 +62,7 @@ def train(config: RunConfig) -> None:
         tests = {split: task.records(split, config.seed) for split in task.test_splits}
         arguments: dict[str, Any] = {
             "guidance": config.guidance,
+            "regularizer": config.regularizer,
             "train": config.train,
             "optimizer": config.optimizer,
             "validation": validation,

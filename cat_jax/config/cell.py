@@ -44,6 +44,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
         raise InputError("the sweep has no cell; give one at least")
     for cell in cells:
         check_name(cell.name, "the row of a cell")
+        cell.run.check_comparable()
         if cell.run.distributed:
             raise InputError(
                 f"cell {cell.name}: a sweep runs each cell in one process; leave distributed out"

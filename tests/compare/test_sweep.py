@@ -24,7 +24,7 @@ from cat_jax.compare.sweep import (
     table_cells,
 )
 from cat_jax.compare.sweep.workers import split_cores
-from cat_jax.config import Cell, Guidance, Optimizer, RunConfig, Scratch, Training
+from cat_jax.config import AttentionDropout, Cell, Guidance, Optimizer, RunConfig, Scratch, Training
 from cat_jax.errors import Diverged, InputError
 from cat_jax.evaluation import python_texts, text_loss
 from cat_jax.models import load_language_model
@@ -246,6 +246,7 @@ def test_what_another_process_holds_is_left_to_it(tmp_path):
         (cells(["cat", "cat"]), "2 cells are named 'cat.seed-0'"),
         ([Cell("a/b", RUN, "cat")], "the row of a cell is 'a/b.seed-0', a path"),
         ([Cell("a", replace(RUN, distributed=True), "cat")], "leave distributed out"),
+        ([Cell("a", replace(RUN, regularizer=AttentionDropout()), "cat")], "name the method att"),
     ],
 )
 def test_cells_that_cannot_be_are_refused(tmp_path, grid, message):

@@ -1,12 +1,13 @@
 """A comparison on one's own files, from command line to report."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
 
 from cat_jax import tasks
-from cat_jax.config import Guidance, RunConfig, Scratch, Training
+from cat_jax.config import AttentionDropout, Guidance, RunConfig, Scratch, Training
 from cat_jax.data.sources import write_records
 from cat_jax.testing import toy_records
 from experiments import compare
@@ -40,6 +41,16 @@ def command(monkeypatch, *arguments):
     """Runs the command line in this process; returns its exit status."""
     monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
     return exit_status(compare.main)
+
+
+def test_a_regularizer_is_that_of_a_method(files, add_config, monkeypatch, capsys):
+    config = sys.modules["configs.own_toy"].CONFIG
+    config = dataclasses.replace(config, name="with_one", regularizer=AttentionDropout())
+    add_config(config)
+    assert command(monkeypatch, "with_one", *files[1:]) == 2
+    said = capsys.readouterr().err
+    assert "regularizer is that of a method in a comparison" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.slow

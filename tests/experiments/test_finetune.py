@@ -9,10 +9,11 @@ import sys
 import numpy as np
 import pytest
 
-from cat_jax.config import Guidance, Optimizer, RunConfig, Scratch, Training
+from cat_jax.config import AttentionDropout, Guidance, Optimizer, RunConfig, Scratch, Training
 from cat_jax.data.sources import write_records
 from cat_jax.tasks import files as own_files
 from cat_jax.tasks.stg import stg_records
+from cat_jax.train.fit import fit
 from cat_jax.train.metrics import read_metrics
 from cat_jax.train.throughput import TIMINGS
 from experiments import finetune
@@ -104,6 +105,25 @@ def test_plain_training_leaves_all_it_says_and_repeats_its_bits(
 
     assert command(monkeypatch, config.name, *data, "--name", "again") == 0
     assert metrics(tmp_path / "again") == lines
+
+
+def test_a_regularizer_is_that_of_fit(config, add_config, files, tmp_path, monkeypatch):
+    add_config(dataclasses.replace(config, name="two", regularizer=AttentionDropout()))
+    options = ("--data.train", files / "annotated.jsonl", "--regularizer.rate", 0.75)
+    assert command(monkeypatch, "two", *options, "--out", tmp_path) == 0
+    given = {"train": config.train, "optimizer": config.optimizer, "seed": config.seed}
+    task = dataclasses.replace(config.data, train=str(files / "annotated.jsonl"))
+    records = task.training_data(config.seed)
+    run = fit(config.model, records, regularizer=AttentionDropout(rate=0.75), **given)
+    plain = fit(config.model, records, **given)
+    losses, expected, other = (
+        [line["next_token_loss"] for line in lines if line["kind"] == "train"]
+        for lines in (metrics(tmp_path / "two"), run.history, plain.history)
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    assert np.abs(np.subtract(losses, other)).min() > 1e-5
+    settings = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert settings["regularizer"] == {"rate": 0.75}
 
 
 @pytest.mark.slow
