@@ -9,6 +9,7 @@ from cat_jax.compare.sweep import Row
 from experiments.results_data import Results
 from experiments.results_worlds import FEWEST, ran_worlds, worlds_figure
 
+LEAST_POINTS = 20
 SPLITS = {"iid": ("IID", "o", "#8C8C8C"), "ood": ("OOD", "o", "#0072B2")}
 
 
@@ -47,6 +48,9 @@ def accuracy_figure(rows: list[Row]) -> Figure:
     axis.set_yticks(range(len(rows)), [_label(row) for row in rows], parse_math=False)
     axis.invert_yaxis()
     axis.set_xlabel("exact match, %")
+    left, right = axis.get_xlim()
+    if right - left < LEAST_POINTS:  # tenths of a point are not to look like a difference
+        axis.set_xlim(right - LEAST_POINTS, right + 1)
     axis.grid(axis="x", color="#E5E5E5", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
