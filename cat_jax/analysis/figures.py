@@ -24,7 +24,7 @@ from cat_jax.types import Bool, Float
 
 KINDS = {"causal": "#0072B2", "spurious": "#D55E00", "other": "#8C8C8C"}
 TEXT = KINDS | {"other": "#595959"}
-METHODS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+METHODS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F4F24", "#785EF0")
 """Colours of training curves, none of which the other figure uses for a kind of token."""
 STYLES = {"solid": "-", "dashed": "--", "dotted": ":", "dash-dotted": "-."}
 SPLIT_NAMES = {"iid": "IID", "ood": "OOD"}
