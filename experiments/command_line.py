@@ -20,14 +20,7 @@ import tyro
 
 import configs
 from cat_jax.config import AttentionDropout, Guidance, Pretrained, PretrainedLora, RunConfig
-from cat_jax.errors import (
-    Diverged,
-    InputError,
-    Interrupted,
-    SaveFailed,
-    SettingError,
-    name_hint,
-)
+from cat_jax.errors import Diverged, InputError, Interrupted, SaveFailed, SettingError, name_hint
 from cat_jax.files import check_name, check_writable
 from experiments.compilation_cache import keep_programs
 from experiments.mappings import REGISTRY

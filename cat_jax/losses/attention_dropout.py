@@ -41,7 +41,7 @@ def dropped_edges(
     is_cause_BTE = jnp.einsum(
         "BEF,BTF->BTE", (together_BEE > 0) | jnp.eye(q_BTE.shape[-1], dtype=bool)[None], k_BTE
     )
-    drawn_BTE = jax.random.bernoulli(key, rate, k_BTE.shape)
+    drawn_BTE = jax.random.bernoulli(key, float(rate), k_BTE.shape)
     return q_bits_BTW.astype(jnp.uint32), _packed(drawn_BTE & ~is_cause_BTE)
 
 

@@ -13,7 +13,9 @@ import cat_jax as cat
 from cat_jax import tasks
 from cat_jax.compare.compare import compare
 from cat_jax.config import (
+    AttentionDropout,
     Guidance,
+    InputGradient,
     LoraConfig,
     MeshShape,
     Optimizer,
@@ -39,6 +41,8 @@ BASES = (
     PretrainedLora("a"),
     LoraConfig(rank=3),
     Guidance(weight=0.5),
+    InputGradient(),
+    AttentionDropout(),
     Optimizer(),
     TRAIN,
     MeshShape(),
@@ -177,6 +181,8 @@ def test_what_is_allowed_trains_to_finite_numbers_or_says_that_it_diverged(
             options["lora"] = changed
         case Guidance():
             options["guidance"] = changed
+        case InputGradient() | AttentionDropout():
+            options["regularizer"] = changed
         case Optimizer():
             options["optimizer"] = changed
         case Training():

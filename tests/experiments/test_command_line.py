@@ -13,6 +13,7 @@ from experiments.command_line import config_names, exit_status, load_config, par
 
 NEEDED = {
     "own_data": ("--data.train", "--data.iid", "--data.ood", "--model.name"),
+    "attention_dropout": ("--data.train", "--model.name"),
     **{
         f"{method}{form}": ("--data.train", "--model.name")
         for method in ("sft", "cat")
@@ -126,7 +127,7 @@ def test_fields_are_replaced_and_the_others_stay():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("stg_tny", "did you mean stg_tiny?"), ("zebra", "there are cat, cat_lora, own_data, s")],
+    [("stg_tny", "did you mean stg_tiny?"), ("zebra", "there are attention_dropout, cat, cat_l")],
 )
 def test_an_unknown_config_suggests_one(name, hint):
     with pytest.raises(InputError) as caught:

@@ -90,7 +90,7 @@ def test_cells_are_chosen_by_name_row_or_pattern():
     cells = load_sweep("pretrained").cells
     assert [x.name for x in choose_cells(cells, "cat")] == [f"cat.seed-{n}" for n in range(3)]
     assert [x.name for x in choose_cells(cells, "cat.seed-1")] == ["cat.seed-1"]
-    assert len(choose_cells(cells, "*.seed-2")) == 6
+    assert len(choose_cells(cells, "*.seed-2")) == 7
     assert [x.name for x in choose_cells(cells, "untuned")] == ["untuned.seed-0"]
     with pytest.raises(InputError, match=r"no cell has such a name; did you mean cat\.seed-0"):
         choose_cells(cells, "cat.seed0")
