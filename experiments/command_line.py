@@ -60,7 +60,7 @@ def parse_config(
     config = load_config(name)
     description += f"\n\nConfigs: {', '.join(config_names())}; {name} where none is named."
     if not is_named and {"-h", "--help"} & set(arguments):
-        config, hint = with_all_settings(config)
+        config, hint = with_all_settings(config, one_run=kind is RunConfig)
         description += hint
     return parse_arguments(
         tyro.conf.AvoidSubcommands[kind],
@@ -87,13 +87,16 @@ def parse_arguments(kind: type[Args], **options: Any) -> Args:
         raise
 
 
-def with_all_settings(config: RunConfig) -> tuple[RunConfig, str]:
-    """Return a configuration with every section that others have, for help, and what it added."""
+def with_all_settings(config: RunConfig, *, one_run: bool) -> tuple[RunConfig, str]:
+    """Return a configuration with every section that others have, for help, and what it added.
+
+    A regularizer is of one run; in a comparison it is a method that has one.
+    """
     added = []
     if config.guidance is None:
         config = replace(config, guidance=Guidance())
         added.append("--guidance needs a config with guidance (cat, cat_lora)")
-    if config.regularizer is None:
+    if one_run and config.regularizer is None:
         config = replace(config, regularizer=AttentionDropout())
         added.append("--regularizer one with it (attention_dropout)")
     if type(config.model) is Pretrained:

@@ -71,6 +71,7 @@ def test_help_without_a_config_shows_the_settings_of_all():
     for setting in ("--guidance.weight", "--model.lora.rank", "--model.remat", "--data.train "):
         assert setting in shown
     assert "needs a config with guidance (cat, cat_lora)" in shown
+    assert "--regularizer.rate" in shown
     assert re.search(r"--optimizer.learning-rate FLOAT[^(]*\(default: 1e-05\)", shown)
     own = subprocess.run([*command, "sft", "--help"], **options).stdout
     assert "--guidance.weight" not in own
