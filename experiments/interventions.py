@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -57,11 +57,9 @@ def parse(arguments: Sequence[str]) -> tuple[Args, Task]:
     """Parse the command line; the settings of the task are known once ``--task`` is read."""
     name = (option_values(arguments, "--task") or [Args.task])[-1]
     tasks = {name: find_task(name)}
-    options: dict[str, Any] = {
-        "prog": "python -m experiments.interventions",
-        "description": __doc__,
-    }
-    args, tasks = parse_with_tasks(Args, tasks, arguments, **options)
+    args, tasks = parse_with_tasks(
+        Args, tasks, arguments, prog="python -m experiments.interventions", description=__doc__
+    )
     return args, tasks[name]
 
 
@@ -89,12 +87,9 @@ def main() -> None:
 
     records = task.records(args.split, args.seed)[: args.records]
     model = load_language_model(args.model, base=args.base, dtype=args.dtype)
-    options: dict[str, Any] = {
-        "seed": args.seed,
-        "detail": args.detail,
-        "batch_size": args.batch_size,
-    }
-    paths = trace_spurious(model, task, records, **options)
+    paths = trace_spurious(
+        model, task, records, seed=args.seed, detail=args.detail, batch_size=args.batch_size
+    )
     title = f"{args.model}: {task.name}, {args.split}"
     page = paths_markdown(paths, title)
     print(page, end="")

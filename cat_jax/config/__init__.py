@@ -3,7 +3,7 @@
 Importing this package imports no JAX, so that command lines answer at once.
 """
 
-from cat_jax.config.cell import Cell
+from cat_jax.config.cell import Cell, method_cells
 from cat_jax.config.guidance import (
     PUBLISHED,
     AnyForm,
@@ -61,4 +61,5 @@ __all__ = [
     "Scope",
     "Scratch",
     "Training",
+    "method_cells",
 ]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cat_jax.config.run import RunConfig
 from cat_jax.errors import InputError
@@ -36,6 +36,19 @@ class Cell:
     def name(self) -> str:
         """Return the name of its files: ``ROW.seed-SEED``."""
         return f"{self.row}.seed-{self.seed}"
+
+
+def method_cells(run: RunConfig, methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """Return a cell of a run for each seed and method, a row for each method.
+
+    Those of one seed stand side by side, and share what is prepared.
+
+    Args:
+        run: The run; its own seed is not used.
+        methods: Names of methods.
+        seeds: Seeds.
+    """
+    return [Cell(method, replace(run, seed=seed), method) for seed in seeds for method in methods]
 
 
 def check_cells(cells: Sequence[Cell]) -> None:

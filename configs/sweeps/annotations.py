@@ -6,9 +6,7 @@ python -m experiments.sweep annotations
 plain fine-tuning and CAT with all annotations; settings of stg_smollm2, three seeds.
 """
 
-from dataclasses import replace
-
-from cat_jax.config import Cell
+from cat_jax.config import method_cells
 from configs import stg_smollm2
 
 METHODS = (
@@ -21,8 +19,4 @@ METHODS = (
 )
 SEEDS = (0, 1, 2)
 
-CELLS = [
-    Cell(method, replace(stg_smollm2.CONFIG, seed=seed), method)
-    for seed in SEEDS
-    for method in METHODS
-]
+CELLS = method_cells(stg_smollm2.CONFIG, METHODS, SEEDS)

@@ -5,9 +5,7 @@ python -m experiments.sweep annotations_tiny
 The settings of the sweep toy (a thousand steps), three seeds. 2 % of its records are 800.
 """
 
-from dataclasses import replace
-
-from cat_jax.config import Cell
+from cat_jax.config import method_cells
 from configs.sweeps import toy
 
 METHODS = (
@@ -23,4 +21,4 @@ METHODS = (
 )
 SEEDS = (0, 1, 2)
 
-CELLS = [Cell(method, replace(toy.RUN, seed=seed), method) for seed in SEEDS for method in METHODS]
+CELLS = method_cells(toy.RUN, METHODS, SEEDS)

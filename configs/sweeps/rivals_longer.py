@@ -6,16 +6,10 @@ The settings of stg_tiny (3,000 steps), three seeds. The two were chosen by thei
 thousand steps.
 """
 
-from dataclasses import replace
-
-from cat_jax.config import Cell
+from cat_jax.config import method_cells
 from configs import stg_tiny
 
 METHODS = ("cat", "attention_dropout")
 SEEDS = (0, 1, 2)
 
-CELLS = [
-    Cell(method, replace(stg_tiny.CONFIG, seed=seed), method)
-    for seed in SEEDS
-    for method in METHODS
-]
+CELLS = method_cells(stg_tiny.CONFIG, METHODS, SEEDS)

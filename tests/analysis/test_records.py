@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,6 @@ import cat_jax as cat
 from cat_jax.analysis.records.show import Dependence
 from cat_jax.data.bitset import decode
 from cat_jax.testing import toy_model, toy_records, toy_tokenizer
-from experiments import show_records as command
-from experiments.command_line import exit_status
 
 RECORDS = toy_records(count=7)
 
@@ -163,13 +162,8 @@ def test_marks_on_a_page_are_those_of_training(shown):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["show_records", *map(str, arguments)])
-        status = exit_status(command.main)
-        return status, *capsys.readouterr()
-
-    return run
+def run(run_command):
+    return partial(run_command, "show_records")
 
 
 def test_the_command(run, shared, tmp_path):

@@ -359,21 +359,13 @@ def test_kills_at_any_moment_change_nothing_and_pay_nothing_twice(source, tmp_pa
         (("raw.jsonl", "out.jsonl", "--concurrency", "0"), "concurrency"),
     ],
 )
-def test_bad_input_is_refused_and_nothing_written(source, tmp_path, monkeypatch, arguments, says):
-    from experiments import annotate as command
-    from experiments.command_line import exit_status
-
+def test_bad_input_is_refused_and_nothing_written(
+    source, tmp_path, monkeypatch, run, arguments, says
+):
     monkeypatch.chdir(tmp_path)
     before = os.listdir(tmp_path)
     raw, out, *more = arguments
-    argv = words(raw, out, "http://127.0.0.1:9/v1", *more)[2:]
-    monkeypatch.setattr(sys, "argv", argv)
-    errors = []
-    monkeypatch.setattr(sys.stderr, "write", errors.append)
-    try:
-        status = exit_status(command.main)
-    except SystemExit as stop:
-        status = stop.code
+    status, _, errors = run(raw, out, "http://127.0.0.1:9/v1", *more)
     assert status == 2
-    assert says in " ".join("".join(errors).replace("│", " ").split())
+    assert says in " ".join(errors.replace("│", " ").split())
     assert os.listdir(tmp_path) == before

@@ -25,16 +25,20 @@ def test_both_give_the_same_answers(tmp_path, run_command):
     toy = toy_model(vocab_size=150, max_positions=256)
     save_pretrained(tmp_path / "toy", toy.model.config, toy.params, toy.tokenizer)
     out = tmp_path / "out"
-    options = "--prompts", 5, "--new-tokens", 6, "--rounds", 1, "--stops", 0, 0.4
+    options = "--prompts", 1, 5, "--new-tokens", 6, "--rounds", 1, "--stops", 0, 0.4
     status, page, errors = run_command(COMMAND, out, "--model", tmp_path / "toy", *options)
     assert status in (0, 1), errors
     results = json.loads(out.with_suffix(".json").read_text())["results"]
     assert [(x["decoder"], x["prompts"], x["stops"]) for x in results] == [
-        (name, 5, stops) for stops in (0, 0.4) for name in ("torch", "cat_jax")
+        (name, prompts, stops)
+        for stops in (0, 0.4)
+        for prompts in (1, 5)
+        for name in ("torch", "cat_jax")
     ]
     assert all(x["same"] == 1 and x["peak_bytes"] > 0 and len(x["seconds"]) == 1 for x in results)
-    assert [x["new_tokens"] for x in results[:2]] == [30, 30]
-    assert results[2]["new_tokens"] == results[3]["new_tokens"] < 30
+    assert [x["new_tokens"] for x in results[:4]] == [6, 6, 30, 30]
+    assert results[6]["new_tokens"] == results[7]["new_tokens"]
+    assert results[6]["new_tokens"] < 30
     assert "| cat\\_jax |" in page
 
 
