@@ -8,6 +8,9 @@ from experiments.results_data import Results, wilson
 from experiments.results_worlds import worlds_summary
 from experiments.sweep_files import sweep_names, sweep_title
 
+MANY = 30
+"""Rows up to which a table is open."""
+
 
 def section(results: Results, figures: Mapping[str, str]) -> str:
     """Return the Markdown of one file of results.
@@ -32,13 +35,20 @@ def section(results: Results, figures: Mapping[str, str]) -> str:
     parts = [
         f"## {results.name}",
         results.title.rstrip(".") + ".",
-        markdown_table(columns, cells),
+        _fold(markdown_table(columns, cells), len(cells)),
         intervals,
         worlds_summary(results.rows),
         *(f"![{caption}](figures/{file})" for file, caption in figures.items()),
         "\n".join([*(f"- {line}" for line in results.made), *failed]),
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _fold(table: str, rows: int) -> str:
+    """Return a table, closed until a reader opens it where it has many rows."""
+    if rows <= MANY:
+        return table
+    return f"<details>\n<summary>The table of {rows} rows</summary>\n\n{table}\n\n</details>"
 
 
 def _by_seed(row: Row) -> str:

@@ -23,7 +23,7 @@ NUMBERS = ("strength of the spurious links", "causes", "noise")
 
 
 CAPTION = (
-    "*Above*, *below*: worlds in which the 95 % intervals over test records do not overlap. "
+    "*Above*, *below*: worlds in which the 95 % intervals of the table do not overlap. "
     "*Gain*: median over worlds (smallest to largest). *ρ*: Spearman's rank correlation of the "
     "gain with what the world is, with the 95 % interval of the bootstrap over worlds."
 )

@@ -2,10 +2,13 @@
 
 python -m experiments.sweep annotations_tiny
 
-The settings of the sweep toy (a thousand steps), three seeds. 2 % of its records are 800.
+The settings of the sweep toy (a thousand steps), three seeds. 2 % of its records are 800. The last
+rows guide with a weight of 3 and of 1 in the place of 10: does a lighter hand forgive more?
 """
 
-from cat_jax.config import method_cells
+from dataclasses import replace
+
+from cat_jax.config import Cell, method_cells
 from configs.sweeps import toy
 
 METHODS = (
@@ -21,4 +24,19 @@ METHODS = (
 )
 SEEDS = (0, 1, 2)
 
-CELLS = method_cells(toy.RUN, METHODS, SEEDS)
+SPOILED = ("cat_missing_50", "cat_wrong_20", "cat_wrong_50", "cat")
+WEIGHTS = (3.0, 1.0)
+
+CELLS = [
+    *method_cells(toy.RUN, METHODS, SEEDS),
+    *(
+        Cell(
+            f"{method}-weight-{weight:g}",
+            replace(toy.RUN, guidance=replace(toy.RUN.guidance, weight=weight), seed=seed),
+            method,
+        )
+        for weight in WEIGHTS
+        for seed in SEEDS
+        for method in SPOILED
+    ),
+]

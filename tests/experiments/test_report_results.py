@@ -104,6 +104,17 @@ def test_few_worlds_are_drawn_as_rows(tmp_path):
     assert "Accuracy with 95 % intervals" in page.read_text()
 
 
+@pytest.mark.parametrize(("rows", "folded"), [(30, False), (31, True)])
+def test_a_long_table_is_closed_at_first(tmp_path, rows, folded):
+    (tmp_path / "any.json").write_text(json.dumps(sweep_table(ran=True, worlds=rows)))
+    page = tmp_path / "page.md"
+    report_results.main(["--results", str(tmp_path), "--page", str(page)])
+    opened, _, closed = page.read_text().partition("<details>\n<summary>")
+    assert bool(closed) is folded
+    table = closed.removeprefix("The table of 31 rows</summary>\n\n|").partition("</details>")[0]
+    assert (table if folded else opened).count("| world-") == rows
+
+
 def test_what_is_no_file_of_results_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no results"):
         report_results.main(["--results", str(tmp_path), "--page", str(tmp_path / "page.md")])
