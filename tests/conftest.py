@@ -73,20 +73,29 @@ def _restore_logger():
         yield
 
 
-@pytest.fixture
-def run_command(monkeypatch, capsys):
-    """Runs a command of experiments in this process; gives its status, output and errors."""
+@pytest.fixture(scope="session")
+def command_status():
+    """Runs a command of experiments in this process; gives its status."""
 
     def run(name, *words):
         main = importlib.import_module(f"experiments.{name}").main
-        capsys.readouterr()
-        with monkeypatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [name, *map(str, words)])
             try:
-                status = exit_status(main)
+                return exit_status(main)
             except SystemExit as stop:  # an unknown option
-                status = stop.code
-        return status, *capsys.readouterr()
+                return stop.code
+
+    return run
+
+
+@pytest.fixture
+def run_command(command_status, capsys):
+    """Runs a command of experiments in this process; gives its status, output and errors."""
+
+    def run(name, *words):
+        capsys.readouterr()
+        return command_status(name, *words), *capsys.readouterr()
 
     return run
 

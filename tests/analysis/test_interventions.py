@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -36,8 +36,6 @@ from cat_jax.errors import InputError
 from cat_jax.markdown import escape
 from cat_jax.models import save_pretrained
 from cat_jax.testing import ToyTask, toy_model, toy_records
-from experiments import interventions as command
-from experiments.command_line import exit_status
 
 N, H, C = 3, 4, 8
 MODEL = toy_model(num_layers=N, num_heads=H, num_kv_heads=2, max_positions=600, seed=3)
@@ -446,17 +444,13 @@ def test_bad_input_is_a_sentence():
         trace_spurious(MODEL, TASK, bare)
 
 
-def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_what_it_found(tmp_path, run_command):
     model = toy_model(max_positions=600)
     save_pretrained(tmp_path / "toy", model.model.config, model.params, model.tokenizer)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["interventions", str(tmp_path / "toy"), *arguments])
-        return exit_status(command.main)
-
+    run = partial(run_command, "interventions", tmp_path / "toy")
     out = tmp_path / "found"
-    assert run("--task", "stg", "--records", "2", "--batch-size", "2", "--out", str(out)) == 0
-    printed = capsys.readouterr().out
+    status, printed, _ = run("--task", "stg", "--records", 2, "--batch-size", 2, "--out", out)
+    assert status == 0
     page = out.with_suffix(".md").read_text()
     title = escape(f"{tmp_path / 'toy'}: stg, iid")
     assert printed.startswith(f"# {title}\n")
@@ -466,15 +460,17 @@ def test_the_command_writes_what_it_found(tmp_path, monkeypatch, capsys):
     assert values["settings"]["records"] == values["records"] == 2
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert values["settings"]["task"]["task"] == "stg"
-    world = ("--task", "scm", "--scm.causes", "2", "--scm.twins", "1", "--records", "2")
+    world = ("--task", "scm", "--scm.causes", 2, "--scm.twins", 1, "--records", 2)
     out = tmp_path / "world"
-    assert run(*world, "--detail", "whole", "--out", str(out)) == 0
+    assert run(*world, "--detail", "whole", "--out", out)[0] == 0
     assert not out.with_suffix(".png").exists()
     assert "](" not in out.with_suffix(".md").read_text()
     values = json.loads(out.with_suffix(".json").read_text())
     assert values["settings"]["task"]["causes"] == 2
-    capsys.readouterr()
-    assert run("--task", "scm", "--scm.causes", "0") == 2
-    assert "causes must be" in capsys.readouterr().err
-    assert run("--task", "stgg") == 2
-    assert "did you mean stg?" in capsys.readouterr().err
+    for words, message in (
+        (("scm", "--scm.causes", 0), "causes must be"),
+        (("stgg",), "did you mean stg?"),
+    ):
+        status, _, errors = run("--task", *words)
+        assert status == 2
+        assert message in errors

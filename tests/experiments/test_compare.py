@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 
 import pytest
 
@@ -10,8 +11,6 @@ from cat_jax import tasks
 from cat_jax.config import AttentionDropout, Guidance, RunConfig, Scratch, Training
 from cat_jax.data.sources import write_records
 from cat_jax.testing import toy_records
-from experiments import compare
-from experiments.command_line import exit_status
 
 
 @pytest.fixture
@@ -37,26 +36,26 @@ def files(tmp_path, add_config):
     return ["own_toy", *options, "--data.test-files", extra]
 
 
-def command(monkeypatch, *arguments):
-    """Runs the command line in this process; returns its exit status."""
-    monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
-    return exit_status(compare.main)
+@pytest.fixture
+def command(run_command):
+    return partial(run_command, "compare")
 
 
-def test_a_regularizer_is_that_of_a_method(files, add_config, monkeypatch, capsys):
+def test_a_regularizer_is_that_of_a_method(files, add_config, command):
     config = sys.modules["configs.own_toy"].CONFIG
     config = dataclasses.replace(config, name="with_one", regularizer=AttentionDropout())
     add_config(config)
-    assert command(monkeypatch, "with_one", *files[1:]) == 2
-    said = capsys.readouterr().err
+    status, _, said = command("with_one", *files[1:])
+    assert status == 2
     assert "regularizer is that of a method in a comparison" in said
     assert said.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_own_files_from_command_line_to_report(files, tmp_path, monkeypatch, capsys):
-    assert command(monkeypatch, *files) == 0
-    said, folder = capsys.readouterr().out, tmp_path / "runs" / "own_toy"
+def test_own_files_from_command_line_to_report(files, tmp_path, command):
+    status, said, _ = command(*files)
+    assert status == 0
+    folder = tmp_path / "runs" / "own_toy"
     report = json.loads((folder / "report.json").read_text())
     assert list(report) == ["baseline", "cat", "intervals", "seconds", "config", "machine"]
     for method in ("baseline", "cat"):
@@ -89,17 +88,19 @@ def test_own_files_from_command_line_to_report(files, tmp_path, monkeypatch, cap
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(
-    files, tmp_path, monkeypatch, capsys, options, message
+    files, tmp_path, command, options, message
 ):
-    assert command(monkeypatch, *files, *options) == 2
-    assert message in capsys.readouterr().err
+    status, _, errors = command(*files, *options)
+    assert status == 2
+    assert message in errors
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_configuration_without_guidance_is_no_comparison(tmp_path, monkeypatch, capsys):
+def test_a_configuration_without_guidance_is_no_comparison(tmp_path, command):
     write_records(tmp_path / "a.jsonl", toy_records("train", 20))
     data = ("--data.train", tmp_path / "a.jsonl", "--data.iid", tmp_path / "a.jsonl")
     options = ("--model.name", "none", "--out", tmp_path / "runs")
-    assert command(monkeypatch, "sft", *data, *options) == 2
+    status, _, errors = command("sft", *data, *options)
+    assert status == 2
     assert not (tmp_path / "runs").exists()
-    assert "method cat needs guidance" in capsys.readouterr().err
+    assert "method cat needs guidance" in errors

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,8 +11,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from cat_jax.models import LoraConfig, init_lora, load_pretrained, save_adapter
-from experiments import convert_weights
-from experiments.command_line import exit_status
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -39,9 +37,20 @@ def source_model(family, dtype, tied):
     return model.to(dtype)
 
 
-def run(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["convert_weights", *map(str, words)])
-    return exit_status(convert_weights.main)
+@pytest.fixture
+def run(run_command):
+    return partial(run_command, "convert_weights")
+
+
+@pytest.fixture
+def refusal(run):
+    def refusal(*words):
+        status, _, errors = run(*words)
+        assert status == 2
+        (line,) = errors.splitlines()
+        return line
+
+    return refusal
 
 
 def all_tensors(folder):
@@ -56,15 +65,14 @@ def all_tensors(folder):
         ("qwen3", torch.bfloat16, False, 4),
     ],
 )
-def test_there_and_back(family, dtype, tied, shards, tmp_path, monkeypatch, capsys):
+def test_there_and_back(family, dtype, tied, shards, tmp_path, run):
     model = source_model(family, dtype, tied)
     source, middle, target = (tmp_path / name for name in ("source", "middle", "target"))
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     model.save_pretrained(source, max_shard_size=size if shards == 1 else size // shards)
     assert (len(list(source.glob("*.safetensors"))) > 1) == (shards > 1)
-    assert run(monkeypatch, source, middle) == 0
-    assert run(monkeypatch, middle, target) == 0
-    assert capsys.readouterr().out == f"wrote {middle}\nwrote {target}\n"
+    assert run(source, middle) == (0, f"wrote {middle}\n", "")
+    assert run(middle, target) == (0, f"wrote {target}\n", "")
 
     before, after = all_tensors(source), all_tensors(target)
     assert before.keys() == after.keys()
@@ -82,9 +90,9 @@ def test_there_and_back(family, dtype, tied, shards, tmp_path, monkeypatch, caps
         torch.testing.assert_close(again(tokens_BT).logits, model(tokens_BT).logits, rtol=0, atol=0)
 
 
-def test_the_middle_is_what_the_model_is_made_of(tmp_path, monkeypatch):
+def test_the_middle_is_what_the_model_is_made_of(tmp_path, run):
     source_model("llama", torch.float32, False).save_pretrained(tmp_path / "source")
-    assert run(monkeypatch, tmp_path / "source", tmp_path / "middle") == 0
+    assert run(tmp_path / "source", tmp_path / "middle")[0] == 0
     _, params = load_pretrained(tmp_path / "source")
     with ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.restore(tmp_path / "middle" / "params", params)
@@ -92,10 +100,10 @@ def test_the_middle_is_what_the_model_is_made_of(tmp_path, monkeypatch):
     np.testing.assert_array_equal(stored["layers"]["mlp"]["up"]["kernel"], kernel)
 
 
-def test_greedy_text_survives(shared, tmp_path, monkeypatch):
+def test_greedy_text_survives(shared, tmp_path, run):
     source = shared / "models" / "stories260K"
-    assert run(monkeypatch, source, tmp_path / "middle") == 0
-    assert run(monkeypatch, tmp_path / "middle", tmp_path / "target") == 0
+    assert run(source, tmp_path / "middle")[0] == 0
+    assert run(tmp_path / "middle", tmp_path / "target")[0] == 0
     golden = json.loads((shared / "golden" / "stories260K_greedy.json").read_text())
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "target")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "target")
@@ -122,7 +130,7 @@ def adapter(source, tmp_path):
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning")
 @pytest.mark.parametrize("through_orbax", [False, True])
-def test_an_adapter_is_merged(through_orbax, source, adapter, tmp_path, monkeypatch):
+def test_an_adapter_is_merged(through_orbax, source, adapter, tmp_path, run):
     peft = pytest.importorskip("peft")
     base = transformers.AutoModelForCausalLM.from_pretrained(source)
     tokens_BT = torch.tensor([[3, 1, 4, 1, 5, 9]])
@@ -133,26 +141,25 @@ def test_an_adapter_is_merged(through_orbax, source, adapter, tmp_path, monkeypa
     given = source
     if through_orbax:
         given = tmp_path / "middle"
-        assert run(monkeypatch, source, given) == 0
-    assert run(monkeypatch, given, tmp_path / "merged", "--adapter", adapter) == 0
+        assert run(source, given)[0] == 0
+    assert run(given, tmp_path / "merged", "--adapter", adapter)[0] == 0
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.no_grad():
         torch.testing.assert_close(merged(tokens_BT).logits, expected, rtol=0, atol=1e-5)
 
 
-def test_an_adapter_of_another_rank(source, adapter, tmp_path, monkeypatch, capsys):
+def test_an_adapter_of_another_rank(source, adapter, tmp_path, refusal):
     form = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(form | {"r": 4}))
-    line = refusal(monkeypatch, capsys, source, tmp_path / "merged", "--adapter", adapter)
+    line = refusal(source, tmp_path / "merged", "--adapter", adapter)
     assert "says r = 4, but the tensors have rank 5" in line
     assert not (tmp_path / "merged").exists()
 
 
-def test_help(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as left:
-        run(monkeypatch, "--help")
-    assert left.value.code == 0
-    assert "[-h] [OPTIONS] SOURCE TARGET" in capsys.readouterr().out
+def test_help(run):
+    status, printed, _ = run("--help")
+    assert status == 0
+    assert "[-h] [OPTIONS] SOURCE TARGET" in printed
 
 
 @pytest.fixture
@@ -161,53 +168,47 @@ def source(tmp_path):
     return tmp_path / "source"
 
 
-def refusal(monkeypatch, capsys, *words):
-    assert run(monkeypatch, *words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
-def test_an_existing_target_is_left_alone(source, tmp_path, monkeypatch, capsys):
+def test_an_existing_target_is_left_alone(source, tmp_path, refusal):
     (tmp_path / "target").mkdir()
-    line = refusal(monkeypatch, capsys, source, tmp_path / "target")
+    line = refusal(source, tmp_path / "target")
     assert "target already exists" in line
     (tmp_path / "file").write_text("mine")
-    assert "already exists" in refusal(monkeypatch, capsys, source, tmp_path / "file")
+    assert "already exists" in refusal(source, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
     assert not list((tmp_path / "target").iterdir())
 
 
-def test_nothing_is_left_of_what_fails(source, tmp_path, monkeypatch, capsys):
+def test_nothing_is_left_of_what_fails(source, tmp_path, refusal):
     weights = source / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
-    line = refusal(monkeypatch, capsys, source, tmp_path / "target")
+    line = refusal(source, tmp_path / "target")
     assert "model.safetensors is not a whole safetensors file" in line
     shutil.rmtree(source)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_middle(source, tmp_path, monkeypatch, capsys):
+def test_a_damaged_middle(source, tmp_path, run, refusal):
     middle, target = tmp_path / "middle", tmp_path / "target"
-    assert run(monkeypatch, source, middle) == 0
+    assert run(source, middle)[0] == 0
     config = json.loads((middle / "config.json").read_text())
     (middle / "config.json").write_text(json.dumps(config | {"intermediate_size": 31}))
-    line = refusal(monkeypatch, capsys, middle, target)
+    line = refusal(middle, target)
     assert "layers/mlp/up/kernel has shape (3, 30, 29), not (3, 30, 31)" in line
     assert "layers/mlp/down/kernel has shape" in line
     (middle / "config.json").write_text(json.dumps(config))
     (middle / "params" / "_METADATA").unlink()
-    assert "params is not a whole orbax checkpoint" in refusal(monkeypatch, capsys, middle, target)
+    assert "params is not a whole orbax checkpoint" in refusal(middle, target)
     (middle / "config.json").unlink()
-    assert "config.json" in refusal(monkeypatch, capsys, middle, target)
+    assert "config.json" in refusal(middle, target)
     assert not target.exists()
 
 
-def test_a_source_of_nothing(tmp_path, monkeypatch, capsys):
-    assert "is not a folder" in refusal(monkeypatch, capsys, tmp_path / "x", tmp_path / "y")
+def test_a_source_of_nothing(tmp_path, refusal):
+    assert "is not a folder" in refusal(tmp_path / "x", tmp_path / "y")
 
 
-def test_a_pickle_is_refused_with_the_way_out(source, tmp_path, monkeypatch, capsys):
+def test_a_pickle_is_refused_with_the_way_out(source, tmp_path, refusal):
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    line = refusal(monkeypatch, capsys, source, tmp_path / "target")
+    line = refusal(source, tmp_path / "target")
     assert "pickles" in line
     assert "save_pretrained(NEW_FOLDER)" in line

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,8 +16,6 @@ from cat_jax.tasks.stg import stg_records
 from cat_jax.train.fit import fit
 from cat_jax.train.metrics import read_metrics
 from cat_jax.train.throughput import TIMINGS
-from experiments import finetune
-from experiments.command_line import exit_status
 
 TEMPLATE = (  # as Llama 2's; what is between the generation tags transformers calls trained
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
@@ -54,10 +52,9 @@ def config(add_config):
     return config
 
 
-def command(monkeypatch, *arguments):
-    """Runs the command line in this process; returns its exit status."""
-    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
-    return exit_status(finetune.main)
+@pytest.fixture
+def command(run_command):
+    return partial(run_command, "finetune")
 
 
 def untimed(line):
@@ -69,12 +66,11 @@ def metrics(folder):
 
 
 @pytest.mark.slow
-def test_plain_training_leaves_all_it_says_and_repeats_its_bits(
-    config, files, tmp_path, monkeypatch, capsys
-):
+def test_plain_training_leaves_all_it_says_and_repeats_its_bits(config, files, tmp_path, command):
     data = ("--data.train", files / "plain.jsonl", "--out", tmp_path)
-    assert command(monkeypatch, config.name, *data) == 0
-    said, folder = capsys.readouterr().out, tmp_path / "one"
+    status, said, _ = command(config.name, *data)
+    assert status == 0
+    folder = tmp_path / "one"
     lines = metrics(folder)
     train = [line for line in lines if line["kind"] == "train"]
     points = [line for line in lines if line["kind"] == "eval"]
@@ -103,14 +99,14 @@ def test_plain_training_leaves_all_it_says_and_repeats_its_bits(
     assert settings["data"]["train"] == str(files / "plain.jsonl")
     assert len(json.loads((folder / "environment.json").read_text())) == 1
 
-    assert command(monkeypatch, config.name, *data, "--name", "again") == 0
+    assert command(config.name, *data, "--name", "again")[0] == 0
     assert metrics(tmp_path / "again") == lines
 
 
-def test_a_regularizer_is_that_of_fit(config, add_config, files, tmp_path, monkeypatch):
+def test_a_regularizer_is_that_of_fit(config, add_config, files, tmp_path, command):
     add_config(dataclasses.replace(config, name="two", regularizer=AttentionDropout()))
     options = ("--data.train", files / "annotated.jsonl", "--regularizer.rate", 0.75)
-    assert command(monkeypatch, "two", *options, "--out", tmp_path) == 0
+    assert command("two", *options, "--out", tmp_path)[0] == 0
     given = {"train": config.train, "optimizer": config.optimizer, "seed": config.seed}
     task = dataclasses.replace(config.data, train=str(files / "annotated.jsonl"))
     records = task.training_data(config.seed)
@@ -127,15 +123,16 @@ def test_a_regularizer_is_that_of_fit(config, add_config, files, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_test_files_are_evaluated(config, files, tmp_path, monkeypatch, capsys):
+def test_test_files_are_evaluated(config, files, tmp_path, command):
     write_records(tmp_path / "odd.jsonl", stg_records_of("ood", 5))
     arguments = ("--data.train", files / "plain.jsonl", "--data.test-files", tmp_path / "odd.jsonl")
-    assert command(monkeypatch, config.name, *arguments, "--train.steps", 2, "--out", tmp_path) == 0
+    status, said, _ = command(config.name, *arguments, "--train.steps", 2, "--out", tmp_path)
+    assert status == 0
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert 0 <= summary["test"]["odd"] <= 1
     assert 0 < summary["test"]["causal_mass"] < 1
     mass, share = summary["test"]["causal_mass"], summary["test"]["odd"]
-    assert f"test: odd {share:.1%}, causal_mass {mass:.1%}" in capsys.readouterr().out
+    assert f"test: odd {share:.1%}, causal_mass {mass:.1%}" in said
 
 
 def stg_records_of(split, count, seed=3):
@@ -154,24 +151,25 @@ def stg_records_of(split, count, seed=3):
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(
-    config, add_config, files, tmp_path, monkeypatch, capsys, options, message
+    config, add_config, files, tmp_path, command, options, message
 ):
     if "--guidance.weight" in options:
         add_config(dataclasses.replace(config, guidance=Guidance()))
     data = ("--data.train", files / "plain.jsonl")
-    assert command(monkeypatch, config.name, *data, *options, "--out", tmp_path / "runs") == 2
-    error = capsys.readouterr().err
+    status, _, error = command(config.name, *data, *options, "--out", tmp_path / "runs")
+    assert status == 2
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_validation_records_that_do_not_fit(config, files, tmp_path, monkeypatch, capsys):
+def test_validation_records_that_do_not_fit(config, files, tmp_path, command):
     (tmp_path / "long.jsonl").write_text(json.dumps({"text": "Smoking: 8, " * 200}) + "\n")
     data = ("--data.train", files / "plain.jsonl", "--data.validation", tmp_path / "long.jsonl")
     options = ("--data.validation-share", 0, "--out", tmp_path / "runs")
-    assert command(monkeypatch, config.name, *data, *options) == 2
-    assert "none of 1 validation records fits in 256 tokens" in capsys.readouterr().err
+    status, _, errors = command(config.name, *data, *options)
+    assert status == 2
+    assert "none of 1 validation records fits in 256 tokens" in errors
     assert not (tmp_path / "runs").exists()
 
 
@@ -251,14 +249,14 @@ def torch_loss(folder, conversations):
 
 
 @pytest.mark.slow
-def test_conversations_train_and_validate_as_torch_says(stories, tmp_path, monkeypatch):
+def test_conversations_train_and_validate_as_torch_says(stories, tmp_path, command):
     records = list(itertools.islice(stg_records(seed=3, prefix=False), 40))
     train = write(tmp_path / "train.jsonl", [chat(record, False) for record in records[:27]])
     held_out = [chat(record, False) for record in records[27:]]
     held_out[0]["messages"][1]["content"] += " is what " * 9  # sequences of different weight
     validation = write(tmp_path / "validation.jsonl", held_out)
     data = ("--data.train", train, "--data.validation", validation, "--out", tmp_path)
-    assert command(monkeypatch, "sft", "--model.name", stories, *data, *SHORT) == 0
+    assert command("sft", "--model.name", stories, *data, *SHORT)[0] == 0
     lines = list(read_metrics(tmp_path / "sft/metrics.jsonl"))
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
@@ -270,25 +268,25 @@ def test_conversations_train_and_validate_as_torch_says(stories, tmp_path, monke
 
 
 @pytest.mark.slow
-def test_adapters_train_on_conversations_of_which_some_are_annotated(
-    stories, tmp_path, monkeypatch, capsys
-):
+def test_adapters_train_on_conversations_of_which_some_are_annotated(stories, tmp_path, command):
     records = list(itertools.islice(stg_records(seed=4, prefix=False), 60))
     items = [chat(record, annotated=n % 2) for n, record in enumerate(records)]
     train = write(tmp_path / "some.jsonl", items)
     data = ("--data.train", train, "--data.validation-share", 0.2, "--out", tmp_path)
     lora = ("--model.lora.rank", 8, "--train.save-every", 6, "--train.pack")
     arguments = ("cat_lora", "--model.name", stories, *data, *SHORT, *lora)
-    assert command(monkeypatch, *arguments) == 0
-    assert "records without annotation" in capsys.readouterr().out
+    status, said, _ = command(*arguments)
+    assert status == 0
+    assert "records without annotation" in said
     lines = list(read_metrics(tmp_path / "cat_lora/metrics.jsonl"))
     losses = [line["next_token_loss"] for line in lines if line["kind"] == "train"]
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
     assert {"causal_mass", "guidance_loss"} <= lines[-1].keys()
     assert (tmp_path / "cat_lora/adapter/adapter_model.safetensors").is_file()
-    assert command(monkeypatch, *arguments) == 2
-    assert "already holds a run" in capsys.readouterr().err
+    status, _, errors = command(*arguments)
+    assert status == 2
+    assert "already holds a run" in errors
     shutil.rmtree(tmp_path / "cat_lora/checkpoints/12")  # as if it had ended after step 6
-    assert command(monkeypatch, *arguments, "--resume") == 0
+    assert command(*arguments, "--resume")[0] == 0
     resumed = list(read_metrics(tmp_path / "cat_lora/metrics.jsonl"))
     assert list(map(untimed, resumed)) == list(map(untimed, lines))

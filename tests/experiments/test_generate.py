@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-import sys
+from functools import partial
 
 import pytest
 from transformers import AutoTokenizer
@@ -11,8 +11,6 @@ from transformers import AutoTokenizer
 from cat_jax.evaluation import Sampling, chat_prompt, complete, generate
 from cat_jax.models import CausalLM, Int8Kernel, load_language_model, load_pretrained
 from cat_jax.models.tokenizer import load_tokenizer
-from experiments import generate as command
-from experiments.command_line import exit_status
 
 
 @pytest.fixture(scope="module")
@@ -21,42 +19,34 @@ def stories(shared):
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Runs the command line in this process; returns its exit status."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["generate", *map(str, arguments)])
-        try:
-            return exit_status(command.main)
-        except SystemExit as stop:  # an unknown option
-            return stop.code
-
-    return run
+def run(run_command):
+    return partial(run_command, "generate")
 
 
-def test_continues_prompts_and_tells_the_speed(stories, shared, run, capsys):
+def test_continues_prompts_and_tells_the_speed(stories, shared, run):
     golden = json.loads((shared / "golden/stories260K_greedy.json").read_text())
     start = golden["text"][:60]
-    assert run(stories, "--prompt", start, "Lily", "--max-new-tokens", 30) == 0
-    printed = capsys.readouterr()
-    assert golden["text"].startswith(printed.out.splitlines()[0])
-    assert len(printed.out.splitlines()[0]) > 90
+    status, printed, errors = run(stories, "--prompt", start, "Lily", "--max-new-tokens", 30)
+    assert status == 0
+    assert golden["text"].startswith(printed.splitlines()[0])
+    assert len(printed.splitlines()[0]) > 90
     speed = re.fullmatch(
         r"(\d+) prompt tokens, (\d+) new tokens in ([\d.]+) s: ([\d.]+) new tokens/s\n",
-        printed.err,
+        errors,
     )
     tokenizer = AutoTokenizer.from_pretrained(stories)
     assert int(speed[1]) == sum(len(tokenizer(text).input_ids) for text in (start, "Lily"))
     assert int(speed[2]) == 60
 
 
-def test_samples_by_seed(stories, run, capsys):
+def test_samples_by_seed(stories, run):
     prompt, options = "Once upon a time", ("--max-new-tokens", 20, "--temperature", 1)
     filters = ("--top-k", 50, "--top-p", 0.9)
     texts = []
     for seed in (4, 4, 5):
-        assert run(stories, "--prompt", prompt, *options, *filters, "--seed", seed) == 0
-        texts.append(capsys.readouterr().out)
+        status, text, _ = run(stories, "--prompt", prompt, *options, *filters, "--seed", seed)
+        assert status == 0
+        texts.append(text)
     assert texts[0] == texts[1] != texts[2]
     config, params = load_pretrained(stories)
     tokenizer = AutoTokenizer.from_pretrained(stories)
@@ -69,18 +59,19 @@ def test_samples_by_seed(stories, run, capsys):
 
 
 @pytest.mark.parametrize("param_dtype", ["bfloat16", "int8", "stored"])
-def test_weights_are_held_as_asked(stories, run, capsys, param_dtype):
+def test_weights_are_held_as_asked(stories, run, param_dtype):
     options = ("--max-new-tokens", 15, "--param-dtype", param_dtype)
-    assert run(stories, "--prompt", "Once upon a time", *options) == 0
+    status, printed, _ = run(stories, "--prompt", "Once upon a time", *options)
+    assert status == 0
     model = load_language_model(stories, param_dtype=param_dtype)
     expected = complete(model, ["Once upon a time"], max_new_tokens=15)
-    assert capsys.readouterr().out == expected.texts[0] + "\n"
+    assert printed == expected.texts[0] + "\n"
     held = model.params["layers"]["mlp"]["up"]["kernel"]
     assert isinstance(held, Int8Kernel) == (param_dtype == "int8")
     assert param_dtype != "bfloat16" or held.dtype == "bfloat16"
 
 
-def test_a_chat_prints_the_answer_alone(stories, run, capsys, tmp_path):
+def test_a_chat_prints_the_answer_alone(stories, run, tmp_path):
     folder = shutil.copytree(stories, tmp_path / "chatty")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = (
@@ -88,13 +79,14 @@ def test_a_chat_prints_the_answer_alone(stories, run, capsys, tmp_path):
         "{% if add_generation_prompt %}Once{% endif %}"
     )
     tokenizer.save_pretrained(folder)
-    assert run(folder, "--prompt", "A story!", "--chat", "--max-new-tokens", 12) == 0
+    words = ("--prompt", "A story!", "--chat", "--max-new-tokens", 12)
+    status, printed, errors = run(folder, *words)
+    assert status == 0
     config, params = load_pretrained(folder)
     prompt = chat_prompt(tokenizer, [{"role": "user", "content": "A story!"}])
     (new,) = generate(CausalLM(config), params, [prompt], max_new_tokens=12, stop_ids=[2])
-    printed = capsys.readouterr()
-    assert printed.out == tokenizer.decode(new, skip_special_tokens=True) + "\n"
-    assert printed.err.startswith(f"{len(prompt)} prompt tokens, 12 new tokens")
+    assert printed == tokenizer.decode(new, skip_special_tokens=True) + "\n"
+    assert errors.startswith(f"{len(prompt)} prompt tokens, 12 new tokens")
 
 
 @pytest.fixture
@@ -124,9 +116,10 @@ def broken(stories, tmp_path):
         (".", ["--prompt", "hi"], "has no config.json"),
     ],
 )
-def test_bad_input_ends_with_a_sentence(stories, broken, run, capsys, name, arguments, message):
-    assert run(stories if name == "stories" else broken / name, *arguments) == 2
-    error = " ".join(capsys.readouterr().err.replace("│", " ").split())
+def test_bad_input_ends_with_a_sentence(stories, broken, run, name, arguments, message):
+    status, _, error = run(stories if name == "stories" else broken / name, *arguments)
+    assert status == 2
+    error = " ".join(error.replace("│", " ").split())
     assert message in error
     assert "Traceback" not in error
 

@@ -2,11 +2,10 @@
 
 import json
 import sys
+from functools import partial
 
 import pytest
 
-from experiments import plan
-from experiments.command_line import exit_status
 from experiments.planning.public_models import find_model
 
 CONFIG = {
@@ -31,9 +30,9 @@ def folder(tmp_path):
     return path
 
 
-def run(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["plan", *map(str, words)])
-    return exit_status(plan.main)
+@pytest.fixture
+def run(run_command):
+    return partial(run_command, "plan")
 
 
 @pytest.mark.parametrize(
@@ -58,20 +57,22 @@ def run(monkeypatch, *words):
         ),
     ],
 )
-def test_what_a_user_can_mend_is_one_sentence(monkeypatch, capsys, folder, words, said):
+def test_what_a_user_can_mend_is_one_sentence(monkeypatch, run, folder, words, said):
     monkeypatch.setitem(sys.modules, "libtpu", None)
     given = words if "--model" in words else ("--model", folder, *words)
-    assert run(monkeypatch, *given) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    status, _, errors = run(*given)
+    assert status == 2
+    (line,) = errors.splitlines()
     assert line.startswith("error: ")
     assert said in line
 
 
-def test_a_device_is_planned_for_without_the_compiler(monkeypatch, capsys):
+def test_a_device_is_planned_for_without_the_compiler(monkeypatch, run):
     monkeypatch.setitem(sys.modules, "libtpu", None)
     words = ("--model", "Llama-3.1-8B", "--device-gb", 12, 24, "--lora", "--length", 1024)
-    assert run(monkeypatch, *words, "--frozen-dtype", "int8") == 0
-    titles, _, row = capsys.readouterr().out.splitlines()[:3]
+    status, printed, _ = run(*words, "--frozen-dtype", "int8")
+    assert status == 0
+    titles, _, row = printed.splitlines()[:3]
     assert titles.endswith("| total, GB | fits 12 GB | fits 24 GB |")
     assert row.startswith("| Llama-3.1-8B | lora on int8 | 1 x 1024 | 9.09 |")
     assert row.endswith("| no | yes |")
@@ -83,11 +84,12 @@ def test_models_are_public_or_local(folder):
 
 
 @pytest.mark.slow
-def test_a_real_program(monkeypatch, capsys, folder, tmp_path, tpu_compiler):
+def test_a_real_program(run, folder, tmp_path, tpu_compiler):
     """A model that four chips share: the state to the byte, and the layers gathered each pass."""
     words = ("--model", folder, "--topology", "v5e-4", "--length", 256, "--mesh", 1, 4, 1, 1)
     out = tmp_path / "results/plan"
-    assert run(monkeypatch, *words, "--out", out) == 0
+    status, printed, _ = run(*words, "--out", out)
+    assert status == 0
     (found,) = json.loads(out.with_suffix(".json").read_text())
     assert found["fits"]
     assert found["mesh"] == [1, 4, 1, 1]
@@ -103,5 +105,5 @@ def test_a_real_program(monkeypatch, capsys, folder, tmp_path, tpu_compiler):
     assert found["cat"]["roofline"]["kernels"] >= found["plain"]["roofline"]["kernels"]
     table = out.with_suffix(".md").read_text()
     assert "| tiny | all | v5e-4 (4 chips) | 4 x 256 | yes | 1 x 4 x 1 x 1 |" in table
-    assert table.splitlines()[-3] in capsys.readouterr().out
+    assert table.splitlines()[-3] in printed
     assert found["compiler"] in table
