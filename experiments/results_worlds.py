@@ -24,8 +24,9 @@ NUMBERS = ("strength of the spurious links", "causes", "noise")
 
 CAPTION = (
     "*Above*, *below*: worlds in which the 95 % intervals of the table do not overlap. "
-    "*Gain*: median over worlds (smallest to largest). *ρ*: Spearman's rank correlation of the "
-    "gain with what the world is, with the 95 % interval of the bootstrap over worlds."
+    "*Gain*: median over worlds (smallest to largest). *IID − OOD*, and *IID gain* over the first: "
+    "means over worlds. *ρ*: Spearman's rank correlation of the gain with what the world is. In "
+    "brackets: 95 % intervals of the bootstrap over worlds."
 )
 FEWEST = 5
 """Worlds from which on they are drawn together, and a rank correlation is given."""
@@ -41,7 +42,11 @@ def _data(row: Row) -> Mapping[str, Any]:
 
 
 def _ood(row: Row) -> float | None:
-    score = row.scores.get("ood")
+    return _mean(row, "ood")
+
+
+def _mean(row: Row, name: str) -> float | None:
+    score = row.scores.get(name)
     return None if score is None else score.mean
 
 
@@ -55,18 +60,23 @@ def worlds_summary(rows: Sequence[Row], first: str = "baseline") -> str:
         by_world.setdefault(row.name.removesuffix(f"-{row.method}"), {})[row.method] = row
     both = [found for found in by_world.values() if first in found]
     methods = dict.fromkeys(method for found in both for method in found if method != first)
-    lines = [
-        _method_line(method, [(x[first], x[method]) for x in both if method in x])
-        for method in methods
-    ]
-    if not lines:
+    if not methods:
         return ""
-    columns = ["", "worlds", "above", "below", "gain, points", *(f"ρ: {n}" for n in NUMBERS)]
+    lines = [_first_line([found[first] for found in both])]
+    lines += [
+        _method_line([(x[first], x[method]) for x in both if method in x]) for method in methods
+    ]
+    columns = ["", "worlds", "above", "below", "gain, points", "IID − OOD, points"]
+    columns += ["IID gain, points", *(f"ρ: {n}" for n in NUMBERS)]
     against = f"Against {both[0][first].title}, out of distribution. {CAPTION}"
     return f"{against}\n\n{markdown_table(columns, lines)}"
 
 
-def _method_line(method: str, pairs: Sequence[tuple[Row, Row]]) -> list[str]:
+def _first_line(rows: Sequence[Row]) -> list[str]:
+    return [rows[0].title, str(len(rows)), *"–––", _mean_of(_gap(rows)), *"––––"]
+
+
+def _method_line(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
     gains = [100 * ((_ood(mine) or 0.0) - (_ood(first) or 0.0)) for first, mine in pairs]
     above = sum(_apart(first, mine) for first, mine in pairs)
     below = sum(_apart(mine, first) for first, mine in pairs)
@@ -75,7 +85,25 @@ def _method_line(method: str, pairs: Sequence[tuple[Row, Row]]) -> list[str]:
         _rank_correlation([float(WORLDS[n](_data(mine))) for _, mine in pairs], gains)
         for n in NUMBERS
     ]
-    return [pairs[0][1].title, str(len(pairs)), str(above), str(below), spread, *ranks]
+    gap = _mean_of(_gap([mine for _, mine in pairs]))
+    iid = [100 * ((_mean(mine, "iid") or 0.0) - (_mean(x, "iid") or 0.0)) for x, mine in pairs]
+    counts = (str(len(pairs)), str(above), str(below))
+    return [pairs[0][1].title, *counts, spread, gap, _mean_of(iid), *ranks]
+
+
+def _gap(rows: Sequence[Row]) -> list[float]:
+    return [100 * ((_mean(row, "iid") or 0.0) - (_ood(row) or 0.0)) for row in rows]
+
+
+def _mean_of(points: Sequence[float]) -> str:
+    """Return the mean over worlds, of several different ones with its interval."""
+    mean = f"{np.mean(points):z.1f}"
+    if len(points) < FEWEST or len(set(points)) < 2:
+        return mean
+    found = stats.bootstrap(
+        (np.asarray(points),), np.mean, n_resamples=2000, method="percentile", rng=0
+    ).confidence_interval
+    return f"{mean} [{found.low:z.1f}, {found.high:z.1f}]"
 
 
 def _apart(lower: Row, upper: Row) -> bool:

@@ -123,13 +123,15 @@ def test_what_is_no_file_of_results_is_refused(tmp_path):
         report_results.main(["--results", str(tmp_path), "--page", str(tmp_path / "page.md")])
 
 
-def world_row(number, method, right, **data):
+def world_row(number, method, right, iid, **data):
     low, high = share_interval(np.arange(500) < right)
     score = Score(right / 500, None, (low, high), (right / 500,), 500)
+    like_training = Score(iid / 500, None, None, (iid / 500,), 500)
     world = {"task": "scm", "strength": [0.9, 0.7], "causes": 2, "noise": 0.1} | data
     world |= {"order": "fixed", "wording": "list"}
     name = f"world-{number:02}-{method}"
-    return Row(name, method, method.upper(), (0,), (), {}, {"ood": score}, {"data": world})
+    scores = {"iid": like_training, "ood": score}
+    return Row(name, method, method.upper(), (0,), (), {}, scores, {"data": world})
 
 
 def test_worlds_where_a_method_helps_and_hurts():
@@ -137,27 +139,38 @@ def test_worlds_where_a_method_helps_and_hurts():
     base = rng.integers(300, 350, 11)
     gain = rng.permutation(np.arange(11) * 25 - 75)
     strength = rng.random(11)
+    plain, ours = rng.integers(400, 500, (2, 11))
     rows = []
     for n, (x, y, s) in enumerate(zip(base, gain, strength, strict=True)):
         data = {"strength": [s, s], "causes": int(y) // 25 + 3, "noise": 0.0}
-        rows += [world_row(n, "baseline", x, **data), world_row(n, "cat", x + y, **data)]
-    rows.append(world_row(11, "cat", 500))  # without a baseline it is compared with nothing
+        rows.append(world_row(n, "baseline", x, plain[n], **data))
+        rows.append(world_row(n, "cat", x + y, ours[n], **data))
+    rows.append(world_row(11, "cat", 500, 500))  # without a baseline it is compared with nothing
     caption, table = worlds_summary(rows).split("\n\n")
     assert caption.startswith("Against BASELINE, ")
-    (line,) = [x for x in table.splitlines() if x.startswith("| CAT")]
-    cells = [x.strip() for x in line.strip("|").split("|")]
+    first, cells = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith(("| BASELINE", "| CAT"))
+    )
+    means = (plain - base, ours - base - gain, ours - plain)
+    for shown, points in zip((first[5], *cells[5:7]), means, strict=True):
+        middle, low, high = map(float, re.findall(r"-?[\d.]+", shown))
+        assert middle == pytest.approx(points.mean() / 5, abs=0.051)
+        t = stats.t.interval(0.95, 10, points.mean() / 5, stats.sem(points) / 5)
+        assert (low, high) == pytest.approx(t, abs=0.25 * (t[1] - t[0]))
     lows, highs = zip(*[share_interval(np.arange(500) < x) for x in base], strict=True)
-    ours = [share_interval(np.arange(500) < x) for x in base + gain]
-    above = sum(low > high for (low, _), high in zip(ours, highs, strict=True))
-    below = sum(high < low for (_, high), low in zip(ours, lows, strict=True))
+    mine = [share_interval(np.arange(500) < x) for x in base + gain]
+    above = sum(low > high for (low, _), high in zip(mine, highs, strict=True))
+    below = sum(high < low for (_, high), low in zip(mine, lows, strict=True))
     assert above > 0
     assert below > 0
     gains = gain / 5
     spread = f"{np.median(gains):.1f} ({gains.min():.1f} to {gains.max():.1f})"
     assert cells[:5] == ["CAT", "11", str(above), str(below), spread]
     expected = stats.spearmanr(strength, gains).statistic
-    assert cells[5].startswith(f"{expected:.2f} ")
-    low, high = map(float, re.findall(r"-?[\d.]+", cells[5])[1:])
+    assert cells[7].startswith(f"{expected:.2f} ")
+    low, high = map(float, re.findall(r"-?[\d.]+", cells[7])[1:])
     assert low <= expected <= high
-    assert cells[6:] == ["1.00 \\[1.00, 1.00\\]", "–"]
+    assert cells[8:] == ["1.00 \\[1.00, 1.00\\]", "–"]
     assert worlds_summary(rows[-1:]) == worlds_summary([]) == ""

@@ -221,8 +221,9 @@ def test_bad_settings_are_named(tmp_path, command, arguments, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_resumes_to_the_same_report(finished, tmp_path, signum):
-    words = [sys.executable, "-m", "experiments.train_stg", *SMALL, "--out", str(tmp_path)]
+def test_a_stopped_run_resumes_to_the_same_report(finished, tmp_path, command, signum):
+    options = (*SMALL, "--out", str(tmp_path))
+    words = [sys.executable, "-m", "experiments.train_stg", *options]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     log = tmp_path / "stg_tiny/seed-0/cat/metrics.jsonl"
@@ -236,7 +237,7 @@ def test_a_stopped_run_resumes_to_the_same_report(finished, tmp_path, signum):
         assert re.search(r"stopped; step \d+ is saved; add --resume to continue", error)
     assert not (tmp_path / "stg_tiny/report.json").exists()
 
-    subprocess.run([*words, "--resume"], cwd=ROOT, env=environment, check=True)
+    assert command(*options, "--resume")[0] == 0
     resumed = json.loads((tmp_path / "stg_tiny/report.json").read_text())
     undisturbed = json.loads((finished / "report.json").read_text())
     for method in ("baseline", "cat"):
