@@ -3,7 +3,7 @@
 python -m experiments.train_stg
 
 On two CPU cores about 3 minutes. Over seeds 0, 1 and 2: plain 99.2 % IID and 70.1 % OOD, CAT
-99.8 % and 99.7 %. With --guidance.weight 3 --train.steps 2500, seed 2 stopped at 88 % OOD.
+99.8 % and 99.7 %. A weight of guidance of 1 does as well (configs/sweeps/ablation.py).
 """
 
 from cat_jax import tasks
