@@ -35,13 +35,15 @@ LIGHTER = (
     "cat",
 )
 WEIGHTS = (3.0, 1.0)
+GUIDANCE = toy.RUN.guidance
+assert GUIDANCE is not None
 
 CELLS = [
     *method_cells(toy.RUN, METHODS, SEEDS),
     *(
         Cell(
             f"{method}-weight-{weight:g}",
-            replace(toy.RUN, guidance=replace(toy.RUN.guidance, weight=weight), seed=seed),
+            replace(toy.RUN, guidance=replace(GUIDANCE, weight=weight), seed=seed),
             method,
         )
         for weight in WEIGHTS
