@@ -220,6 +220,7 @@ def test_bad_settings_are_named(tmp_path, command, arguments, message):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* was not written to its end and is removed")
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_resumes_to_the_same_report(finished, tmp_path, command, signum):
     options = (*SMALL, "--out", str(tmp_path))
