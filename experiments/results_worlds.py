@@ -9,6 +9,7 @@ from scipy import stats
 
 from cat_jax.analysis.figures import METHODS as COLOURS
 from cat_jax.compare.sweep import Row
+from cat_jax.evaluation.statistics import mean_interval
 from cat_jax.markdown import markdown_table
 
 WORLDS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -34,20 +35,22 @@ FEWEST = 5
 
 def ran_worlds(rows: Sequence[Row]) -> list[Row]:
     """Return the rows of random causal models that have an accuracy out of distribution."""
-    return [row for row in rows if _data(row).get("task") == "scm" and _ood(row) is not None]
+    return [
+        row for row in rows if _data(row).get("task") == "scm" and _mean(row, "ood") is not None
+    ]
 
 
 def _data(row: Row) -> Mapping[str, Any]:
     return row.settings.get("data", {})
 
 
-def _ood(row: Row) -> float | None:
-    return _mean(row, "ood")
-
-
 def _mean(row: Row, name: str) -> float | None:
     score = row.scores.get(name)
     return None if score is None else score.mean
+
+
+def _points(row: Row, name: str) -> float:
+    return 100 * (_mean(row, name) or 0.0)
 
 
 def worlds_summary(rows: Sequence[Row], first: str = "baseline") -> str:
@@ -77,7 +80,7 @@ def _first_line(rows: Sequence[Row]) -> list[str]:
 
 
 def _method_line(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
-    gains = [100 * ((_ood(mine) or 0.0) - (_ood(first) or 0.0)) for first, mine in pairs]
+    gains = [_points(mine, "ood") - _points(first, "ood") for first, mine in pairs]
     above = sum(_apart(first, mine) for first, mine in pairs)
     below = sum(_apart(mine, first) for first, mine in pairs)
     spread = f"{np.median(gains):.1f} ({min(gains):.1f} to {max(gains):.1f})"
@@ -86,13 +89,13 @@ def _method_line(pairs: Sequence[tuple[Row, Row]]) -> list[str]:
         for n in NUMBERS
     ]
     gap = _mean_of(_gap([mine for _, mine in pairs]))
-    iid = [100 * ((_mean(mine, "iid") or 0.0) - (_mean(x, "iid") or 0.0)) for x, mine in pairs]
+    iid = [_points(mine, "iid") - _points(first, "iid") for first, mine in pairs]
     counts = (str(len(pairs)), str(above), str(below))
     return [pairs[0][1].title, *counts, spread, gap, _mean_of(iid), *ranks]
 
 
 def _gap(rows: Sequence[Row]) -> list[float]:
-    return [100 * ((_mean(row, "iid") or 0.0) - (_ood(row) or 0.0)) for row in rows]
+    return [_points(row, "iid") - _points(row, "ood") for row in rows]
 
 
 def _mean_of(points: Sequence[float]) -> str:
@@ -100,10 +103,8 @@ def _mean_of(points: Sequence[float]) -> str:
     mean = f"{np.mean(points):z.1f}"
     if len(points) < FEWEST or len(set(points)) < 2:
         return mean
-    found = stats.bootstrap(
-        (np.asarray(points),), np.mean, n_resamples=2000, method="percentile", rng=0
-    ).confidence_interval
-    return f"{mean} [{found.low:z.1f}, {found.high:z.1f}]"
+    low, high = mean_interval([points])
+    return f"{mean} [{low:z.1f}, {high:z.1f}]"
 
 
 def _apart(lower: Row, upper: Row) -> bool:
@@ -140,7 +141,7 @@ def worlds_figure(rows: list[Row]) -> Figure:
             mine = [(x, row) for x, row in zip(found, rows, strict=True) if row.title == method]
             places = [(ticks.index(x) if ticks else x) for x, _ in mine]
             spread = _width(places) * (number - (len(methods) - 1) / 2)
-            shares = [100 * (row.scores["ood"].mean or 0.0) for _, row in mine]
+            shares = [_points(row, "ood") for _, row in mine]
             axis.plot(
                 np.array(places, float) + spread,
                 shares,

@@ -9,7 +9,7 @@ few annotations still suffice?
 
 from dataclasses import replace
 
-from cat_jax.config import Cell, method_cells
+from cat_jax.config import method_cells
 from configs.sweeps import toy
 
 METHODS = (
@@ -41,13 +41,10 @@ assert GUIDANCE is not None
 CELLS = [
     *method_cells(toy.RUN, METHODS, SEEDS),
     *(
-        Cell(
-            f"{method}-weight-{weight:g}",
-            replace(toy.RUN, guidance=replace(GUIDANCE, weight=weight), seed=seed),
-            method,
-        )
+        replace(cell, row=f"{cell.row}-weight-{weight:g}")
         for weight in WEIGHTS
-        for seed in SEEDS
-        for method in LIGHTER
+        for cell in method_cells(
+            replace(toy.RUN, guidance=replace(GUIDANCE, weight=weight)), LIGHTER, SEEDS
+        )
     ),
 ]
